@@ -131,7 +131,7 @@ async def test_a_defect_in_a_step_is_raised_after_the_others_have_run() -> None:
     assert ran == ["last"]
 
 
-async def test_who_cannot_be_told_of_a_step_skips_none_either() -> None:
+async def test_a_failing_hook_skips_no_step_either() -> None:
     ran = []
 
     async def last() -> None:
@@ -148,7 +148,7 @@ async def test_who_cannot_be_told_of_a_step_skips_none_either() -> None:
     assert ran == ["last"]
 
 
-async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_same() -> None:
+async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_still_graceful() -> None:
     stopped = []
 
     async def over() -> None:
@@ -171,7 +171,7 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_in_order_all_the_sam
     assert stopped == [True]
 
 
-async def test_sigterm_ends_and_sighup_reloads() -> None:
+async def test_sigterm_stops_and_sighup_reloads() -> None:
     events: list[Event] = []
     answers: list[str | Exception] = [
         *("health.rise", ConfigError("service.name: no"), ZeroDivisionError("no"))
@@ -250,7 +250,7 @@ def test_metrics_follow_events() -> None:
         assert line in text
 
 
-def test_a_failure_that_goes_on_is_a_warning_once() -> None:
+def test_a_persistent_failure_is_a_warning_once() -> None:
     failed = RequestFailed("consul", "txn", Unavailable("gone"))
     with structlog.testing.capture_logs() as logs:
         hook = LogHook(structlog.get_logger())

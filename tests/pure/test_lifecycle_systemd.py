@@ -45,7 +45,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         lifecycle._systemd.cache_clear()
 
 
-async def test_systemd_is_asked_for_as_long_as_the_steps_of_stopping_may_take(
+async def test_systemd_is_asked_to_wait_for_the_steps_of_stopping(
     told: Callable[[], list[str]],
 ) -> None:
     """Or it kills at TimeoutStopSec=, in the middle of a drain that may last longer."""
@@ -113,7 +113,7 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
         (300.0, "soon", ""),
     ],
 )
-def test_a_drain_that_triton_would_not_be_spared_for_is_told(
+def test_a_drain_longer_than_tritons_stop_timeout_is_reported(
     drain: float, granted: str | None, told: str
 ) -> None:
     environ = {} if granted is None else {"TRITON_STOP_TIMEOUT": granted}

@@ -99,9 +99,7 @@ def _streams(address: str) -> bool:
         return is_streamed(answer.headers)
 
 
-async def test_a_question_without_an_index_is_answered_by_the_servers(
-    agent: Agent, name: str
-) -> None:
+async def test_a_query_without_an_index_is_answered_by_the_servers(agent: Agent, name: str) -> None:
     await agent.register(name, "a")
     for parameters in ({}, {"stale": "1"}, {"consistent": "1"}, {"index": "0"}):
         said = await agent.ask(f"health/service/{name}", **parameters)
@@ -109,7 +107,7 @@ async def test_a_question_without_an_index_is_answered_by_the_servers(
 
 
 @pytest.mark.parametrize("manner", [{}, {"stale": "1"}, {"consistent": "1"}])
-async def test_a_query_that_blocks_is_answered_by_the_view(
+async def test_a_blocking_query_is_answered_from_the_view(
     agent: Agent, name: str, manner: dict[str, str]
 ) -> None:
     await agent.register(name, "a")
@@ -122,7 +120,7 @@ async def test_a_query_that_blocks_is_answered_by_the_view(
         assert (said.index, said.ids) == (plain.index, ["a"])
 
 
-async def test_a_change_wakes_whoever_waits(agent: Agent, name: str) -> None:
+async def test_a_change_wakes_blocked_queries(agent: Agent, name: str) -> None:
     await agent.register(name, "a")
     first = await agent.watch(name, 1)
     waiting = asyncio.create_task(agent.watch(name, first.index))
@@ -132,7 +130,7 @@ async def test_a_change_wakes_whoever_waits(agent: Agent, name: str) -> None:
     assert said.ids == ["a", "b"]
 
 
-async def test_what_is_not_streamed(agent: Agent, name: str) -> None:
+async def test_queries_that_are_not_streamed(agent: Agent, name: str) -> None:
     await agent.register(name, "a")
     wait = {"index": "1", "wait": "50ms"}
     for path, more in (
@@ -145,7 +143,7 @@ async def test_what_is_not_streamed(agent: Agent, name: str) -> None:
         assert (said.backend, said.silent) == ("blocking-query", False)
 
 
-async def test_a_mistake_is_refused(agent: Agent) -> None:
+async def test_a_malformed_query_is_rejected(agent: Agent) -> None:
     for index, wait in (("x", "1s"), ("1", "x"), ("1", "7")):
         said = await agent.ask("health/service/x", index=index, wait=wait)
         assert said.status == 400
@@ -154,7 +152,7 @@ async def test_a_mistake_is_refused(agent: Agent) -> None:
 # --- only behind the proxy ----------------------------------------------------------------------
 
 
-async def test_without_servers_it_goes_on_and_forgets_what_they_forget(tmp_path: Path) -> None:
+async def test_without_servers_it_serves_the_view_and_resets_when_they_do(tmp_path: Path) -> None:
     with ConsulAgent.running(tmp_path) as servers:
         async with streaming(servers.http) as address:
             agent = Agent(address)
@@ -180,12 +178,12 @@ async def test_without_servers_it_goes_on_and_forgets_what_they_forget(tmp_path:
             assert (await agent.watch("web", said.index)).ids == ["c"]
 
 
-async def test_attempts_to_hear_of_the_servers_become_rare() -> None:
+async def test_attempts_to_reach_the_servers_back_off() -> None:
     assert [pause(failures, 0.0) for failures in (1, 2, 3, 4, 20)] == [0.0, 0.2, 0.4, 0.8, 60.0]
     assert pause(20, 1.0) == 120.0
 
 
-async def test_an_interruption_ends_queries_that_wait_and_others_see_what_was_shown() -> None:
+async def test_an_interruption_ends_blocked_queries_and_later_ones_get_the_last_view() -> None:
     view = View(_saying(Shown(7, b"[1]"), Refused(403, "ACL not found")))
     waiting = asyncio.create_task(view.query(7, 60.0))
     keeping = asyncio.create_task(view.keep())
@@ -194,7 +192,7 @@ async def test_an_interruption_ends_queries_that_wait_and_others_see_what_was_sh
     keeping.cancel()
 
 
-async def test_an_answer_that_shows_the_same_wakes_nobody() -> None:
+async def test_an_unchanged_answer_wakes_no_query() -> None:
     view = View(_saying(Shown(7, b"[1]"), Shown(8, b"[1]"), Shown(9, b"[2]")))
     waiting = asyncio.create_task(view.query(7, 60.0))
     keeping = asyncio.create_task(view.keep())
@@ -222,7 +220,9 @@ def _saying(*answers: Shown | Refused) -> Ask:
         ({"client_addr": "0.0.0.0"}, "0.0.0.0:8500"),
     ],
 )
-def test_where_the_program_listens(tmp_path: Path, settings: dict[str, Any], where: str) -> None:
+def test_the_address_the_program_listens_on(
+    tmp_path: Path, settings: dict[str, Any], where: str
+) -> None:
     file = tmp_path / "agent.json"
     file.write_text(json.dumps(settings))
     assert listener(["agent", "-config-file=/etc/consul.hcl", f"-config-file={file}"]) == where

@@ -163,7 +163,7 @@ async def test_maintenance_withdraws_and_keeps_session_and_lock(
     assert await holder(consul, instance) == session
 
 
-async def test_of_two_reasons_for_maintenance_the_first_one_stays(
+async def test_maintenance_keeps_its_first_reason(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -198,7 +198,7 @@ async def node(
     await maintain(None)
 
 
-async def test_the_checks_of_a_node_are_told_with_those_of_its_services(
+async def test_the_checks_of_a_node_include_those_of_its_services(
     consul: ConsulApi, instance: InstanceInfo, node: Callable[[str | None], Awaitable[None]]
 ) -> None:
     await register(consul, instance)
@@ -229,13 +229,11 @@ async def test_the_checks_of_a_node_are_told_with_those_of_its_services(
     assert "_node_maintenance" not in {check.id for check in own.checks}
 
 
-async def test_a_node_that_nobody_knows_has_no_checks(consul: ConsulApi) -> None:
+async def test_an_unknown_node_has_no_checks(consul: ConsulApi) -> None:
     assert (await consul.health_node("no such node")).value == ()
 
 
-async def test_what_is_deregistered_is_gone_and_may_be_gone_already(
-    consul: ConsulApi, instance: InstanceInfo
-) -> None:
+async def test_deregistration_is_idempotent(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     await consul.deregister_service(instance.id)
     assert (await consul.health_service(instance.service)).value == ()
@@ -243,7 +241,7 @@ async def test_what_is_deregistered_is_gone_and_may_be_gone_already(
     await consul.deregister_service(instance.id)
 
 
-async def test_what_nobody_registered_is_not_found(consul: ConsulApi) -> None:
+async def test_an_unregistered_service_is_not_found(consul: ConsulApi) -> None:
     with pytest.raises(NotFound):
         await consul.update_check("nobody:verdict", "passing", "")
     with pytest.raises(NotFound):
@@ -255,9 +253,7 @@ async def test_what_nobody_registered_is_not_found(consul: ConsulApi) -> None:
     await consul.session_destroy(NO_SESSION)
 
 
-async def test_a_field_that_nobody_knows_is_refused(
-    consul: ConsulApi, instance: InstanceInfo
-) -> None:
+async def test_an_unknown_field_is_rejected(consul: ConsulApi, instance: InstanceInfo) -> None:
     body = registration(instance, InstanceMeta())
     checks = [{**check, "Colour": "blue"} for check in body["Checks"]]
     for wrong in ({**body, "Colour": "blue"}, {**body, "Checks": checks}):
@@ -345,14 +341,14 @@ async def test_a_blocking_query_on_keys_is_not_streamed(consul: ConsulApi) -> No
     assert (again.known_leader, again.streamed) == (True, False)
 
 
-async def test_of_a_datacenter_out_of_reach_nothing_is_learnt(consul: ConsulApi) -> None:
+async def test_an_unreachable_datacenter_is_unavailable(consul: ConsulApi) -> None:
     """Later agents stream an empty list of it."""
     for index in (0, 1, 1000):
         with pytest.raises(Unavailable):
             await consul.health_service("triton", index=index, wait=0.2, dc="nowhere")
 
 
-async def test_no_session_on_a_check_that_is_critical_or_not_there(
+async def test_no_session_on_a_critical_or_missing_check(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     with pytest.raises(Rejected):
@@ -420,7 +416,7 @@ async def test_the_lock_delay_follows_an_ended_session_but_no_release(
             await acquire(consul, instance, other)
 
 
-async def test_a_release_by_somebody_else_changes_nothing(
+async def test_a_release_by_another_session_changes_nothing(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -445,7 +441,7 @@ async def test_a_lock_that_is_free_cannot_be_released(
         await release(consul, instance, session)
 
 
-async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_write_can_depend_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     with pytest.raises(Conflict):
         await consul.transact(Set(key, b"1", index=3))
@@ -458,7 +454,7 @@ async def test_a_write_may_depend_on_the_index(consul: ConsulApi, instance: Inst
     assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
 
 
-async def test_one_key_is_there_or_not(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_key_exists_or_is_none(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     await consul.transact(Set(key + "-draft", b"1"))
     assert (await consul.kv(key, consistent=True)).value is None
@@ -478,9 +474,7 @@ async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: Inst
     await consul.transact(Delete(key, index))  # one that is gone already is fine
 
 
-async def test_a_transaction_is_done_whole_or_not_at_all(
-    consul: ConsulApi, instance: InstanceInfo
-) -> None:
+async def test_a_transaction_is_atomic(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     prefix = lock.prefix(instance.service)
     first, second = [await open_session(consul, instance) for _ in range(2)]
@@ -531,9 +525,7 @@ async def test_a_write_that_changes_nothing_keeps_the_index(
     assert (await consul.transact(Set(key, b"other")))[key] > first[key]
 
 
-async def test_the_holder_may_write_and_nobody_else(
-    consul: ConsulApi, instance: InstanceInfo
-) -> None:
+async def test_only_the_holder_may_write(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     key = lock.lock_key(instance.service)
     first, second = [await open_session(consul, instance) for _ in range(2)]
@@ -557,7 +549,7 @@ async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
     assert (entry.session, entry.lock_index) == (session, 0)
 
 
-async def test_a_session_that_is_gone_can_neither_lock_nor_free(
+async def test_a_lost_session_can_neither_lock_nor_unlock(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -570,13 +562,13 @@ async def test_a_session_that_is_gone_can_neither_lock_nor_free(
         await release(consul, instance, session)
 
 
-async def test_nobody_at_the_address_is_unavailable() -> None:
+async def test_a_refused_connection_is_unavailable() -> None:
     async with Consul(ConsulAccess(address="127.0.0.1:9", timeout=2.0)) as door:
         with pytest.raises(Unavailable):
             await door.health_service("triton")
 
 
-async def test_what_is_gone_has_changed(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_deleted_key_has_changed(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "thing"
     index = (await consul.transact(Set(key, b"x")))[key]
     other = lock.prefix(instance.service) + "other"
@@ -589,6 +581,8 @@ async def test_what_is_gone_has_changed(consul: ConsulApi, instance: InstanceInf
     assert {e.value for e in (await consul.kv_prefix(other)).value} == {b"1"}
 
 
-async def test_without_acls_all_may_be_seen(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_without_acls_every_instance_is_visible(
+    consul: ConsulApi, instance: InstanceInfo
+) -> None:
     assert await consul.sees_all(instance.service)
     assert not (await consul.health_service(instance.service)).filtered

@@ -38,7 +38,7 @@ Doors = Callable[[str], Awaitable[ConsulApi]]
 MAY_READ = f'service "{SERVICE}" {{ policy = "read" }}\nnode_prefix "" {{ policy = "read" }}\n'
 
 
-async def test_whoever_may_read_it_sees_it(doors: Doors) -> None:
+async def test_a_token_with_read_rights_sees_the_instance(doors: Doors) -> None:
     door = await doors(MAY_READ)
     for index in (0, 1):
         answer = await door.health_service(SERVICE, index=index, wait=5)
@@ -46,7 +46,7 @@ async def test_whoever_may_read_it_sees_it(doors: Doors) -> None:
 
 
 @pytest.mark.parametrize("rules", ["", f'service "{SERVICE}" {{ policy = "read" }}'])
-async def test_what_a_token_hides_is_told_by_later_agents(
+async def test_later_agents_mark_results_filtered_by_acls(
     doors: Doors, guarded: Guarded, rules: str
 ) -> None:
     """Since 1.11, and not of what they stream."""
@@ -63,7 +63,7 @@ async def test_what_a_token_hides_is_told_by_later_agents(
     assert await wide.sees_all(SERVICE)
 
 
-async def test_a_token_that_nobody_knows_is_never_an_empty_list(guarded: Guarded) -> None:
+async def test_an_unknown_token_never_gets_an_empty_list(guarded: Guarded) -> None:
     async with guarded.door(str(uuid.uuid4())) as door:
         with pytest.raises(Rejected, match="ACL not found"):
             await door.health_service(SERVICE)
@@ -72,14 +72,14 @@ async def test_a_token_that_nobody_knows_is_never_an_empty_list(guarded: Guarded
             await door.health_service(SERVICE, index=1, wait=0.2)
 
 
-async def test_a_list_hides_what_one_key_refuses(doors: Doors) -> None:
+async def test_a_list_omits_a_key_that_a_read_of_it_rejects(doors: Doors) -> None:
     door = await doors("")
     assert (await door.kv_prefix(KEY)).value == ()
     with pytest.raises(Rejected, match="denied"):
         await door.kv(KEY)
 
 
-async def test_what_a_token_may_not_do_is_refused(doors: Doors) -> None:
+async def test_operations_without_rights_are_rejected(doors: Doors) -> None:
     door = await doors(MAY_READ)
     for refused in (
         door.register_service(BODY),
@@ -95,7 +95,7 @@ async def test_what_a_token_may_not_do_is_refused(doors: Doors) -> None:
         assert type(caught.value) is Rejected
 
 
-async def test_what_nobody_registered_is_not_found_with_access_control_either(
+async def test_an_unregistered_service_is_not_found_with_acls_either(
     doors: Doors,
 ) -> None:
     door = await doors('service_prefix "" { policy = "write" }')

@@ -25,7 +25,7 @@ async def join(door: Consul, name: str) -> None:
     await door.update_check(own.verdict_check, "passing", "PASSING OK")
 
 
-async def test_a_ghost_counts_nowhere_beside_its_instance(tmp_path: Path) -> None:
+async def test_a_ghost_does_not_count_next_to_its_instance(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("server", "client")]
     for folder in folders:
         folder.mkdir()

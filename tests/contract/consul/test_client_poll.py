@@ -47,7 +47,7 @@ async def until(consul: ConsulApi, wanted: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_one_missed_poll_is_no_death(consul_agent: ConsulAgent) -> None:
+async def test_one_missed_poll_is_not_critical(consul_agent: ConsulAgent) -> None:
     sidecar, server = Sidecar(), grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(sidecar, server)
     port = server.add_insecure_port("127.0.0.1:0")

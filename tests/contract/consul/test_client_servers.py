@@ -65,7 +65,7 @@ async def watched(consul: ConsulApi, index: int) -> QueryResult[tuple[ServiceEnt
     raise AssertionError("no answer")
 
 
-async def test_without_servers_only_what_was_streamed_is_shown(scene: Scene) -> None:
+async def test_without_servers_only_streamed_queries_are_answered(scene: Scene) -> None:
     consul, streams = scene.consul, scene.generation is Generation.STREAMING
     await consul.register_service(BODY)
     await consul.update_check("a:verdict", "passing", "fine")
@@ -99,7 +99,7 @@ async def test_without_servers_only_what_was_streamed_is_shown(scene: Scene) -> 
             await consul.health_service("triton", index=known.index, wait=0.2)
 
 
-async def test_without_servers_the_agent_takes_what_is_its_own(scene: Scene) -> None:
+async def test_without_servers_the_agent_accepts_local_operations(scene: Scene) -> None:
     consul = scene.consul
     await consul.register_service(BODY)
     await scene.kill_servers()
@@ -113,7 +113,7 @@ async def test_without_servers_the_agent_takes_what_is_its_own(scene: Scene) -> 
     assert await consul.agent_service("a") is None
 
 
-async def test_an_agent_that_starts_without_servers_shows_no_empty_list(scene: Scene) -> None:
+async def test_an_agent_started_without_servers_returns_no_empty_list(scene: Scene) -> None:
     consul = scene.consul
     await consul.register_service(BODY)
     while not (known := await consul.health_service("triton")).value:

@@ -137,7 +137,7 @@ async def rotated(guarded: Guarded, tmp_path: Path) -> AsyncIterator[Rotated]:
         await listener.stop(None)
 
 
-async def test_who_dies_after_its_token_was_replaced_is_seen_dead_and_loses_the_lock(
+async def test_an_instance_that_dies_after_a_token_rotation_is_critical_and_loses_the_lock(
     rotated: Rotated,
 ) -> None:
     publisher, own = rotated.publisher(), rotated.instance
@@ -170,7 +170,7 @@ async def test_who_dies_after_its_token_was_replaced_is_seen_dead_and_loses_the_
     await eventually(freed)
 
 
-async def test_a_question_that_waits_while_its_token_is_deleted_is_answered_by_no_empty_list(
+async def test_a_blocked_query_whose_token_is_deleted_gets_no_empty_list(
     rotated: Rotated,
 ) -> None:
     publisher, own = rotated.publisher(), rotated.instance
@@ -189,7 +189,9 @@ async def test_a_question_that_waits_while_its_token_is_deleted_is_answered_by_n
         assert [entry.id for entry in found.value] == [own.id]
 
 
-async def test_who_stops_after_its_token_was_replaced_leaves_no_ghost(rotated: Rotated) -> None:
+async def test_an_instance_that_stops_after_a_token_rotation_leaves_no_ghost(
+    rotated: Rotated,
+) -> None:
     publisher = rotated.publisher()
     async with task_of(publisher.push), task_of(publisher.keep):
         await rotated.passes()
@@ -199,7 +201,7 @@ async def test_who_stops_after_its_token_was_replaced_leaves_no_ghost(rotated: R
     await rotated.shows_nothing()
 
 
-async def test_the_maintenance_of_one_whose_token_is_gone_ends(rotated: Rotated) -> None:
+async def test_maintenance_ends_after_its_token_was_deleted(rotated: Rotated) -> None:
     """It was killed while it drained, and its successor has another token."""
     first, check = rotated.publisher(), f"_service_maintenance:{rotated.instance.id}"
     async with task_of(first.push), task_of(first.keep):
@@ -217,7 +219,7 @@ async def test_the_maintenance_of_one_whose_token_is_gone_ends(rotated: Rotated)
         await rotated.passes()
 
 
-async def test_a_control_plane_that_dies_after_its_token_was_replaced_is_seen_dead(
+async def test_a_control_plane_that_dies_after_a_token_rotation_is_critical(
     rotated: Rotated,
 ) -> None:
     own = rotated.instance.id

@@ -95,7 +95,7 @@ def streamed(value: str, index: int) -> QueryResult[str]:
         ),
     ],
 )
-async def test_from_which_index_it_asks(
+async def test_the_index_of_each_query(
     answers: tuple[QueryResult[str] | SidecarError, ...],
     asked: list[int],
     seen: str,
@@ -106,14 +106,14 @@ async def test_from_which_index_it_asks(
     assert (script.asked, "".join(script.seen), script.failures) == (asked, seen, failures)
 
 
-async def test_seeing_may_take_time_and_may_fail() -> None:
+async def test_the_callback_may_take_time_and_may_fail() -> None:
     script = Script(said("bad", 5), said("good", 5))
     await script.play(slowly=True)
     assert (script.seen, script.asked) == (["bad", "good"], [0, 0, 5])
     assert script.failures == ["no answer"]
 
 
-async def test_pauses_grow_while_nothing_is_learnt_and_begin_anew_after_an_answer() -> None:
+async def test_the_back_off_grows_with_failures_and_resets_after_an_answer() -> None:
     down = [DOWN] * 6
     script, clock = Script(*down, said("x", 5), *down), VirtualClock()
     at: list[float] = []
@@ -150,7 +150,7 @@ async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
 
 
 @pytest.mark.parametrize("every", [4.0, 30.0])
-async def test_what_is_streamed_is_confirmed_by_the_servers_now_and_then(every: float) -> None:
+async def test_streamed_answers_are_confirmed_by_the_servers(every: float) -> None:
     """Whether the view is quiet, or changes all the time."""
     clock, plain, index = VirtualClock(), [], itertools.count(1)
 
@@ -227,7 +227,7 @@ async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
 
 
 @pytest.mark.parametrize("away", [2.0, 600.0])
-async def test_all_watches_are_back_soon_after_the_first(away: float) -> None:
+async def test_all_watches_recover_soon_after_the_first(away: float) -> None:
     crowd = Crowd(300, away)
     await crowd.play(away + 30.0)
     assert len(crowd.back) == 300

@@ -46,7 +46,7 @@ async def read(
         (POLICY | STREAMING, 7, "false", True),
     ],
 )
-async def test_what_is_streamed_says_nothing_about_a_leader(
+async def test_a_streamed_answer_says_nothing_about_a_leader(
     marks: dict[str, str], index: int, leader: str, streamed: bool
 ) -> None:
     headers = {"X-Consul-Index": "9", "X-Consul-KnownLeader": leader} | marks
@@ -65,7 +65,7 @@ async def test_what_is_streamed_says_nothing_about_a_leader(
         ({}, "1", False),
     ],
 )
-async def test_an_empty_list_that_comes_of_knowing_nothing_is_an_error(
+async def test_an_empty_list_from_an_unfilled_view_is_an_error(
     marks: dict[str, str], index: str, refused: bool
 ) -> None:
     headers = {"X-Consul-Index": index, "X-Consul-KnownLeader": "false"} | marks

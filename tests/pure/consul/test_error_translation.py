@@ -48,7 +48,7 @@ def rolled_back(what: str) -> str:
         (REFUSED(rolled_back("Permission denied: token lacks permission 'key:write'")), Rejected),
     ],
 )  # fmt: skip
-def test_what_consul_says_has_one_meaning(error: Exception, kind: type[SidecarError]) -> None:
+def test_each_error_of_consul_has_one_kind(error: Exception, kind: type[SidecarError]) -> None:
     assert type(translate("x", error)) is kind
 
 

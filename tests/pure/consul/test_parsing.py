@@ -45,7 +45,7 @@ def read(content: bytes, known: dict[bytes, ServiceEntry] | None = None) -> list
     st.sampled_from([None, (",", ":")]),
     st.booleans(),
 )
-def test_as_if_read_at_once(
+def test_entries_equal_those_parsed_as_a_whole(
     found: list[tuple[str, Any]], separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     entries = [entry(number, *each) for number, each in enumerate(found)]
@@ -53,12 +53,12 @@ def test_as_if_read_at_once(
     assert read(content) == list(map(parse_health_entry, entries))
 
 
-def test_a_separator_that_stands_deeper() -> None:
+def test_a_separator_within_an_entry() -> None:
     deeper = [entry(0, config=[{}, {"Node": {}}]), entry(1)]
     assert read(said(deeper, separators=(",", ":"))) == list(map(parse_health_entry, deeper))
 
 
-def test_only_what_has_changed_is_read_again() -> None:
+def test_only_changed_entries_are_reparsed() -> None:
     before = said([entry(0), entry(1), entry(2)], separators=(",", ":"))
     after = said([entry(0), entry(1, "CRITICAL"), entry(2)], separators=(",", ":"))
     known = dict(parse_health_entries(before, {}))
@@ -67,6 +67,6 @@ def test_only_what_has_changed_is_read_again() -> None:
     assert new == read(after)
 
 
-def test_what_is_no_json_is_no_answer() -> None:
+def test_malformed_json_is_an_error() -> None:
     with pytest.raises(ValueError, match="Expecting"):
         read(b'[{"Node":{"},{"Node":{}]')

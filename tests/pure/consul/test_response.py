@@ -19,9 +19,7 @@ from sidecar.runtime.errors import Unavailable
         ({"X-Consul-Query-Backend": "streaming"}, QueryResult((), 1, False, streamed=True)),
     ],
 )
-def test_what_the_headers_say_of_anquery_result(
-    headers: dict[str, str], answer: QueryResult[tuple[()]]
-) -> None:
+def test_the_headers_of_a_response(headers: dict[str, str], answer: QueryResult[tuple[()]]) -> None:
     headers = {"X-Consul-Index": "1", **headers}
     assert query_result(Response(200, headers, "[]", b"[]"), ()) == answer
 

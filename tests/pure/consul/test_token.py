@@ -79,7 +79,7 @@ async def underway(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[obj
         await asyncio.wait((task,))
 
 
-async def test_what_is_done_beside_the_loop_gives_its_outcome_and_holds_nothing_up() -> None:
+async def test_work_in_a_thread_returns_its_outcome_and_blocks_nothing() -> None:
     go, threads = threading.Event(), list[threading.Thread]()
 
     def work() -> str:
@@ -97,7 +97,7 @@ async def test_what_is_done_beside_the_loop_gives_its_outcome_and_holds_nothing_
     assert all(thread.daemon for thread in threads)  # the end of the process waits for none
 
 
-async def test_a_rotated_token_is_followed_and_a_file_that_hangs_is_not_waited_for(
+async def test_a_rotated_token_is_used_and_a_hung_file_is_not_waited_for(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "token"
@@ -135,7 +135,7 @@ async def test_a_rotated_token_is_followed_and_a_file_that_hangs_is_not_waited_f
         assert len(begun) < 100
 
 
-async def test_a_token_that_was_never_read_is_not_left_out(tmp_path: Path) -> None:
+async def test_no_request_is_sent_without_the_configured_token(tmp_path: Path) -> None:
     readable: list[bool] = []
     failures: list[ConfigError] = []
 
@@ -198,7 +198,7 @@ def signalling(pipe: Pipe, **more: Any) -> Coroutine[Any, Any, None]:
 
 
 @pytest.mark.parametrize("ask", [notification, nomad_restart, signalling])
-def test_what_waits_for_a_file_has_a_deadline_and_the_process_ends_all_the_same(
+def test_waiting_for_a_file_has_a_deadline_and_the_process_exits(
     pipe: Pipe, ask: Callable[..., Coroutine[Any, Any, None]]
 ) -> None:
     errors: list[BaseException] = []
@@ -215,7 +215,7 @@ def test_what_waits_for_a_file_has_a_deadline_and_the_process_ends_all_the_same(
     assert [type(error) for error in errors] == [DeadlineExceeded]
 
 
-async def test_a_signal_that_is_given_up_is_not_sent_later(
+async def test_a_signal_that_timed_out_is_not_sent_later(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, sent = threading.Event(), list[object]()
@@ -269,7 +269,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     over.set()
 
 
-def test_a_reload_does_not_hold_up_the_end(hung: Callable[..., Any]) -> None:
+def test_a_hung_reload_does_not_block_the_exit(hung: Callable[..., Any]) -> None:
     settings, log = load_xds(None), structlog.get_logger()
 
     async def life() -> None:
@@ -280,7 +280,7 @@ def test_a_reload_does_not_hold_up_the_end(hung: Callable[..., Any]) -> None:
     ends(life)
 
 
-def test_a_last_good_catalog_does_not_hold_up_the_end(
+def test_a_hung_state_file_does_not_block_the_exit(
     hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(atomic_file, "replace", hung)
@@ -289,7 +289,7 @@ def test_a_last_good_catalog_does_not_hold_up_the_end(
     ends(lambda: disk.write(CachedState(("triton",))))
 
 
-def test_the_files_of_models_do_not_hold_up_the_end(
+def test_hung_model_files_do_not_block_the_exit(
     hung: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Repository, "read", hung)

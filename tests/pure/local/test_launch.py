@@ -18,7 +18,7 @@ def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "read_sources", lambda _: None)
 
 
-def test_a_port_lost_to_somebody_else_is_replaced(
+def test_a_port_taken_by_another_process_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[Ports] = []
@@ -37,7 +37,7 @@ def test_a_port_lost_to_somebody_else_is_replaced(
     assert first.envoy not in second.all
 
 
-def test_a_failure_that_is_nobody_elses_is_not_tried_again(
+def test_a_failure_without_a_taken_port_is_not_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = 0

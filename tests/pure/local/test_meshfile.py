@@ -72,13 +72,13 @@ def test_no_mesh(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1}'])
-def test_a_foreign_mesh_json_is_named(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_mesh_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "mesh.json").write_text(text)
     with pytest.raises(ConfigError, match=r"mesh\.json"):
         meshfile.load(tmp_path)
 
 
-def test_record_round_trip(tmp_path: Path) -> None:
+def test_state_round_trip(tmp_path: Path) -> None:
     part = PartState(
         "xds", "xds", "127.0.0.1:4", tmp_path / "x.log", "running", Identity(3, 4), 5.5
     )
@@ -91,7 +91,7 @@ def test_record_round_trip(tmp_path: Path) -> None:
         state_file.load(tmp_path)
 
 
-def test_a_process_is_itself_until_it_dies() -> None:
+def test_an_identity_is_alive_until_its_process_dies() -> None:
     child = subprocess.Popen(SLEEP)
     found = identity.identify(child.pid)
     assert found is not None
@@ -133,7 +133,7 @@ def test_names_with_parentheses_and_spaces(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_the_mark_finds_what_no_record_names() -> None:
+def test_the_mark_finds_unrecorded_processes() -> None:
     children = [
         subprocess.Popen(SLEEP, env={**os.environ, identity.MARK: name}) for name in ("me", "mess")
     ]

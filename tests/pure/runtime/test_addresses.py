@@ -39,7 +39,7 @@ ONE_HOST = "expected the IP address of one host, at which Envoys reach it"
         (" 10.0.0.7", None),
     ],
 )
-def test_where_one_host_is_reached(text: str, address: str | None) -> None:
+def test_unicast_addresses(text: str, address: str | None) -> None:
     assert unicast_address(text) == address
 
 
@@ -62,7 +62,7 @@ def test_where_one_host_is_reached(text: str, address: str | None) -> None:
         ("x" * 254, False),
     ],
 )
-def test_what_may_be_a_host(text: str, is_one: bool) -> None:
+def test_hosts(text: str, is_one: bool) -> None:
     assert is_host(text) is is_one
 
 
@@ -98,7 +98,7 @@ def test_where_envoys_reach_an_instance(tmp_path: Path, address: str) -> None:
         ("xds", "envoy", "admin"),
     ],
 )
-def test_hosts_that_are_none(tmp_path: Path, verb: str, table: str, key: str, host: str) -> None:
+def test_malformed_hosts(tmp_path: Path, verb: str, table: str, key: str, host: str) -> None:
     value = f'["{host}:8001"]' if key == "admin" else f'"{host}:8001"'
     own = OWN if table == "triton" else f"[{table}]\n"
     more = "" if table == "triton" or verb == "xds" else OWN
@@ -112,7 +112,7 @@ def test_hosts_that_are_none(tmp_path: Path, verb: str, table: str, key: str, ho
     "host", ["224.0.0.1", "ff02::1", "fe80::1%eth0", "255.255.255.255", "10.0.0"]
 )
 @pytest.mark.parametrize(("verb", "table"), [("run", "listen"), ("xds", "xds")])
-def test_what_is_advertised_can_be_dialled(
+def test_an_advertised_address_can_be_dialled(
     tmp_path: Path, verb: str, table: str, host: str
 ) -> None:
     own = OWN if verb == "run" else ""
@@ -122,18 +122,18 @@ def test_what_is_advertised_can_be_dialled(
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999"])
-def test_a_port_of_consul_that_is_none(tmp_path: Path, port: str) -> None:
+def test_a_malformed_port_of_consul(tmp_path: Path, port: str) -> None:
     [mistake] = told("run", tmp_path, f'{OWN}[consul]\naddress = "127.0.0.1:{port}"\n')
     assert mistake.startswith("consul.address: expected host:port or http(s)://host:port, found")
 
 
-def test_envoy_listens_on_no_name(tmp_path: Path) -> None:
+def test_envoy_does_not_listen_on_a_name(tmp_path: Path) -> None:
     [mistake] = told("xds", tmp_path, '[envoy]\nlisten = "localhost:8001"\n')
     assert mistake.startswith("envoy.listen: expected an IP address and a port: ")
     assert told("xds", tmp_path, '[envoy]\nlisten = "[::]:8001"\n') == []
 
 
-def test_what_sidecars_dial_has_to_be_told(tmp_path: Path) -> None:
+def test_a_wildcard_listener_needs_an_advertised_address(tmp_path: Path) -> None:
     text = '[xds]\nlisten = "0.0.0.0:18000"\n'
     [mistake] = told("xds", tmp_path, text)
     assert mistake.startswith("xds.advertise: expected the address that sidecars dial")
@@ -161,7 +161,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
 
 
-def test_names_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolver(monkeypatch, socket.EAI_NONAME)
     mistakes = told("run", tmp_path, UNKNOWN)
     found = [each.partition(": ") for each in mistakes]
@@ -182,7 +182,7 @@ def test_names_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert mistake.startswith("envoy.admin[1]: expected a host that is known, found b.invalid:1")
 
 
-def test_a_resolver_that_is_away_proves_nothing(
+def test_an_unavailable_resolver_is_no_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolver(monkeypatch, socket.EAI_AGAIN)

@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_right_is_taken(made: Path) -> None:
+def test_valid_files_are_used(made: Path) -> None:
     own = made / "a.pem"
     assert credentials.tls("consul", own, own, made / "a.key").check_hostname
     assert credentials.tls("consul", None).cert_store_stats()
@@ -54,9 +54,7 @@ def test_what_is_right_is_taken(made: Path) -> None:
          "key_file: expected a key without a passphrase, found {0}/locked.key"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_of_one_key(
-    made: Path, names: tuple[str, str, str], complaint: str
-) -> None:
+def test_a_mistake_names_one_key(made: Path, names: tuple[str, str, str], complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         credentials.tls("consul", *(made / name for name in names))
     assert str(caught.value).startswith(f"consul.{complaint.format(made)}")
@@ -72,7 +70,7 @@ def test_what_is_wrong_is_told_of_one_key(
         (b"one\ntwo\n", "expected a token in ASCII on a single line in {0}"),
     ],
 )
-def test_what_is_no_token(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+def test_malformed_tokens(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
@@ -81,6 +79,6 @@ def test_what_is_no_token(tmp_path: Path, content: bytes | None, complaint: str)
     assert str(caught.value) == f"consul.token_file: {complaint.format(path)}"
 
 
-def test_a_name_that_no_file_can_have() -> None:
+def test_an_impossible_file_name() -> None:
     with pytest.raises(ConfigError, match=r"^consul\.ca_file: expected .*embedded null byte$"):
         credentials.tls("consul", Path("a\0b"))

@@ -39,7 +39,7 @@ TLS = Path(__file__).parents[3] / "tests" / "support" / "tls"
         (RecursionError(), "recursion error"),
     ],
 )  # fmt: skip
-def test_no_error_is_told_as_python_does(error: Exception, told: str) -> None:
+def test_no_error_shows_python_details(error: Exception, told: str) -> None:
     assert words(error) == told
 
 
@@ -65,7 +65,7 @@ async def told(url: str) -> str:
     return words(caught.value)
 
 
-async def test_what_aiohttp_says_is_told_in_words() -> None:
+async def test_errors_of_aiohttp_are_readable() -> None:
     server = await asyncio.start_server(garbage, "127.0.0.1", 0)
     cutting = await asyncio.start_server(cut, "127.0.0.1", 0)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -86,7 +86,7 @@ async def test_what_aiohttp_says_is_told_in_words() -> None:
         each.close()
 
 
-async def test_a_consul_that_is_not_there_is_told_with_its_address() -> None:
+async def test_an_unreachable_consul_is_reported_with_its_address() -> None:
     async with Consul(ConsulAccess(address="127.0.0.1:1")) as consul:
         with pytest.raises(Unavailable) as caught:
             await consul.kv_prefix("x")

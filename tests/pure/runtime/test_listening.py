@@ -15,7 +15,7 @@ async def test_a_free_port_is_listened_on() -> None:
     assert listening.add_port(server, "listen.grpc", "localhost:0") > 0
 
 
-async def test_a_taken_port_is_told_once(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_taken_port_is_reported_once(capfd: pytest.CaptureFixture[str]) -> None:
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

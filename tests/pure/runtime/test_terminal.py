@@ -206,7 +206,7 @@ Printed = Callable[..., str]
 
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("shown", TABLES)
-def test_what_matters_is_there_at_any_width(
+def test_essential_columns_are_shown_at_any_width(
     printed: Printed, shown: Callable[[], None], columns: int
 ) -> None:
     text = printed(shown, columns, NO_COLOR="1")
@@ -225,7 +225,7 @@ def test_what_matters_is_there_at_any_width(
 
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize("shown", TABLES)
-def test_wide_is_whole_on_any_terminal(
+def test_wide_shows_everything_on_any_terminal(
     printed: Printed, shown: Callable[..., None], columns: int
 ) -> None:
     text = printed(partial(shown, wide=True), columns, NO_COLOR="1")
@@ -235,13 +235,13 @@ def test_wide_is_whole_on_any_terminal(
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-def test_a_state_stands_beside_its_resource(printed: Printed, columns: int) -> None:
+def test_a_state_is_next_to_its_resource(printed: Printed, columns: int) -> None:
     words = printed(xds_clients, columns, NO_COLOR="1").replace("│", " ").split()
     found = [word for word in words if word in TYPES or word in STATES][: 2 * len(TYPES)]
     assert found == [word for pair in zip(TYPES, STATES, strict=True) for word in pair]
 
 
-def test_the_least_useful_goes_first(printed: Printed) -> None:
+def test_the_least_useful_column_is_dropped_first(printed: Printed) -> None:
     def short() -> None:
         operator_text.situation(
             seen(entry("triton-0"), entry("triton-1"), holder="triton-0"), False
@@ -260,7 +260,7 @@ def test_the_least_useful_goes_first(printed: Printed) -> None:
     }
 
 
-def test_ids_give_way_before_columns(printed: Printed) -> None:
+def test_ids_are_shortened_before_columns_are_dropped(printed: Printed) -> None:
     text = printed(xds_snapshot, 100, NO_COLOR="1")
     assert text.endswith("┘\n--wide shows whole ids\n")
     text = printed(situation, 140, NO_COLOR="1")
@@ -303,7 +303,7 @@ def test_a_terminal_has_colours_and_nothing_is_highlighted(printed: Printed) -> 
         assert each in text  # no number in it is bold
 
 
-def test_gpus_that_do_not_fit_stand_below_one_another() -> None:
+def test_gpus_that_do_not_fit_are_listed_line_by_line() -> None:
     readings = [GpuReading(f"GPU-8932f937-d72c-4106-c12f-20bd9faed9f{n}", n) for n in range(8)]
     assert [len(each.columns) - 1 for each in gpu.grids(readings, None)] == [8]
     assert [len(each.columns) - 1 for each in gpu.grids(readings, 80)] == [2, 2, 2, 2]

@@ -91,7 +91,7 @@ def test_ids_that_differ_look_different_at_any_width(rows: list[Row], width: int
 
 
 @given(ROWS, st.integers(10, 160))
-def test_line_by_line_they_do_as_well(rows: list[Row], width: int) -> None:
+def test_ids_that_differ_look_different_line_by_line_too(rows: list[Row], width: int) -> None:
     grid = filled(rows, (COLUMNS[0], Column("never cut"), *COLUMNS[2:]))
     grid.add("", "x" * 200, "", "")
     assert grid.fitting(width) is None
@@ -126,7 +126,7 @@ def test_both_ends_are_kept(ids: list[str], width: int, shown: list[str]) -> Non
     assert column(lines(grid, width), 0) == shown
 
 
-def test_a_column_goes_where_ids_would_look_alike() -> None:
+def test_a_column_is_dropped_where_ids_would_look_the_same() -> None:
     ids = [NOMAD, NOMAD.replace("9f0a", "9f0b")]
     grid = Grid([Column("id", shortens=True), Column("address", worth=1)])
     for id in ids:

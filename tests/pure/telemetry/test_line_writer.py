@@ -39,7 +39,9 @@ def turn(number: int, to: Path) -> None:
     os.close(other)
 
 
-def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: Path) -> None:
+def test_lines_lost_to_a_full_disk_are_reported_before_the_next_line(
+    log: int, tmp_path: Path
+) -> None:
     said = LineWriter(log, notice)
     said.put("a")
     assert said.flush(PATIENCE)
@@ -55,7 +57,7 @@ def test_what_a_full_disk_took_is_told_before_the_next_line(log: int, tmp_path: 
     assert said.dropped == 2
 
 
-def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) -> None:
+def test_lost_lines_are_reported_without_a_next_line(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, retry=0.01)
     turn(log, Path("/dev/full"))
     said.put("a")
@@ -66,7 +68,7 @@ def test_it_is_told_though_nothing_else_is_to_be_said(log: int, tmp_path: Path) 
     assert told == "dropped 1: No space left on device\n"
 
 
-def test_nobody_waits_for_a_reader_that_does_not_read() -> None:
+def test_a_reader_that_does_not_read_blocks_nothing() -> None:
     reader, writer = os.pipe()
     said = LineWriter(writer, notice, waiting=100_000)
     for count in range(1000):
@@ -100,9 +102,7 @@ def test_a_pipe_that_does_not_block_is_waited_for(log: int) -> None:
     os.close(writer)
 
 
-def test_a_disk_that_hangs_holds_up_its_thread_only(
-    log: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hung_disk_blocks_only_its_thread(log: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = threading.Event()
     write = os.write
 
@@ -118,7 +118,7 @@ def test_a_disk_that_hangs_holds_up_its_thread_only(
     assert said.flush(PATIENCE)
 
 
-def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
+def test_a_closed_pipe_and_a_closed_descriptor() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for number in (writer, 1_000):
@@ -129,7 +129,7 @@ def test_a_reader_that_left_and_a_descriptor_that_is_closed() -> None:
     os.close(writer)
 
 
-def test_whoever_waits_has_what_is_owed_tried_once_more(log: int, tmp_path: Path) -> None:
+def test_a_flush_retries_the_notices(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, retry=NEVER)
     turn(log, Path("/dev/full"))
     said.put("a")
@@ -139,7 +139,7 @@ def test_whoever_waits_has_what_is_owed_tried_once_more(log: int, tmp_path: Path
     assert (tmp_path / "log").read_text() == "dropped 1: No space left on device\n"
 
 
-def test_a_line_longer_than_all_that_may_wait_is_no_slow_reader(log: int, tmp_path: Path) -> None:
+def test_a_line_longer_than_the_queue_is_not_blamed_on_the_reader(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, waiting=100)
     for line in ("a", "x" * 100, "y" * 200, "b"):
         said.put(line)
@@ -147,7 +147,7 @@ def test_a_line_longer_than_all_that_may_wait_is_no_slow_reader(log: int, tmp_pa
     assert (tmp_path / "log").read_text() == "a\ndropped 2: a line of more than 100 bytes\nb\n"
 
 
-def test_what_does_not_fit_is_told_after_the_lines_before_it(
+def test_a_full_queue_is_reported_after_the_lines_before(
     log: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, hangs, write = threading.Event(), threading.Event(), os.write
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_told_after_the_lines_before_it(
     ]
 
 
-def test_a_library_may_log_at_a_level_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_library_may_log_at_a_custom_level(capsys: pytest.CaptureFixture[str]) -> None:
     with structlog.testing.capture_logs() as caught:
         for number in (1, 5, 15, 25, 35, 60):
             record = logging.LogRecord("x", number, "", 0, "hello %s", ("you",), None)
@@ -195,7 +195,7 @@ said.put("c" * 9); assert said.flush(60)
 """
 
 
-def test_a_line_that_is_there_in_part_does_not_spoil_the_next(tmp_path: Path) -> None:
+def test_a_partial_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("wb") as file:
         subprocess.run((sys.executable, "-c", LIMITED), check=True, stdout=file)
@@ -207,7 +207,7 @@ def test_a_line_that_is_there_in_part_does_not_spoil_the_next(tmp_path: Path) ->
     ]
 
 
-def test_others_who_share_a_pipe_go_on_blocking() -> None:
+def test_other_processes_that_share_a_pipe_still_block() -> None:
     reader, writer = os.pipe()
     own = os.dup(writer)
     unblock(own)
@@ -219,7 +219,7 @@ def test_others_who_share_a_pipe_go_on_blocking() -> None:
         os.close(number)
 
 
-def test_a_file_is_written_where_it_was(log: int, tmp_path: Path) -> None:
+def test_a_file_keeps_its_position(log: int, tmp_path: Path) -> None:
     os.write(log, b"before\n")
     unblock(log)
     os.write(log, b"after\n")
@@ -245,7 +245,7 @@ with suppress(typer.Exit), ending():
 """
 
 
-def test_the_word_that_it_ends_with_comes_last() -> None:
+def test_the_final_message_comes_last() -> None:
     found = subprocess.run((sys.executable, "-c", ENDING), capture_output=True, text=True)
     lines = found.stderr.splitlines()
     assert lines[-1] == "triton-sidecar: it was nice"
@@ -266,14 +266,14 @@ logs.finish()
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_the_journal_is_told_the_level_of_each_line(form: str) -> None:
+def test_the_journal_gets_the_priority_of_each_line(form: str) -> None:
     """`journalctl -p warning` shows nothing else."""
     program = LEVELS.replace("OTHER", "0").replace("FORMAT", repr(form))
     found = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert [line[:3] for line in found.stderr.splitlines()] == ["<7>", "<6>", "<4>", "<3>", "<3>"]
 
 
-def test_nobody_else_gets_levels_before_lines() -> None:
+def test_only_the_journal_gets_priorities() -> None:
     program = LEVELS.replace("OTHER", "1").replace("FORMAT", "'json'")
     found = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert {line[0] for line in found.stderr.splitlines()} == {"{"}

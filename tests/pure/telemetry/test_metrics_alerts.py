@@ -53,7 +53,7 @@ def test_every_paragraph_of_the_runbook_is_of_an_alert() -> None:
     assert re.findall(r"^### (Triton\w+)$", text, re.MULTILINE) == names
 
 
-def test_what_rules_select_by_can_occur() -> None:
+def test_label_values_in_rules_can_occur() -> None:
     """A typing error in a label's value would be an alert that never fires."""
     registry = MetricsHook(["standby", "promoting", "primary", "primary (unconfirmed)"]).registry
     found = {

@@ -71,13 +71,13 @@ def test_a_document_of_an_earlier_version_is_read(name: str) -> None:
     assert "consecutive_local_origin_failure" in dump(found)
 
 
-def test_a_list_that_is_empty_is_as_by_default() -> None:
+def test_an_empty_list_is_the_default() -> None:
     # Protobuf tells it from none by nothing.
     found = parse('{"retry": {"retryable_status_codes": []}, "admission": {"methods": []}}')
     assert found == DEFAULTS
 
 
-def test_what_protobuf_takes_alike_is_taken_alike() -> None:
+def test_forms_that_protobuf_accepts_are_accepted() -> None:
     snake = parse('{"limits": {"max_requests": 5, "slow_start": "1.5s"}, "release": null}')
     camel = parse(
         b'{"limits": {"maxRequests": 5.0, "slowStart": "1.500s", "maxConnections": null}}'
@@ -310,11 +310,11 @@ def test_what_protobuf_takes_alike_is_taken_alike() -> None:
         (b"\xff", "expected JSON in UTF-8, found other bytes"),
     ],
 )
-def test_a_mistake_is_told(given: object, said: str) -> None:
+def test_a_mistake_is_reported(given: object, said: str) -> None:
     assert refused(given) == [said]
 
 
-def test_all_mistakes_are_told_at_once_and_none_for_another() -> None:
+def test_all_mistakes_are_reported_at_once_without_consequential_ones() -> None:
     given = {
         "mode": "weigthed",
         "weights": {"a": 0},
@@ -329,7 +329,7 @@ def test_all_mistakes_are_told_at_once_and_none_for_another() -> None:
     ]
 
 
-def test_not_more_than_people_read_is_told() -> None:
+def test_the_number_of_reported_mistakes_is_limited() -> None:
     lines = refused({f"key-{each}": 1 for each in range(1000)})
     assert len(lines) == 51
     assert lines[-1] == "and 950 more mistakes"
@@ -352,13 +352,13 @@ def test_each_key_of_the_schema_has_a_rule() -> None:
     assert list(leaves(Schema.DESCRIPTOR)) == list(RULES)
 
 
-def test_each_key_that_can_be_written_is_in_the_schema() -> None:
+def test_each_written_key_is_in_the_schema() -> None:
     whole = replace(DEFAULTS, release=Release("a", guard=Guard(1.0, 1.0)))
     json_format.ParseDict(tree(whole, whole=True), Schema())
 
 
 @given(policy=policies())
-def test_what_is_written_is_read_again(policy: TrafficPolicy) -> None:
+def test_a_written_policy_is_read_back(policy: TrafficPolicy) -> None:
     text = dump(policy)
     assert parse(text) == policy
     assert dump(parse(text)) == text
@@ -372,7 +372,7 @@ def test_what_is_written_is_read_again(policy: TrafficPolicy) -> None:
 
 
 @given(text=st.text() | st.binary() | st.binary().map(lambda data: data.decode("latin-1")))
-def test_whatever_a_text_is_it_is_read_or_refused(text: str | bytes) -> None:
+def test_any_text_is_read_or_rejected(text: str | bytes) -> None:
     check(text)
 
 
@@ -380,12 +380,12 @@ def test_whatever_a_text_is_it_is_read_or_refused(text: str | bytes) -> None:
 @example(found={"weights": {"\ud800": 1}, "mode": "weighted"})
 @example(found={"limits": {"max_requests": 10**400}})
 @example(found={"limits": {"retry_budget_percent": 10**400}})
-def test_whatever_json_it_is_it_is_read_or_refused(found: object) -> None:
+def test_any_json_is_read_or_rejected(found: object) -> None:
     check(json.dumps(found))
 
 
 @given(data=st.data())
-def test_whatever_is_spoilt_is_read_or_refused(data: st.DataObject) -> None:
+def test_any_corrupted_document_is_read_or_rejected(data: st.DataObject) -> None:
     policy = data.draw(policies())
     check(json.dumps(data.draw(spoilt(tree(policy, whole=data.draw(st.booleans()))))))
     text = dump(policy)
@@ -411,7 +411,7 @@ def check(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.5, 30.0, 1e-3 + 1e-9, 31_536_000.0, 12345.678901234])
-def test_durations_are_written_as_protobuf_has_them(seconds: float) -> None:
+def test_durations_have_protobufs_format(seconds: float) -> None:
     text = tree(TrafficPolicy(limits=Limits(slow_start=seconds)))["limits"]["slow_start"]
     Duration().FromJsonString(text)
     assert float(text[:-1]) == pytest.approx(seconds, abs=1e-9)

@@ -84,7 +84,9 @@ USUAL = Observation(1204, 20, 40, ((0.01, 1193), (0.3, 11)), 30.0)
         (Guard(max_latency=0.3, min_requests=0), {"latencies": ()}, None),
     ],
 )
-def test_what_is_too_much(guard: Guard, changes: dict[str, object], why: str | None) -> None:
+def test_limits_that_are_exceeded(
+    guard: Guard, changes: dict[str, object], why: str | None
+) -> None:
     assert judge(guard, replace(USUAL, **changes)) == why  # type: ignore[arg-type]
 
 
@@ -123,14 +125,14 @@ def test_slower_answers_never_save_a_release(guard: Guard, seen: Observation) ->
 
 
 @given(OBSERVATIONS.filter(lambda seen: seen.measured))
-def test_99_of_100_took_no_longer_than_the_percentile(seen: Observation) -> None:
+def test_the_99th_percentile_covers_99_of_100_requests(seen: Observation) -> None:
     within = sum(count for end, count in seen.latencies if end <= seen.p99)
     below = sum(count for end, count in seen.latencies if end < seen.p99)
     assert within * 100 >= seen.measured * 99 > below * 100 or below == 0
 
 
 @given(st.lists(OBSERVATIONS, min_size=1, max_size=3))
-def test_what_several_envoys_see_is_one_observation(seen: list[Observation]) -> None:
+def test_observations_of_several_envoys_are_merged(seen: list[Observation]) -> None:
     total = merged(seen)
     assert total.requests == sum(each.requests for each in seen)
     assert total.measured == sum(each.measured for each in seen)
@@ -159,7 +161,7 @@ def test_a_release_that_was_rolled_back_gets_no_requests() -> None:
 @pytest.mark.parametrize(
     "release", [None, replace(RELEASE, percent=10), replace(RELEASE, rolled_back="by root@vm")]
 )
-def test_a_rollback_is_about_what_was_ordered_then(release: Release | None) -> None:
+def test_a_rollback_is_for_the_release_as_it_was_ordered(release: Release | None) -> None:
     rollbacks = {"two": Rollback(RELEASE, "too bad"), "gone": Rollback(RELEASE, "too bad")}
     assert with_rollbacks(catalog(release), rollbacks) == catalog(release)
     assert with_rollbacks(catalog(RELEASE), {}) == catalog(RELEASE)

@@ -70,11 +70,11 @@ KILLS = "retry.num_retries: a request that kills its server"
         ),
     ],
 )
-def test_what_no_instance_gives_is_told(policy: TrafficPolicy, told: list[str]) -> None:
+def test_what_no_instance_matches_is_a_warning(policy: TrafficPolicy, told: list[str]) -> None:
     assert list(policy_warnings(DEFAULTS, policy, ENTRIES)) == told
 
 
-def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
+def test_a_mode_that_sidecars_do_not_share_is_a_warning() -> None:
     own = entry("c", OLD)
     strict = replace(own, meta={**own.meta, "election_mode": "strict"})
     told = {
@@ -92,17 +92,17 @@ def test_a_mode_that_envoys_and_sidecars_do_not_share_is_told() -> None:
     assert list(policy_warnings(DEFAULTS, TrafficPolicy(mode=Mode.STRICT), (strict,))) == []
 
 
-def test_zones_are_seen() -> None:
+def test_zones_are_recognized() -> None:
     policy = TrafficPolicy(locality=Locality(prefer_zone=True))
     assert list(policy_warnings(DEFAULTS, policy, (entry("a", OLD, zone="east"),))) == []
 
 
-def test_nothing_is_told_of_instances_that_nobody_sees() -> None:
+def test_invisible_instances_cause_no_other_warning() -> None:
     (line,) = policy_warnings(DEFAULTS, TrafficPolicy(release=Release(tag="v2")), ())
     assert "Consul lists no instance" in line
 
 
-def test_a_file_from_before_a_rollback_is_told() -> None:
+def test_a_policy_from_before_a_rollback_is_a_warning() -> None:
     before = TrafficPolicy(release=Release(tag="v2", percent=5, rolled_back="by the guard: bad"))
     again = TrafficPolicy(release=Release(tag="v2", percent=5))
     told = "release: it was rolled back by the guard: bad; it gets requests again"
@@ -125,14 +125,14 @@ def test_promoted_and_rolled_back() -> None:
 
 
 @pytest.mark.parametrize("change", [release.promoted, lambda it: release.rolled_back(it, "x")])
-def test_without_a_release_there_is_nothing_to_do(change: object) -> None:
+def test_without_a_release_promoting_is_a_conflict(change: object) -> None:
     assert callable(change)
     with pytest.raises(Conflict, match="has no release"):
         change(DEFAULTS)
 
 
 @pytest.mark.parametrize("why", ["", "x" * 5000, "\udcff", "ünï"])
-def test_whatever_the_reason_it_can_be_written(why: str) -> None:
+def test_any_reason_can_be_written(why: str) -> None:
     policy = release.rolled_back(TrafficPolicy(release=Release(tag="v2")), why)
     assert policy.release
     assert policy.release.rolled_back

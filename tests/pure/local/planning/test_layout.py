@@ -58,9 +58,7 @@ def test_parts_start_after_what_they_need() -> None:
     assert parts["triton-0"].after == ()
 
 
-def test_settings_are_accepted_by_those_who_read_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'with space, "quotes" and \\'
     (folder / "triton-1").mkdir(parents=True)
     plan = make(folder=folder, acl=True)
@@ -79,7 +77,7 @@ def test_settings_are_accepted_by_those_who_read_them(
     assert xds.consul.token_file == folder / "tokens" / "control_plane"
 
 
-def test_without_acl_nobody_is_given_a_token() -> None:
+def test_without_acl_no_part_gets_a_token() -> None:
     plan = make()
     for path, text in plan.files.items():
         if path.suffix == ".toml":
@@ -87,7 +85,7 @@ def test_without_acl_nobody_is_given_a_token() -> None:
     assert plan.mesh.consul.token_file is None
 
 
-def test_consul_listens_nowhere_else() -> None:
+def test_consul_listens_on_its_ports_only() -> None:
     plan = make()
     config = json.loads(plan.files[FOLDER / "consul.json"])
     assert config["client_addr"] == config["bind_addr"] == "127.0.0.1"
@@ -101,7 +99,7 @@ def test_consul_listens_nowhere_else() -> None:
 @pytest.mark.parametrize(
     ("version", "more"), [((1, 8), set()), ((1, 13), set()), ((1, 14), {"grpc_tls"})]
 )
-def test_an_agent_listens_on_nothing_but_what_it_is_given(
+def test_an_agent_listens_on_the_given_ports_only(
     version: agent_config.Version, more: set[str]
 ) -> None:
     """Each version opens other ports by default, and several agents share a machine."""
@@ -110,7 +108,7 @@ def test_an_agent_listens_on_nothing_but_what_it_is_given(
     assert ports == {"http": 1, "server": 2, **dict.fromkeys(others, -1)}
 
 
-def test_envoy_is_told_its_addresses() -> None:
+def test_envoy_gets_its_addresses() -> None:
     plan = make()
     config = yaml.safe_load(plan.files[FOLDER / "envoy.yaml"])
     assert config["node"] == {"id": "local-cafe", "cluster": "local"}
@@ -123,7 +121,7 @@ def test_envoy_is_told_its_addresses() -> None:
 
 
 @pytest.mark.parametrize("key", ["admin", "dynamic_resources", "static_resources"])
-def test_a_bootstrap_without_its_addresses_is_refused(key: str) -> None:
+def test_a_bootstrap_without_addresses_is_a_mistake(key: str) -> None:
     broken = {name: value for name, value in BOOTSTRAP.items() if name != key}
     with pytest.raises(ConfigError, match=r"envoy/bootstrap\.yaml"):
         configs.envoy(broken, "cafe", make().ports)
@@ -135,13 +133,13 @@ def test_the_bootstrap_and_canaries_of_this_project_fit() -> None:
     assert tuple(sources.models) == MODELS
 
 
-def test_shared_memory_of_different_tritons_is_told_apart() -> None:
+def test_shared_memory_prefixes_of_tritons_differ() -> None:
     prefixes = [shm_prefix(mesh, number) for mesh in ("a", "ab") for number in range(20)]
     for one in prefixes:
         assert [other for other in prefixes if other.startswith(one)] == [one]
 
 
-def test_the_environment_of_the_person_does_not_reach_the_mesh() -> None:
+def test_the_users_environment_does_not_reach_the_mesh() -> None:
     plan = make(
         CONSUL_HTTP_ADDR="http://production:8500",
         CONSUL_HTTP_TOKEN="secret",

@@ -24,7 +24,7 @@ def test_further_models_come_after_the_demo_models(tmp_path: Path) -> None:
     assert found["own"].canary == {"timeout": "3s"}
 
 
-def test_a_model_takes_the_place_of_the_demo_model_of_its_name(tmp_path: Path) -> None:
+def test_a_model_replaces_the_demo_model_of_its_name(tmp_path: Path) -> None:
     own = make(tmp_path / "embedder", "[canary.embedder]")
     found = models.find([own])
     assert tuple(found) == MODELS

@@ -25,7 +25,7 @@ def test_two_meshes_planned_at_once_share_no_port(monkeypatch: pytest.MonkeyPatc
         pass
 
 
-def test_a_port_that_somebody_uses_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -36,7 +36,7 @@ def test_a_port_that_somebody_uses_is_not_drawn(monkeypatch: pytest.MonkeyPatch)
             pass
 
 
-def test_a_machine_with_hardly_any_ports_below_still_has_candidates() -> None:
+def test_a_machine_with_few_ports_below_the_ephemeral_range_still_has_candidates() -> None:
     assert len(ports.candidates(1024)) > 1000
 
 

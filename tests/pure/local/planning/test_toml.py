@@ -23,7 +23,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(text, values, max_size=5))
-def test_what_is_written_is_read_back(document: dict[str, Any]) -> None:
+def test_written_toml_is_read_back(document: dict[str, Any]) -> None:
     assert tomllib.loads(toml.dumps(document)) == document
 
 
@@ -42,6 +42,6 @@ def test_paths_that_need_escapes(path: str) -> None:
     assert read["canary"]["a b"]["x"][0]["y"] == path
 
 
-def test_what_toml_cannot_say_is_refused() -> None:
+def test_a_value_without_toml_is_an_error() -> None:
     with pytest.raises(TypeError, match="NoneType"):
         toml.dumps({"nothing": None})

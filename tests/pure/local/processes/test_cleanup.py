@@ -30,7 +30,7 @@ LIMITED = ("sh", "-c", 'ulimit -f 8; exec "$@"', "sh")  # 4096 bytes
 
 
 @pytest.mark.parametrize("more", [(), ("--detach",)])
-def test_a_mesh_that_has_no_room_is_refused_in_one_line(
+def test_a_mesh_on_a_full_disk_is_refused_in_one_line(
     tmp_path: Path, more: tuple[str, ...]
 ) -> None:
     (tmp_path / cleanup.LOCK).touch()  # an earlier mesh was there
@@ -59,7 +59,7 @@ def test_a_mesh_that_has_no_room_is_refused_in_one_line(
          "FOLDER: No space left on device: 'b'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_written_on_the_way_up_is_one_line(
+def test_a_failed_write_during_the_start_is_reported_in_one_line(
     error: OSError, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*_: object) -> None:
@@ -73,7 +73,7 @@ def test_what_cannot_be_written_on_the_way_up_is_one_line(
     assert str(raised.value) == told.replace("FOLDER", str(tmp_path))
 
 
-async def test_the_account_of_a_mesh_is_written_when_there_is_room_again(
+async def test_the_state_of_a_mesh_is_written_when_there_is_room_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched = Supervisor(make(folder=tmp_path), SystemClock())
@@ -121,7 +121,7 @@ def left_behind(folder: Path) -> subprocess.Popen[bytes]:
         lambda folder: control.detach(folder, ()),
     ],
 )
-def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
+def test_a_mesh_without_its_supervisor_runs_until_it_is_stopped(
     start: Callable[[Path], object], tmp_path: Path
 ) -> None:
     with left_behind(tmp_path) as child:
@@ -147,5 +147,5 @@ def test_a_mesh_that_lost_its_supervisor_goes_on_until_it_is_taken_down(
         (PartState("xds", "xds", "", Path(), "restarting", exit=1), "xds: restarting (exit 1)"),
     ],
 )
-def test_an_orderly_stop_alarms_nobody(part: PartState, line: str) -> None:
+def test_a_graceful_stop_looks_normal(part: PartState, line: str) -> None:
     assert status_table._line(part) == line
