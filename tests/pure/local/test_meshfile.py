@@ -1,9 +1,4 @@
-import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,12 +13,7 @@ from sidecar.local.meshfile import (
     TritonAddresses,
     XdsAddresses,
 )
-from sidecar.local.processes import identity, state_file
-from sidecar.local.processes.identity import Identity
-from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.runtime.errors import ConfigError
-
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def mesh(folder: Path) -> Mesh:
@@ -76,72 +66,3 @@ def test_an_unreadable_mesh_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "mesh.json").write_text(text)
     with pytest.raises(ConfigError, match=r"mesh\.json"):
         meshfile.load(tmp_path)
-
-
-def test_state_round_trip(tmp_path: Path) -> None:
-    part = PartState(
-        "xds", "xds", "127.0.0.1:4", tmp_path / "x.log", "running", Identity(3, 4), 5.5
-    )
-    written = MeshState("ab", "running", Identity(1, 2), (1, 2), ("p-",), (part,))
-    assert state_file.load(tmp_path) is None
-    state_file.save(tmp_path, written)
-    assert state_file.load(tmp_path) == written
-    (tmp_path / state_file.NAME).write_text("{}")
-    with pytest.raises(ConfigError, match=r"state\.json"):
-        state_file.load(tmp_path)
-
-
-def test_an_identity_is_alive_until_its_process_dies() -> None:
-    child = subprocess.Popen(SLEEP)
-    found = identity.identify(child.pid)
-    assert found is not None
-    assert identity.alive(found)
-    assert identity.send(found, signal.SIGKILL)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not identity.alive(found)  # a zombie is dead
-    child.wait()
-    assert identity.identify(child.pid) is None
-    assert not identity.send(found, signal.SIGKILL)
-
-
-def test_a_reused_pid_is_never_signalled() -> None:
-    child = subprocess.Popen(SLEEP)
-    try:
-        found = identity.identify(child.pid)
-        assert found is not None
-        earlier = dataclasses.replace(found, start=found.start - 1)
-        assert not identity.alive(earlier)
-        assert not identity.send(earlier, signal.SIGKILL)
-        assert child.poll() is None
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_names_with_parentheses_and_spaces(tmp_path: Path) -> None:
-    odd = tmp_path / "a) S (b"
-    odd.symlink_to(sys.executable)
-    child = subprocess.Popen([odd, *SLEEP[1:]])
-    try:
-        found = identity.identify(child.pid)
-        own = identity.identify(os.getpid())
-        assert found is not None
-        assert own is not None
-        assert found.start >= own.start
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_the_mark_finds_unrecorded_processes() -> None:
-    children = [
-        subprocess.Popen(SLEEP, env={**os.environ, identity.MARK: name}) for name in ("me", "mess")
-    ]
-    try:
-        while not (seen := {found.pid for found in identity.marked("me")}):
-            pass  # between fork and exec it still has our own environment
-        assert seen == {children[0].pid}
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
