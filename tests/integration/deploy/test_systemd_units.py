@@ -5,13 +5,13 @@ the units. One machine of each version has an instance for each row, and all hap
 time. `make test-systemd` has the rest: each row for the form without `@`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.soak import soak
-from tests.support.systemd import root
+from tests.support.systemd import memory, root
 from tests.support.systemd.events import BOOT, EVENTS, ROOT, check, happen_to_all, table
 from tests.support.systemd.files import DOWN, EDGE, lay
 from tests.support.systemd.instance import EVENTS as FOLDER
@@ -139,9 +139,19 @@ def test_an_envoy_that_is_restarted_drains_before(scene: Scene) -> None:
     ]
 
 
-def test_an_envoy_that_crashed_has_nothing_to_drain(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "kill",
+    [
+        lambda machine: machine.run("systemctl", "kill", "--signal=KILL", "envoy"),
+        lambda machine: memory.kill(machine, "envoy.service", "signal"),
+    ],
+    ids=["killed", "out-of-memory"],
+)
+def test_an_envoy_that_crashed_has_nothing_to_drain(
+    scene: Scene, kill: Callable[[Machine], object]
+) -> None:
     before = len(noted(scene.machine))
-    scene.machine.run("systemctl", "kill", "--signal=KILL", "envoy")
+    kill(scene.machine)
     starts = "envoy.edge starts and opens"
     scene.machine.wait("Envoy is back", lambda: starts in noted(scene.machine)[before:])
     assert not [line for line in noted(scene.machine)[before:] if "drain" in line]

@@ -192,9 +192,18 @@ def test_envoy_has_its_time_to_drain_at_the_address_of_its_admin_interface() -> 
     assert f"{{ address: {host}, port_value: {port} }}" in bootstrap
 
 
-@pytest.mark.parametrize("name", TRITONS)
-def test_a_stub_that_the_kernel_kills_ends_its_triton(name: str) -> None:
-    assert read_unit(name)["Service"]["OOMPolicy"] == "stop"
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        *((name, "stop") for name in TRITONS),
+        *((name, "continue") for name in (*SIDECARS, "envoy.service")),
+    ],
+)
+def test_what_the_kernel_kills_for_memory_ends_only_what_is_nothing_without(
+    name: str, policy: str
+) -> None:
+    """A Triton with a stub less is stopped; what that means is in the table of systemd.md."""
+    assert read_unit(name)["Service"]["OOMPolicy"] == policy
 
 
 def test_both_forms_of_triton_run_alike() -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.systemd import memory
 from tests.support.systemd.instance import Instance, Seen
 
 ROOT = Path(__file__).parents[3]
@@ -129,10 +130,12 @@ def _signal(who: str, name: str) -> Deed:
 BOOT = "the machine boots"
 EVENTS: Mapping[str, Event] = {
     BOOT: Event(_nothing),
-    "Triton is killed, as by the kernel when memory runs out": Event(_signal("triton", "KILL")),
+    "Triton is killed": Event(_signal("triton", "KILL")),
+    "Triton is OOM-killed": Event(lambda of: memory.kill(of.machine, of.triton, "oom-kill")),
+    "a stub of Triton is OOM-killed": Event(lambda of: memory.kill_child(of.machine, of.triton)),
     "Triton exits with 0": Event(_signal("triton", "USR1")),
     "Triton exits with 1": Event(_signal("triton", "USR2")),
-    "SIGTERM to Triton that is not systemd's": Event(_signal("triton", "TERM")),
+    "SIGTERM to Triton, not sent by systemd": Event(_signal("triton", "TERM")),
     "Triton is restarted": Event(_triton("restart")),
     "the two are restarted in one call": Event(_restarted_together),
     "Triton is stopped": Event(_triton("stop")),
@@ -145,10 +148,16 @@ EVENTS: Mapping[str, Event] = {
     "the target is stopped": Event(_target("stop")),
     "the target is started after a stop": Event(_target("start"), _target("stop")),
     "the sidecar is killed": Event(_signal("sidecar", "KILL")),
-    "SIGTERM to the sidecar that is not systemd's": Event(_signal("sidecar", "TERM")),
-    "the sidecar's watchdog bites": Event(_signal("sidecar", "INT")),
-    "the sidecar exits with 2, for a mistake": Event(_mistaken),
-    "Triton is restarted after the sidecar's mistake is mended": Event(_mended, _mistaken),
+    "the sidecar is OOM-killed": Event(lambda of: memory.kill(of.machine, of.sidecar, "signal")),
+    "a program that the sidecar runs is OOM-killed": Event(
+        lambda of: memory.kill_child(of.machine, of.sidecar)
+    ),
+    "SIGTERM to the sidecar, not sent by systemd": Event(_signal("sidecar", "TERM")),
+    "the sidecar's watchdog fires": Event(_signal("sidecar", "INT")),
+    "the sidecar exits with 2, for an error in its settings": Event(_mistaken),
+    "Triton is restarted after the error in the sidecar's settings is fixed": Event(
+        _mended, _mistaken
+    ),
     "the sidecar is restarted": Event(_sidecar("restart")),
     "the sidecar is stopped": Event(_sidecar("stop")),
     "the sidecar is started after a stop": Event(_sidecar("start"), _sidecar("stop")),
