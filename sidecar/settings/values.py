@@ -107,6 +107,15 @@ Address = Annotated[str, AfterValidator(_address)]
 ListenedByEnvoy = Annotated[str, AfterValidator(_ip_and_port)]
 Advertised = Annotated[str, AfterValidator(_advertised)]
 Name = Annotated[str, AfterValidator(name)]
+# Of a service in Consul, in no DNS name and no path. Those of Nomad, `_nomad-task-…`, have 85
+# characters and more.
+Id = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}",
+        "an id of up to 255 letters, digits and . _ - that begins with a letter, digit or _",
+    ),
+]
 MetaKey = Annotated[
     str, matching(r"[A-Za-z0-9_-]{1,128}", "a key of up to 128 letters, digits and _ -")
 ]

@@ -17,6 +17,7 @@ from sidecar.settings.values import (
     Address,
     Advertised,
     Duration,
+    Id,
     ListenedByEnvoy,
     MetaKey,
     MetaValue,
@@ -58,7 +59,7 @@ class ServiceSettings(Table):
     """The instance as Consul and Envoy see it."""
 
     name: Name = "triton"
-    id: Name | None = None
+    id: Id | None = None
     address: Annotated[str, AfterValidator(endpoint_address)] = "127.0.0.1"
     # The port on which Envoys reach Triton, if it differs from that of triton.grpc: the published
     # port of a container, for example.
@@ -234,7 +235,7 @@ class ControlPlaneSettings(Table):
     listen: Address = "127.0.0.1:18000"
     services: tuple[Name, ...] = Field(default=("triton",), min_length=1)
     name: Name = "triton-sidecar-xds"
-    id: Name | None = None
+    id: Id | None = None
     # The host or host:port that sidecars and Consul dial, if it differs from `listen`.
     advertise: Advertised | None = None
     metrics: Address | None = "127.0.0.1:18001"

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -259,6 +260,26 @@ async def test_an_unknown_field_is_rejected(consul: ConsulApi, instance: Instanc
     for wrong in ({**body, "Colour": "blue"}, {**body, "Checks": checks}):
         with pytest.raises(Rejected, match="Colour"):
             await consul.register_service(wrong)
+
+
+@pytest.mark.parametrize(
+    "id", ["_nomad-task-8777dc0f-0e58-c11e-5a20-a24f0b8a70fe-group-instance-triton-grpc", "x" * 255]
+)
+async def test_an_id_may_be_as_long_as_those_of_nomad(
+    consul: ConsulApi, instance: InstanceInfo, id: str
+) -> None:
+    instance = replace(instance, id=id)
+    await register(consul, instance)
+    session = await open_session(consul, instance)
+    await acquire(consul, instance, session)
+    assert await holder(consul, instance) == session
+    await consul.maintain_service(id, "moved")
+    own = await consul.agent_service(id)
+    assert own is not None
+    assert maintenance(own) == "moved"
+    await consul.session_destroy(session)
+    await consul.deregister_service(id)
+    assert await consul.agent_service(id) is None
 
 
 async def test_a_long_output_is_cut(consul: ConsulApi, instance: InstanceInfo) -> None:

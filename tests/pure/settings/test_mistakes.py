@@ -126,6 +126,8 @@ DEEP = "[" * 100 + "]" * 100
         (f"{MODEL}[gpu]\nxid_ignore = 63", 'gpu.xid_ignore: expected a list such as ["a", "b"], f'),
         (f"{MODEL}[service]\nname = '-x'",
          "service.name: expected a name of up to 63 letters, digi"),
+        (f"{MODEL}[service]\nid = '-x'", "service.id: expected an id of up to 255 letters, digits"),
+        (f"{MODEL}[service]\nid = '{'x' * 256}'", "service.id: expected an id of up to 255 letter"),
         (f"{MODEL}[service.meta]\n'a b' = 'c'", 'service.meta."a b": expected a key of up to 128'),
         (f"{MODEL}[service.meta]\na = 1", "service.meta.a: expected a string, found 1"),
         (f"{MODEL}[consul]\nverify = 'perhaps'",

@@ -107,3 +107,10 @@ def test_what_nobody_could_dial_is_not_advertised(tmp_path: Path, value: str) ->
         load_sidecar(write(tmp_path, f"{MINIMAL}[listen]\nadvertise = '{value}'"))
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the host or host:port"):
         load_xds(write(tmp_path, f"[xds]\nadvertise = '{value}'"))
+
+
+def test_an_id_may_be_as_long_as_consul_takes_it(tmp_path: Path) -> None:
+    id = "triton-8777dc0f-0e58-c11e-5a20-a24f0b8a70fe-group-instance-triton-grpc-of-a-long-job"
+    sidecar = load_sidecar(write(tmp_path, f"{MINIMAL}[service]\nid = '{id}'\n"))
+    plane = load_xds(write(tmp_path, f"[xds]\nid = '{id}'\n"))
+    assert (sidecar.instance, plane.xds.instance) == (id, id)
