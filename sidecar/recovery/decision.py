@@ -125,6 +125,8 @@ class Ledger:
     in the hour before the newest, oldest first; `streak` of them had no healthy period in between,
     `pretended` of these in a dry run. `gave_up` is why it gave up, if it did. `restarted`: the
     newest was a restart that succeeded, and the instance has not been healthy since.
+    `closed` is whether the port refuses connections now, `opened` when it accepted them again since
+    the instance became unhealthy: a Triton that hangs since then is not the one that closed it.
     """
 
     unhealthy_since: float | None = None
@@ -134,6 +136,8 @@ class Ledger:
     pretended: int = 0
     gave_up: str = ""
     restarted: bool = False
+    closed: bool = False
+    opened: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +182,14 @@ Decision = Idle | Wait | GatherFacts | Act | GiveUp
 def observe(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Ledger:
     """After the verdict was read, or time has passed."""
     now = facts.now
+    unhealthy = _unhealthy(facts, rules)
     healthy = facts.state in (State.PASSING, State.WARNING)
+    closed = unhealthy and facts.reason is Reason.PORT_UNREACHABLE
     ledger = replace(
         ledger,
-        unhealthy_since=_since(ledger.unhealthy_since, _unhealthy(facts, rules), now),
+        unhealthy_since=_since(ledger.unhealthy_since, unhealthy, now),
+        closed=closed,
+        opened=_since(ledger.opened, unhealthy and not closed and _was_closed(ledger), now),
         healthy_since=_since(ledger.healthy_since, healthy, now),
         restarted=ledger.restarted and not healthy,
     )
@@ -260,9 +268,12 @@ def _nothing_to_fix(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decis
 def _too_early(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
     delay = rules.delay(facts.reason)
     since = facts.now if ledger.unhealthy_since is None else ledger.unhealthy_since
-    if facts.now >= since + delay:
+    due = since + delay
+    if ledger.opened is not None:  # hung no longer than that, though unhealthy for longer
+        due = max(due, min(ledger.opened + delay, since + rules.after))
+    if facts.now >= due:
         return None
-    return Wait(since + delay, f"{facts.reason} for less than {delay:g} s so far")
+    return Wait(due, f"{facts.reason} for less than {delay:g} s so far")
 
 
 def _settling(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> Decision | None:
@@ -363,6 +374,10 @@ def _to_load(ledger: Ledger, facts: Facts, rules: RecoveryRules) -> tuple[str, .
 def _unhealthy(facts: Facts, rules: RecoveryRules) -> bool:
     fixable = facts.reason in rules.reasons or _loadable(facts, rules)
     return facts.state is State.CRITICAL and fixable
+
+
+def _was_closed(ledger: Ledger) -> bool:
+    return ledger.closed or ledger.opened is not None
 
 
 def _cause(facts: Facts) -> str:

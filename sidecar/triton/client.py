@@ -44,6 +44,8 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),  # Triton runs alongside, whatever http_proxy says
 )
+# Seconds until gRPC tries to connect again, at most: the longest back-off and its jitter.
+_RECONNECT = 0.75
 Headers = Mapping[str, str]
 
 
@@ -111,18 +113,39 @@ class Triton:
             state = self._channel.get_state()
 
     async def server_live(self, timeout: float) -> bool:
-        """Whether Triton reports itself live."""
+        """Whether Triton reports itself live.
+
+        If the last connection attempt failed, another is made first, within the timeout: an old
+        failure says nothing about the server that listens now.
+        """
         until = time.monotonic() + timeout
-        request = service_pb2.ServerLiveRequest()
         try:
-            return bool((await self._ask_server(self._stub.ServerLive, request, timeout)).live)
+            return await self._live(timeout)
         except DeadlineExceeded:
             raise
         except Unavailable as error:
+            state = self._channel.get_state(try_to_connect=True)
             left = max(0.0, until - time.monotonic())
             if found := await port_probe.other_protocol(self._host, self._port, left):
                 raise NotAdmitted(found) from error
-            raise
+            left = until - time.monotonic()
+            if state is grpc.ChannelConnectivity.READY or not await self._connects(left):
+                raise
+        return await self._live(until - time.monotonic())
+
+    async def _live(self, timeout: float) -> bool:
+        request = service_pb2.ServerLiveRequest()
+        return bool((await self._ask_server(self._stub.ServerLive, request, timeout)).live)
+
+    async def _connects(self, timeout: float) -> bool:
+        """Whether the next connection attempt succeeds within `timeout` seconds."""
+        state = self._channel.get_state(try_to_connect=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(timeout, _RECONNECT)):
+                while state is not grpc.ChannelConnectivity.READY:
+                    await self._channel.wait_for_state_change(state)
+                    state = self._channel.get_state(try_to_connect=True)
+        return state is grpc.ChannelConnectivity.READY
 
     async def server_ready(self, timeout: float) -> bool:
         """Whether Triton reports itself ready."""

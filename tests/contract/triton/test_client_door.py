@@ -1,6 +1,7 @@
 """What the door to Triton sends, and what it makes of answers that no demo model gives."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -48,6 +49,9 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.statistics = service_pb2.ModelStatisticsResponse()
         self.index = service_pb2.RepositoryIndexResponse()
         self.refusal = (grpc.StatusCode.INTERNAL, "failed to load 'm'")
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:
+        return service_pb2.ServerLiveResponse(live=True)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         self.asked.append(("unary", request))
@@ -122,12 +126,10 @@ def final() -> Any:
 
 
 @asynccontextmanager
-async def serving(
-    max_answer: int = 2**20,
-) -> AsyncIterator[tuple[Servicer, Triton]]:
+async def serving(max_answer: int = 2**20, port: int = 0) -> AsyncIterator[tuple[Servicer, Triton]]:
     server, servicer = grpc.aio.server(), Servicer()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         async with Triton(f"127.0.0.1:{port}", max_answer) as door:
@@ -457,3 +459,16 @@ async def test_a_class_is_requested_by_its_label(triton_server: TritonServer) ->
     assert given[index] == given.max()
     assert broken_by([Label("embedding", int(given.argmax()))], scores) is None
     assert broken_by(labelled.expectations, answer) is not None
+
+
+async def test_that_a_connection_was_refused_before_is_no_answer_of_who_takes_it_now() -> None:
+    """gRPC ends calls with what its last attempt met, until the next one, half a second later."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    async with Triton(f"127.0.0.1:{port}") as door:
+        for _ in range(5):
+            with pytest.raises(Unavailable):
+                await door.server_live(1.0)
+        async with serving(port=port):
+            await door.connect(LONG)
+            assert await door.server_live(LONG)

@@ -47,6 +47,7 @@ GONE = Facts(
 )
 FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Peers(2, 0))
 ILL = Ledger(unhealthy_since=900.0)
+OPENED = replace(ILL, opened=1000.0)
 
 
 def tried(*ended: float, streak: int | None = None) -> Ledger:
@@ -126,6 +127,11 @@ TABLE = [
     ("a server that answers nobody for too short", Ledger(990.0), SILENT,
      replace(RULES, unanswered_after=15),
      Wait(1005.0, "SERVER_UNANSWERED for less than 15 s so far")),
+    ("a server that has just opened its port", Ledger(980.0, opened=999.0), SILENT,
+     replace(RULES, unanswered_after=5),
+     Wait(1004.0, "SERVER_UNANSWERED for less than 5 s so far")),
+    ("ill for as long as any may be, then", Ledger(970.0, opened=999.0), SILENT,
+     replace(RULES, unanswered_after=5), Act("SERVER_UNANSWERED: live: no")),
     ("a server that answers nobody", ILL, SILENT, RULES, Act("SERVER_UNANSWERED: live: no")),
     ("it serves nobody, so the others do not matter", ILL, replace(SILENT, others=Peers(2, 2)),
      RULES, Act("SERVER_UNANSWERED: live: no")),
@@ -205,7 +211,12 @@ def test_decisions(ledger: Ledger, facts: Facts, rules: RecoveryRules, decision:
     ("before", "state", "reason", "after"),
     [
         (Ledger(), State.CRITICAL, Reason.CANARY_FAILED, Ledger(unhealthy_since=1000.0)),
-        (ILL, State.CRITICAL, Reason.PORT_UNREACHABLE, ILL),
+        (ILL, State.CRITICAL, Reason.PORT_UNREACHABLE, replace(ILL, closed=True)),
+        (replace(ILL, closed=True), State.CRITICAL, Reason.SERVER_UNANSWERED, OPENED),
+        (OPENED, State.CRITICAL, Reason.MODEL_HUNG, OPENED),
+        (replace(OPENED, opened=950.0), State.CRITICAL, Reason.PORT_UNREACHABLE,
+         replace(ILL, closed=True)),
+        (OPENED, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
         (ILL, State.CRITICAL, Reason.CONFIG, Ledger()),
         (ILL, State.DRAINING, Reason.DRAINING, Ledger()),
         (ILL, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
