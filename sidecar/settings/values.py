@@ -107,13 +107,13 @@ Address = Annotated[str, AfterValidator(_address)]
 ListenedByEnvoy = Annotated[str, AfterValidator(_ip_and_port)]
 Advertised = Annotated[str, AfterValidator(_advertised)]
 Name = Annotated[str, AfterValidator(name)]
-# Of a service in Consul, in no DNS name and no path. Those of Nomad, `_nomad-task-…`, have 85
-# characters and more.
+# The id of a service in Consul; it is part of no DNS name and no path. Not one that begins like
+# Nomad's own, `_nomad-`: Nomad deregisters those that it did not register itself.
 Id = Annotated[
     str,
     matching(
-        r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}",
-        "an id of up to 255 letters, digits and . _ - that begins with a letter, digit or _",
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}",
+        "an id of up to 255 letters, digits and . _ - that begins with a letter or digit",
     ),
 ]
 MetaKey = Annotated[
