@@ -161,6 +161,8 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+        # Deliver a stop that was requested during the start.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _end(self) -> None:
         (self.skip if self.stop.is_set() else self.stop).set()

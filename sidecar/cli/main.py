@@ -37,7 +37,8 @@ for group in (listing, switchover, pause, commands, xds):
 @app.command(epilog=run_options.STATUS)
 def run(config: Config = None, overrides: Set = None, check_config: CheckConfig = False) -> None:
     """Run the sidecar of one Triton. SIGHUP reloads, SIGTERM drains and ends."""
-    run_options.not_yet_hung_up()
+    if not check_config:
+        run_options.not_yet_running()
     from sidecar.settings import SidecarSettings, in_use, load_sidecar
 
     flags = run_options.flags(overrides)

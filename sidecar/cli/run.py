@@ -32,11 +32,26 @@ STATUS = epilog(
 )
 
 
-def not_yet_hung_up() -> None:
-    """Ignore a reload before anything is loaded, rather than let it end the process."""
+def not_yet_running() -> None:
+    """Until the process handles signals, ignore a reload and defer a stop.
+
+    SIGTERM would otherwise end the process without withdrawing what an earlier one registered. As
+    process 1 of a container it would not end it at all: the kernel drops a signal to process 1
+    that has no handler, and the SIGKILL that follows would come while the instance serves.
+    """
     import signal
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _defer)
+
+
+def _defer(number: int, frame: object) -> None:
+    """Block the signal and send it again: `lifecycle.run_until_stopped` unblocks it."""
+    import signal
+    import threading
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    signal.pthread_kill(threading.get_ident(), number)
 
 
 def serve(main: "Coroutine[Any, Any, int]") -> NoReturn:

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from sidecar.cli import run
 from sidecar.events import (
     Event,
     Reloaded,
@@ -153,3 +154,24 @@ async def test_sigterm_stops_and_sighup_reloads() -> None:
         Reloaded("nothing", "service.name: no"),
         Reloaded("nothing", "bug in the sidecar: ZeroDivisionError('no')"),
     ]
+
+
+async def test_a_stop_requested_during_the_start_is_graceful() -> None:
+    """As process 1 of a container it would not end at all: the kernel drops unhandled signals."""
+    stopped = []
+
+    async def note() -> None:
+        stopped.append(True)
+
+    life = Lifecycle(
+        {"long": endless},
+        lambda: "",
+        nothing,
+        lambda tasks: [Step("note", note, 5), Step("end", lambda: cancel_all(tasks), 5)],
+    )
+    run.not_yet_running()
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        assert await run_until_stopped(life, SystemClock(), lambda event: None) == 0
+    assert stopped == [True]

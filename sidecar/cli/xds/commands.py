@@ -55,7 +55,8 @@ def xds(
         if config or overrides or check_config:
             raise typer.BadParameter(f"expected options after `{context.invoked_subcommand}`")
         return
-    run.not_yet_hung_up()
+    if not check_config:
+        run.not_yet_running()
     from sidecar.settings import XdsSettings, in_use, load_xds
 
     flags = run.flags(overrides)
