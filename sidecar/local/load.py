@@ -1,7 +1,7 @@
 """Load on a mesh like that of its users: plain `tritonclient` over one gRPC address.
 
-Closed loop: each client sends its next request when it has its answer. Every answer is compared
-with that of the mesh's first Triton, which is sent each prompt once, directly.
+Closed loop: each client sends its next request when it has its answer, or after a pause. Every
+answer is compared with that of the mesh's first Triton, which is sent each prompt once, directly.
 """
 
 import asyncio
@@ -74,7 +74,9 @@ class Load:
 
 
 @asynccontextmanager
-async def load(address: str, reference: str, *, unary: int, streams: int) -> AsyncIterator[Load]:
+async def load(
+    address: str, reference: str, *, unary: int, streams: int, pause: float = 0.0
+) -> AsyncIterator[Load]:
     """Keep `unary` + `streams` clients busy on `address` while the context lasts.
 
     At its end, requests in flight are finished and counted.
@@ -84,12 +86,13 @@ async def load(address: str, reference: str, *, unary: int, streams: int) -> Asy
         reference: host:port of a Triton whose answers count as right.
         unary: clients that send one request after the other.
         streams: clients that run one generation after the other.
+        pause: seconds between an answer and the client's next request.
     """
     running = Load()
     expected = await _expected(reference)
     ending = asyncio.Event()
     clients = [
-        asyncio.create_task(_client(address, number, kind, tally, expected, ending))
+        asyncio.create_task(_client(address, number, kind, tally, expected, ending, pause))
         for kind, tally, count in (
             (_ask, running.unary, unary),
             (_generate, running.streams, streams),
@@ -114,6 +117,7 @@ async def _client(
     tally: LoadTally,
     expected: Answers,
     ending: asyncio.Event,
+    pause: float,
 ) -> None:
     async with aio.InferenceServerClient(address) as client:
         turn = number
@@ -131,6 +135,7 @@ async def _client(
                 tally.done.append((sent, time.monotonic() - sent))
             else:
                 tally.wrong.append(Failure(time.monotonic(), f"{prompt!r} answered {answer!r}"))
+            await asyncio.sleep(pause)
 
 
 def _complaint(error: InferenceServerException | grpc.aio.AioRpcError) -> str:

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from tests.support.faults.fault_play import play
-from tests.support.faults.faults import BROKEN, FAULTS, MODELS, Fault
+from tests.support.faults.faults import BROKEN, CLIENTS, FAULTS, MODELS, Fault
 from tests.support.faults.stages import told
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ended_at_once, sidecar
 from tests.support.mesh.pressure import freeze, pauses, saturate
-from tests.support.soak import soak, times
+from tests.support.soak import pause, soak, times
 
 pytestmark = pytest.mark.integration
 
@@ -55,7 +55,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
 
 @pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, SELDOM)])
 async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
-    outcome = await play(mesh, fault, afterwards=times(0, soaking=3))
+    outcome = await play(mesh, fault, afterwards=times(0, soaking=3), pause=pause(CLIENTS))
     assert outcome.trouble == []
     # Who is avoided is not asked: what still fails was on its way when the verdict fell.
     assert outcome.after.unary.done

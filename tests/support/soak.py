@@ -17,3 +17,12 @@ def times(usually: int, soaking: int) -> int:
     if SOAK:
         return soaking
     return max(min(usually, 1), usually // 10) if QUICK else usually
+
+
+def pause(clients: int) -> float:
+    """Seconds that each of so many clients lets pass between an answer and its next question.
+
+    Together they send a request each 10 ms, which meets any gap. At full speed they take most of
+    a machine that other tests' meshes need, and find the same; `make soak` has them do so.
+    """
+    return 0.0 if SOAK else clients * 0.01

@@ -35,7 +35,7 @@ async def test_the_agent_is_killed(mesh: LiveMesh, away: float) -> None:
 
 
 async def test_the_agent_is_frozen(mesh: LiveMesh) -> None:
-    async with mesh.under_load() as scene:
+    async with mesh.under_load(traffic=True) as scene:
         before = set(await mesh.hosts())
         primary, began = scene.primary, time.monotonic()
         errors = await _errors(mesh)

@@ -17,7 +17,7 @@ from sidecar.triton.client import Triton
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_clients import check, question, watch
 from tests.support.mesh.mesh_outside import ended, metric, stubs, until
-from tests.support.soak import soak
+from tests.support.soak import pause, soak
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +127,7 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         await mesh.avoided(victim)
         # Whoever comes now is answered.
         reference = now.instance(scene.primary).triton.grpc
-        clients = load.load(now.envoy.grpc, reference, unary=16, streams=2)
+        clients = load.load(now.envoy.grpc, reference, unary=16, streams=2, pause=pause(16))
         async with clients as later:
             await until(lambda: len(later.unary.done) > 200 and later.streams.done, "answers")
         await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")

@@ -27,6 +27,7 @@ async def clients(
     *,
     unary: int,
     streams: int,
+    pause: float = 0.0,
 ) -> AsyncIterator[Load]:
     """Clients in a namespace as long as the context lasts; see `sidecar.local.load.load`.
 
@@ -40,10 +41,11 @@ async def clients(
         reference: host:port of a Triton whose answers are taken to be right.
         unary: clients that ask one question after the other.
         streams: clients that let one generation follow the other.
+        pause: seconds that a client lets pass between an answer and its next question.
     """
     command = (
         *inside, "nice", "-n", "19", sys.executable, "-m", "tests.support.cluster.clients",
-        address, reference, str(unary), str(streams),
+        address, reference, str(unary), str(streams), str(pause),
     )  # fmt: skip
     with log.open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
@@ -101,9 +103,9 @@ class _Told:
         return found
 
 
-async def _main(address: str, reference: str, unary: int, streams: int) -> None:
+async def _main(address: str, reference: str, unary: int, streams: int, pause: float) -> None:
     ending = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    async with load(address, reference, unary=unary, streams=streams) as running:
+    async with load(address, reference, unary=unary, streams=streams, pause=pause) as running:
         told = {"unary": _Told(running.unary), "streams": _Told(running.streams)}
         while not ending.done():
             _say(told)
@@ -116,4 +118,5 @@ def _say(told: Mapping[str, _Told]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    where, reference, unary, streams, pause = sys.argv[1:]
+    asyncio.run(_main(where, reference, int(unary), int(streams), float(pause)))

@@ -46,6 +46,7 @@ from tests.support.cluster.layout import (
 from tests.support.cluster.warden import warded
 from tests.support.mesh.mesh import LiveMesh, Scene
 from tests.support.mesh.mesh_outside import until
+from tests.support.soak import pause
 
 MODELS = (load.UNARY, load.STREAM)
 _CONTROL_PLANE = "triton-sidecar-xds"
@@ -236,29 +237,14 @@ class Cluster(LiveMesh):
             f"{self.layout.address('host-0')}:{TRITON}",
             unary=unary,
             streams=streams,
+            pause=pause(unary),
         )
-        following = timeline.follow(self.now) if traffic else _followed(self.now)
+        following = timeline.follow(self.now, traffic=traffic)
         async with following as seen, busy as running:
             scene = Scene(self, seen, running)
             await until(lambda: seen.primary, "a primary")
             await scene.flows()
             yield scene
-
-
-@asynccontextmanager
-async def _followed(mesh: Mesh) -> AsyncIterator[timeline.Timeline]:
-    """What Consul says alone: asking Envoy takes a third of a core, which the parts need."""
-    seen = timeline.Timeline()
-    async with consul_view.connect(mesh) as consul, asyncio.TaskGroup() as watchers:
-        both = [
-            watchers.create_task(timeline._verdicts(consul, seen)),
-            watchers.create_task(timeline._lock(consul, seen)),
-        ]
-        try:
-            yield seen
-        finally:
-            for watcher in both:
-                watcher.cancel()
 
 
 @asynccontextmanager

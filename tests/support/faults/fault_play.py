@@ -19,7 +19,7 @@ _PATIENCE = 120.0  # seconds after which a verdict that must come is not waited 
 _NOTICE = 15.0  # seconds in which one may come that need not
 _ANSWERS = 50  # that clients get between the verdict and the healing, at least
 _AFTERWARDS = 3.0  # further seconds of load there, to count what fails
-_PAUSE = 0.02
+_LOOK = 0.1  # seconds between two looks at a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +103,19 @@ async def play(
     unary: int = CLIENTS,
     streams: int = STREAMS,
     afterwards: float = _AFTERWARDS,
+    pause: float = 0.0,
 ) -> Outcome:
     """Do it to the primary, wait for the verdict, undo it, and wait until all is well again."""
     if fault.proxied:
         async with proxied(mesh) as behind:
-            return await _play(behind, fault, unary, streams, afterwards)
-    return await _play(mesh, fault, unary, streams, afterwards)
+            return await _play(behind, fault, unary, streams, afterwards, pause)
+    return await _play(mesh, fault, unary, streams, afterwards, pause)
 
 
 async def _play(
-    mesh: LiveMesh, fault: Fault, unary: int, streams: int, afterwards: float
+    mesh: LiveMesh, fault: Fault, unary: int, streams: int, afterwards: float, pause: float
 ) -> Outcome:
-    async with loaded(mesh, unary=unary, streams=streams) as (seen, load):
+    async with loaded(mesh, unary=unary, streams=streams, pause=pause) as (seen, load):
         victim = seen.primary or ""
         part = mesh.sidecar_of(victim)
         since, began = mesh.written(part), time.monotonic()
@@ -143,7 +144,7 @@ async def _notice(mesh: LiveMesh, fault: Fault, part: str, since: int, clock: fl
     patience = _PATIENCE if fault.must_be_noticed else _NOTICE
     deadline = time.monotonic() + patience
     while not _right(fault, sayings(mesh, part, since, clock)) and time.monotonic() < deadline:
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(_LOOK)
 
 
 def _right(fault: Fault, said: list[Said]) -> bool:
@@ -171,15 +172,15 @@ def _between(load: Load, start: float, end: float) -> Load:
 
 @asynccontextmanager
 async def loaded(
-    mesh: LiveMesh, *, unary: int = CLIENTS, streams: int = STREAMS
+    mesh: LiveMesh, *, unary: int = CLIENTS, streams: int = STREAMS, pause: float = 0.0
 ) -> AsyncIterator[tuple[timeline.Timeline, Load]]:
     """Start from a mesh that is well, and keep clients busy while the context lasts."""
     await mesh.well()
     now = mesh.now
     clients = faulty_load(
-        now.envoy.grpc, now.instances[0].triton.grpc, unary=unary, streams=streams
+        now.envoy.grpc, now.instances[0].triton.grpc, unary=unary, streams=streams, pause=pause
     )
-    async with timeline.follow(now) as seen, clients as load:
+    async with timeline.follow(now, traffic=False) as seen, clients as load:
         await until(lambda: seen.primary, "a primary")
         await flows(load, streams=bool(streams))
         yield seen, load

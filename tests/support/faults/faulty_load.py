@@ -25,9 +25,9 @@ Right = Mapping[tuple[str, str], str]
 
 @asynccontextmanager
 async def faulty_load(
-    address: str, reference: str, *, unary: int, streams: int
+    address: str, reference: str, *, unary: int, streams: int, pause: float = 0.0
 ) -> AsyncIterator[Load]:
-    """Keep clients busy on `address`, each with its next question when it has its answer.
+    """Keep clients busy on `address`, each with its next question `pause` s after its answer.
 
     `reference` is the address of a Triton that is well at the start. When the context ends,
     requests in flight are finished and counted.
@@ -35,7 +35,7 @@ async def faulty_load(
     running, ending = Load(), asyncio.Event()
     right = await _right(reference)
     clients = [
-        asyncio.create_task(_client(address, ask, tally, right, ending))
+        asyncio.create_task(_client(address, ask, tally, right, ending, pause))
         for ask, tally, count in (
             (_infer, running.unary, unary),
             (_stream, running.streams, streams),
@@ -56,7 +56,7 @@ async def _right(reference: str) -> Right:
 
 
 async def _client(
-    address: str, ask: Ask, tally: LoadTally, right: Right, ending: asyncio.Event
+    address: str, ask: Ask, tally: LoadTally, right: Right, ending: asyncio.Event, pause: float
 ) -> None:
     turn = 0
     async with aio.InferenceServerClient(address) as client:
@@ -75,6 +75,7 @@ async def _client(
             else:
                 wrong = f"{prompt!r} answered {answer[:_SHOWN]!r}"
                 tally.wrong.append(Failure(time.monotonic(), wrong))
+            await asyncio.sleep(pause)
 
 
 async def _infer(client: aio.InferenceServerClient, prompt: str) -> str:

@@ -18,7 +18,9 @@ from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError
 from tests.support.mesh.mesh_outside import PATIENCE, http, until
-from tests.support.soak import times
+from tests.support.soak import pause, times
+
+_LOOK = 0.2  # seconds between two looks at a mesh as a whole, which takes a while itself
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class LiveMesh:
             return not last
 
         try:
-            await until(recovered, "")
+            await until(recovered, "", pause=_LOOK)
         except AssertionError:
             raise AssertionError(f"the mesh is not well after {PATIENCE:g} s: {last}") from None
 
@@ -264,17 +266,28 @@ class LiveMesh:
 
     @asynccontextmanager
     async def under_load(
-        self, *, unary: int = times(8, soaking=32), streams: int = times(2, soaking=4)
+        self,
+        *,
+        unary: int = times(8, soaking=32),
+        streams: int = times(2, soaking=4),
+        traffic: bool = False,
     ) -> "AsyncIterator[Scene]":
         """Start from a mesh that is well, and keep clients busy while the context lasts.
 
         When it ends, requests in flight have come to their end, and are counted.
+
+        Args:
+            unary: clients that ask one question after the other.
+            streams: clients that let one generation follow the other.
+            traffic: whether the timeline shows who answers, too; Envoy is asked 50 times a second.
         """
         await self.well()
         mesh = self.now
         reference = mesh.instances[0].triton.grpc
-        clients = load.load(mesh.envoy.grpc, reference, unary=unary, streams=streams)
-        async with timeline.follow(mesh) as seen, clients as running:
+        clients = load.load(
+            mesh.envoy.grpc, reference, unary=unary, streams=streams, pause=pause(unary)
+        )
+        async with timeline.follow(mesh, traffic=traffic) as seen, clients as running:
             scene = Scene(self, seen, running)
             await until(lambda: seen.primary, "a primary")
             await scene.flows()
@@ -294,7 +307,7 @@ class Scene:
         assert self.timeline.primary is not None
         return self.timeline.primary
 
-    async def flows(self, answers: int = 200) -> None:
+    async def flows(self, answers: int = 100) -> None:
         """Wait until each kind of client has got some more answers."""
         unary, streams = self.load.unary, self.load.streams
         before = len(unary.done), len(streams.done)
@@ -322,7 +335,7 @@ class Scene:
         return self._who("primary", after)
 
     def answering(self, after: float) -> set[str]:
-        """Who answered requests after a moment."""
+        """Who answered requests after a moment, under load whose `traffic` is followed."""
         return set(self._who("traffic", after))
 
     def _who(self, kind: str, after: float) -> list[str]:

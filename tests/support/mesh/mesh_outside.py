@@ -23,8 +23,11 @@ ROOT = Path(__file__).parents[3]
 _PAUSE = 0.05
 
 
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition, which may be a coroutine, to give something true."""
+async def until(condition: Callable[[], object], what: str, *, pause: float = _PAUSE) -> None:
+    """Wait for a condition, which may be a coroutine, to give something true.
+
+    It is asked again `pause` seconds after each answer.
+    """
     try:
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -33,7 +36,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
                     found = await found
                 if found:
                     return
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(pause)
     except TimeoutError:
         raise AssertionError(f"not seen within {PATIENCE:g} s: {what}") from None
 
