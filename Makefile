@@ -8,6 +8,8 @@ python := .venv/bin/python
 lint_imports := import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PYTHONUNBUFFERED = 1
+# Bytecode is kept, whatever the shell says: tests start some hundred Pythons.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test soak test-streaming test-systemd check sizes bench protos docs lock clean
 .DELETE_ON_ERROR:
