@@ -18,6 +18,7 @@ from tests.support.soak import soak
 pytestmark = pytest.mark.integration
 
 MESH = ("--acl",)  # what the fixture `mesh` is made of in this file
+ALL_MODELS = True
 
 
 # --- with ACLs --------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from tests.support.mesh.mesh_outside import until
 
 pytestmark = pytest.mark.integration
 
+ALL_MODELS = True
+
 
 async def test_64_mib_both_ways(mesh: LiveMesh) -> None:
     numbers = np.random.default_rng(1).random(16 * 2**20, dtype=np.float32)

@@ -118,7 +118,11 @@ class LiveMesh:
             raise AssertionError(f"the mesh is not well after {PATIENCE:g} s: {last}") from None
 
     async def _trouble(self) -> str:
-        """What is not as it should be, or nothing."""
+        """What is not as it should be, or nothing; what is cheap to ask comes first."""
+        async with consul_view.connect(self.now) as consul:
+            listed = await consul_view.observe(consul)
+        if ill := [one for one in listed.values() if one.status not in consul_view.HEALTHY]:
+            return "; ".join(f"{one.id} is {one.status}: {one.reason}" for one in ill)
         found = await asyncio.to_thread(control.status, self.folder)
         sick = [f"{part.state.name} {part.answer}" for part in found.parts if not part.well]
         cold = {seen.id for seen in found.instances.values() if seen.status == COLD}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
+from sidecar.local import control
 from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import identify, send
 
@@ -88,7 +89,7 @@ def ended_at_once(folder: Path) -> None:
     found = state_file.load(folder)
     if found is not None:
         send(found.supervisor, signal.SIGKILL)
-    sidecar("local", "down", f"--mesh={folder}", check=True)
+    control.down(folder)
 
 
 # --- HTTP -------------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from sidecar.local.load import STREAM, UNARY
 from tests.support.mesh.mesh import LiveMesh
-from tests.support.mesh.mesh_outside import ended_at_once, sidecar
+from tests.support.mesh.mesh_outside import ROOT, ended_at_once, sidecar
+
+_MODELS = ROOT / "triton_models"
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +18,12 @@ def mesh(
 ) -> Iterator[LiveMesh]:
     """A mesh that the tests of a file share.
 
-    Its `MESH` names further flags of `local up`, its `ENVIRONMENT` settings of all sidecars.
+    Its `MESH` names further flags of `local up`, its `ENVIRONMENT` settings of all sidecars. It
+    serves what load asks alone, and so starts sooner; or every demo model, if `ALL_MODELS` says so.
     """
-    flags = getattr(request.module, "MESH", ())
+    flags = (*getattr(request.module, "MESH", ()),)
+    if not getattr(request.module, "ALL_MODELS", False):
+        flags += ("--only-models", *(f"--models={_MODELS / name}" for name in (UNARY, STREAM)))
     folder = tmp_path_factory.mktemp("mesh")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in getattr(request.module, "ENVIRONMENT", {}).items():
