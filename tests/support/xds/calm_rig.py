@@ -18,6 +18,7 @@ from sidecar.traffic.document import dump
 from sidecar.v1 import control_plane_pb2
 from tests.support.consul_agent import ConsulAgent
 from tests.support.mesh.mesh_outside import http
+from tests.support.soak import pause
 from tests.support.streaming.front import streaming
 from tests.support.xds import xds_rig
 from tests.support.xds.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTriton, Load, eventually
@@ -190,7 +191,7 @@ class Calm:
     @asynccontextmanager
     async def under_load(self, clients: int = 8) -> AsyncIterator[Load]:
         """Clients that are busy while the context lasts."""
-        load = Load(self.client, clients)
+        load = Load(self.client, clients, pause(clients) / 2)
         await load.more(100)
         try:
             yield load

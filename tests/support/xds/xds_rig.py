@@ -65,12 +65,12 @@ async def eventually(check: Callable[[], Any], what: str) -> Any:
     """Wait until `check` gives something true."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            found = check()
+            found, pause = check(), 0.02
             if asyncio.iscoroutine(found):
-                found = await found
+                found, pause = await found, 0.05  # it asks Envoy, which has other work
             if found:
                 return found
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
     raise AssertionError(what)
 
 
@@ -483,12 +483,15 @@ class Client:
 
 
 class Load:
-    """Closed-loop clients, counted by who answered; failures are kept as text."""
+    """Closed-loop clients, counted by who answered; failures are kept as text.
 
-    def __init__(self, client: Client, clients: int) -> None:
+    Each lets `pause` seconds pass between an answer and its next request.
+    """
+
+    def __init__(self, client: Client, clients: int, pause: float = 0.0) -> None:
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
-        self._client = client
+        self._client, self._pause = client, pause
         self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
         self._done = False
 
@@ -498,6 +501,8 @@ class Load:
                 self.answers[await self._client.who()] += 1
             except grpc.aio.AioRpcError as error:
                 self.failures.append(f"{error.code()}: {error.details()}")
+            if self._pause:
+                await asyncio.sleep(self._pause)
 
     async def more(self, count: int, by: str | None = None) -> None:
         """Wait for that many further answers, by whoever or by one instance."""

@@ -14,6 +14,7 @@ from sidecar.cli.main import app
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.xds.envoys.envoy_shutdown import finish
+from tests.support.soak import pause
 from tests.support.xds.xds_rig import PATIENCE, Client, Envoy, Load, Rig, eventually
 
 pytestmark = pytest.mark.integration
@@ -38,9 +39,8 @@ async def test_an_envoy_that_drains_fails_nothing_of_clients_that_know_another(
     tmp_path: Path,
 ) -> None:
     async with two_envoys(tmp_path) as (rig, clients):
-        loads = [Load(client, 2) for client in clients]
-        for load in loads:
-            await load.more(20)
+        loads = [Load(client, 2, pause(CLIENTS)) for client in clients]
+        await asyncio.gather(*(load.more(20) for load in loads))
         call = clients[0].stream(timeout=PATIENCE)
         await call.write(b"2")
         assert await call.read() == b"a:0"
@@ -58,8 +58,7 @@ async def test_an_envoy_that_drains_fails_nothing_of_clients_that_know_another(
         assert await call.code() == grpc.StatusCode.OK
         assert await drain == 0
         await rig.envoy.stop()
-        for load in loads:
-            await load.more(20)
+        await asyncio.gather(*(load.more(20) for load in loads))
         for load in loads:
             await load.stop()
         assert [failure for load in loads for failure in load.failures] == []

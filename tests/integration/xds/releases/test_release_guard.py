@@ -20,10 +20,13 @@ from sidecar.xds.config.endpoints import release_cluster
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.releases.release_watch import ReleaseWatch
 from tests.support.consul_model import FakeConsul
+from tests.support.soak import pause
 from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
 
 pytestmark = pytest.mark.integration
 
+_CLIENTS = 8
+_PAUSE = pause(_CLIENTS) / 2
 GUARD = Guard(max_error_percent=10.0, max_latency=3.0, min_requests=20)
 RELEASE = Release(tag="v2", percent=50, guard=GUARD)
 POLICY = TrafficPolicy(
@@ -95,6 +98,7 @@ class Scene:
         while True:
             self.answers[await (self._stream() if streams else self._unary())] += 1
             self.turns[asyncio.current_task()] += 1
+            await asyncio.sleep(_PAUSE)
 
     async def more(self, count: int) -> Counter[str]:
         """The next so many answers, beside those to requests that are under way."""
@@ -151,7 +155,7 @@ async def asked(streams: bool = False) -> AsyncIterator[Scene]:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(scene.run())]
                 await scene.order()
-                tasks += [group.create_task(scene.ask(streams)) for _ in range(8)]
+                tasks += [group.create_task(scene.ask(streams)) for _ in range(_CLIENTS)]
                 await eventually(lambda: scene.answers["c"] >= 100, "the release is asked")
                 yield scene
                 for task in tasks:
