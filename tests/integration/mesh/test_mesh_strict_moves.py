@@ -3,9 +3,11 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sidecar.local import consul_view, load
 from sidecar.local.processes import part_probe
@@ -18,6 +20,9 @@ from tests.support.soak import SOAK, pause, soak
 pytestmark = pytest.mark.integration
 
 ENVIRONMENT = {"TRITON_SIDECAR_ELECTION__MODE": "strict"}
+# A sidecar that is started anew is asked again as soon as it listens.
+_AT_ONCE = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100))
+_STATUS = health_pb2.HealthCheckResponse.ServingStatus
 HERE, APART = "triton-0", "triton-1"
 
 
@@ -59,21 +64,30 @@ async def strictly(mesh: LiveMesh) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def one_writer(mesh: LiveMesh) -> AsyncIterator[None]:
-    """Never does one say SERVING to Envoy's checks while another does."""
-    one, other = (each.sidecar.grpc for each in mesh.now.instances)
+    """Never does one say SERVING to Envoy's checks while another does.
+
+    They are asked as Envoy asks, over connections that stay.
+    """
     looks: list[set[str]] = []
 
-    async def look() -> None:
+    async def look(one: health_pb2_grpc.HealthStub, other: health_pb2_grpc.HealthStub) -> None:
         while True:
-            looks.append({await _says(each) for each in (one, other, one)})
-            await asyncio.sleep(0.01)
+            looks.append({await _answer(each) for each in (one, other, one)})
+            await asyncio.sleep(0.02)
 
-    looking = asyncio.create_task(look())
-    try:
-        yield
-    finally:
-        looking.cancel()
-        await asyncio.wait((looking,))
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(
+                grpc.aio.insecure_channel(each.sidecar.grpc, options=_AT_ONCE)
+            )
+            for each in mesh.now.instances
+        ]
+        looking = asyncio.create_task(look(*map(health_pb2_grpc.HealthStub, channels)))
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait((looking,))
     assert looks
     assert {"SERVING"} not in looks  # the first one before the other and after it
 
@@ -116,7 +130,7 @@ async def test_a_move_on_purpose_costs_nothing(
 async def _flows(running: load.Load) -> None:
     unary, streams = len(running.unary.done), len(running.streams.done)
     await until(
-        lambda: len(running.unary.done) >= unary + 200 and len(running.streams.done) > streams,
+        lambda: len(running.unary.done) >= unary + 100 and len(running.streams.done) > streams,
         "answers for all clients",
     )
 
@@ -131,6 +145,14 @@ async def _serves(mesh: LiveMesh, instance: str) -> bool:
     """Whether it is primary, and says so to Envoy's checks."""
     serving = await _says(mesh.instance(instance).sidecar.grpc) == "SERVING"
     return serving and await mesh.primary() == instance
+
+
+async def _answer(sidecar: health_pb2_grpc.HealthStub) -> str:
+    try:
+        found = await sidecar.Check(health_pb2.HealthCheckRequest(), timeout=3.0)
+    except grpc.aio.AioRpcError:
+        return "nothing"
+    return str(_STATUS.Name(found.status))
 
 
 async def _says(address: str) -> str:
