@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.traffic.policy import DEFAULTS, Connection, Mode, OutlierDetection
 from sidecar.xds.catalog.catalog import Health
+from tests.support.soak import soak
 from tests.support.xds.xds_rig import (
     ANY,
     PATIENCE,
@@ -25,12 +26,19 @@ from tests.support.xds.xds_rig import (
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["DELTA_GRPC", "GRPC"])
+# What the control plane and Envoy say to each other is tried in both variants of xDS. What Envoy
+# then does with requests is the same; the other variant is left to `make soak`.
+VARIANTS = ("DELTA_GRPC", "GRPC")
+both_variants = pytest.mark.parametrize("rig", VARIANTS, indirect=True)
+
+
+@pytest.fixture(params=[VARIANTS[0], pytest.param(VARIANTS[1], marks=soak)])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with Rig.running(request.param) as running:
         yield running
 
 
+@both_variants
 async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
@@ -45,6 +53,7 @@ async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
     assert {await rig.client.who() for _ in range(50)} == {"b"}
 
 
+@soak  # as above, with fewer clients
 async def test_two_hundred_role_swaps_at_64_clients_and_4_workers_fail_nothing() -> None:
     async with Rig.running("DELTA_GRPC", workers=4) as rig:
         # As many clients as each of them says it stands.
@@ -147,6 +156,7 @@ async def test_what_a_sidecar_has_said_counts_after_it_fell_silent(rig: Rig) -> 
     await rig.settled(1)
 
 
+@both_variants
 async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Rig) -> None:
     async with rig.drain_of("a") as status:
         call = rig.client.stream(timeout=PATIENCE)
@@ -196,6 +206,7 @@ async def test_a_stream_that_outlives_a_failure_is_counted_by_the_drain(rig: Rig
         await eventually(lambda: _over(status()), "the drain is over")
 
 
+@both_variants
 async def test_an_envoy_without_any_request_lets_a_drain_finish(rig: Rig) -> None:
     async with rig.drain_of("b") as status:
         rig.control_plane.publish(rig.a.instance(), rig.b.instance(draining=True), leader="a")
@@ -212,6 +223,7 @@ async def test_withdrawn_instances_alone_get_no_requests(rig: Rig, why: dict[str
     assert rig.a.served + rig.b.served == served
 
 
+@both_variants
 async def test_a_removed_host_finishes_its_stream(rig: Rig) -> None:
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"2")
@@ -224,6 +236,7 @@ async def test_a_removed_host_finishes_its_stream(rig: Rig) -> None:
     assert await call.code() == grpc.StatusCode.OK
 
 
+@both_variants
 async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
     load = Load(rig.client, clients=8)
     await load.more(50, by="a")
@@ -245,6 +258,7 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
     assert load.failures == []
 
 
+@both_variants
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_restarted_control_plane_that_knows_another_policy_fails_no_request(
     rig: Rig, known: bool
@@ -287,6 +301,7 @@ async def test_another_control_plane_takes_over() -> None:
         assert load.failures == []
 
 
+@both_variants
 async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
@@ -301,6 +316,7 @@ async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> No
     assert await rig.envoy.stat(f"cluster.{SERVICE}.init_fetch_timeout") == 0
 
 
+@both_variants
 async def test_a_rejected_configuration_keeps_the_last_good_one(rig: Rig) -> None:
     bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
     rig.both(leader="a", policy=bad)
@@ -316,6 +332,7 @@ async def test_a_rejected_configuration_keeps_the_last_good_one(rig: Rig) -> Non
     await eventually(lambda: _is(rig, "b"), "it follows good ones again")
 
 
+@both_variants
 async def test_an_emptied_service_answers_unavailable_and_recovers(rig: Rig) -> None:
     rig.control_plane.publish()
     await eventually(lambda: _fails(rig), "nobody is left")
@@ -324,6 +341,7 @@ async def test_an_emptied_service_answers_unavailable_and_recovers(rig: Rig) -> 
     await eventually(lambda: _is(rig, "b"), "it is back")
 
 
+@both_variants
 async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
     rig.both(leader="b", epoch=2)
     await eventually(lambda: _is(rig, "b"), "it follows")
