@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED = 1
 # Bytecode is kept, whatever the shell says: tests start some hundred Pythons.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak test-streaming test-systemd check sizes bench protos docs lock clean
+.PHONY: setup demo test soak test-streaming test-systemd check check-types check-all-else sizes bench protos docs lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -32,10 +32,10 @@ setup: .venv/complete .parts/complete
 demo: setup
 	@$(python) -m sidecar.local.demo $(if $(KEEP),--keep)
 
-# Three processes on two cores: most tests wait for real programs. CONSUL_BIN=/path/to/consul selects another
+# Four processes on two cores: most tests wait for real programs. CONSUL_BIN=/path/to/consul selects another
 # Consul, here and wherever one is started.
 # `make test ROOM=election` tests one folder of sidecar/, without meshes and without `check`.
-at_once := -n 3 --dist loadfile --no-loadscope-reorder
+at_once := -n 4 --dist loadfile --no-loadscope-reorder
 ifdef ROOM
 test: setup
 	@files=$$($(python) -m tests.room '$(ROOM)') && QUICK=1 $(python) -m pytest -q $(at_once) $$files
@@ -64,10 +64,16 @@ test-streaming: setup
 test-systemd: setup
 	@$(python) -m pytest -q -m '' tests/integration/deploy/test_systemd_units.py tests/integration/deploy/before_release*.py
 
+# Side by side: mypy takes one core, and about as long as all the others on another.
 check: setup
+	@$(MAKE) --jobs 2 --output-sync check-types check-all-else
+
+check-types:
+	@$(python) -m mypy --no-error-summary
+
+check-all-else:
 	@$(python) -m ruff check --quiet
 	@$(python) -m ruff format --quiet --check
-	@$(python) -m mypy --no-error-summary
 	@said=$$($(python) -c '$(lint_imports)' 2>&1) || { echo "$$said"; exit 1; }
 	@.venv/bin/buf lint protos
 	@$(python) -m protos.generate --check

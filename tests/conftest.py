@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,6 +18,30 @@ pytest_plugins = ("tests.support.mesh.plugin",)
 # Their assertions show what they compared, whoever imports them first.
 pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
 
+_TESTS = Path(__file__).parent
+# The files that start first, the longest before the others; a minute or more each, on two cores.
+_LONGEST = (
+    "chaos/test_mesh_faults.py",
+    "chaos/test_cluster_faults.py",
+    "integration/mesh/test_mesh_switchover.py",
+    "integration/mesh/test_mesh_failover.py",
+    "integration/mesh/test_mesh_model_set.py",
+    "integration/mesh/test_mesh_health.py",
+    "integration/mesh/test_mesh_consul.py",
+    "integration/mesh/test_mesh_local.py",
+    "integration/mesh/test_mesh_recovery.py",
+    "integration/xds/catalog/test_calm_control_plane.py",
+    "integration/registry/drain_cut/test_drain_cut.py",
+    "integration/mesh/test_mesh_strict.py",
+    "integration/xds/config/filters/test_sequence_filter.py",
+    "integration/xds/test_envoy.py",
+)
+_LONG_WAITS = (
+    "contract/health/probes/test_prober.py",
+    "contract/test_rolling_upgrade.py",
+    "contract/cli/operator/test_switchover.py",
+)
+_ARITHMETIC = "pure/election/test_decision_simulated.py"
 # The folders of tests that start a Consul.
 _WITH_CONSUL = ("tests/contract/", "tests/integration/", "tests/chaos/")
 
@@ -53,14 +78,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    # What takes a whole core stands beside other arithmetic, not beside meshes: a sidecar that gets
-    # no turn for a second is taken for dead by Consul.
-    first, after = ("test_cluster_faults.py", "test_mesh_faults.py"), "test_decision_simulated.py"
-    if item.path.name in first:
-        return first.index(item.path.name)
-    if not {"integration", "chaos"}.isdisjoint(item.path.parts):
-        return len(first)
-    return len(first) + (1 if item.path.name == after else 2)
+    # What takes a whole core runs next to what waits, not next to meshes: Consul takes a sidecar
+    # that gets no CPU time for a second for dead.
+    name = item.path.relative_to(_TESTS).as_posix()
+    if name in _LONGEST:
+        return _LONGEST.index(name)
+    if name.startswith(("integration/", "chaos/")):
+        return len(_LONGEST)
+    return len(_LONGEST) + (1 if name in _LONG_WAITS else 2 if name == _ARITHMETIC else 3)
 
 
 # How long an example takes is no matter of right or wrong: machines are shared. The examples are
