@@ -32,17 +32,16 @@ def in_use(port: int) -> bool:
 
 
 @contextmanager
-def reserve(count: int, source: random.Random | None = None) -> Iterator[tuple[int, ...]]:
+def reserve(count: int) -> Iterator[tuple[int, ...]]:
     """`count` distinct free ports that no other mesh will draw while the context lasts.
 
     Raises:
         Unavailable: that many could not be found.
     """
-    drawn = list(candidates(int(_RANGE.read_text().split()[0])))
-    (source or random.SystemRandom()).shuffle(drawn)
+    low = int(_RANGE.read_text().split()[0])
     with ExitStack() as claims:
         found: list[int] = []
-        for port in drawn:
+        for port in _drawn(candidates(low)):
             if len(found) == count:
                 break
             claim = _claim(port)
@@ -56,6 +55,15 @@ def reserve(count: int, source: random.Random | None = None) -> Iterator[tuple[i
         if len(found) < count:
             raise Unavailable(f"{count} free ports are needed on 127.0.0.1, found {len(found)}")
         yield tuple(found)
+
+
+def _drawn(ports: range) -> Iterator[int]:
+    """All of them in any order, of which a few are asked for as a rule."""
+    left, chance = list(ports), random.SystemRandom()
+    while left:
+        at = chance.randrange(len(left))
+        left[at], left[-1] = left[-1], left[at]
+        yield left.pop()
 
 
 def _claim(port: int) -> socket.socket | None:
