@@ -169,7 +169,7 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     after = read_unit(name)["Unit"]["After"].replace("%i", "").split()
     assert {triton, "consul.service"} <= set(after)
     service = read_unit(triton)["Service"]
-    assert service["ExecStop"].endswith(f"exec systemctl stop {name.replace('@', '@%i')}'")
+    assert service["ExecStop"].endswith(f"exec systemctl stop {name.replace('@', '@%i')};; esac'")
     runtime = read_unit(name)["Service"]["RuntimeDirectory"]
     assert f"-e /run/{runtime}/recovering " in service["ExecStop"]
     # Which has to wait for the drain.
