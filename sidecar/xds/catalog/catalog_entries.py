@@ -45,7 +45,7 @@ class _Reading:
     """The result of reading one entry."""
 
     entry: "ServiceEntry"
-    credit: tuple[bool, int, str]
+    rank: tuple[bool, int, str]
     found: Instance | SkippedEntry
     ignored: tuple[SkippedEntry, ...]
 

@@ -157,7 +157,7 @@ async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
-    ("healthy", "word"),
+    ("healthy", "reply"),
     [(True, HealthReply.SERVES), (False, HealthReply.GONE), (None, HealthReply.GONE)],
 )
 async def test_what_a_server_says(healthy: bool | None, reply: HealthReply) -> None:
