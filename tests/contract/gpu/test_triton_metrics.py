@@ -66,7 +66,7 @@ def test_without_gpu_metrics_there_is_no_gpu(text: str) -> None:
         "nv_gpu_utilization{",
     ],
 )
-def test_what_is_no_metric_is_refused(text: str) -> None:
+def test_invalid_metrics_are_rejected(text: str) -> None:
     with pytest.raises(Rejected, match="expected Prometheus' text format"):
         parse_gpu_metrics(text)
 

@@ -47,7 +47,7 @@ def request(service: str = "") -> Any:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-async def test_it_says_nothing_before_anything_is_known() -> None:
+async def test_there_is_no_answer_before_the_first_evidence() -> None:
     async with serving() as (cell, port), client(port) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         alive = await stub.Check(request(health_server.LIVENESS), timeout=LONG)

@@ -88,7 +88,7 @@ async def test_the_version_policy_is_read_as_triton_reads_it(
     await triton.unload_model(name, LONG)
 
 
-async def test_what_fits_a_model_to_its_host_makes_no_other_model(
+async def test_settings_for_the_host_do_not_change_the_model(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     folder = server[1] / "tuned"

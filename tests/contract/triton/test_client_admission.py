@@ -103,7 +103,7 @@ async def test_a_value_that_changes_is_found_out_by_the_next_call(
         assert await door.server_live(LONG)
 
 
-def test_the_verbs_say_what_is_missing_and_take_it_from_a_file(
+def test_the_commands_name_a_missing_header_and_take_it_from_a_file(
     restricted: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
@@ -141,14 +141,14 @@ def over_tls(tmp_path: Path) -> Iterator[TritonServer]:
         yield server
 
 
-async def test_a_port_that_speaks_otherwise_is_alive(over_tls: TritonServer) -> None:
+async def test_a_port_with_another_protocol_is_alive(over_tls: TritonServer) -> None:
     for address, words in ((over_tls.grpc, "speaks TLS"), (over_tls.http, "speaks HTTP/1")):
         async with Triton(address) as door:
             with pytest.raises(NotAdmitted, match=words):
                 await door.server_live(LONG)
 
 
-async def test_a_port_that_accepts_and_closes_is_none_that_speaks_otherwise() -> None:
+async def test_a_port_that_accepts_and_closes_has_no_other_protocol() -> None:
     async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 

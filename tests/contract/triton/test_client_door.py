@@ -398,7 +398,7 @@ async def test_a_model_that_is_not_loaded_says_why(
     assert words in str(caught.value)
 
 
-async def test_an_ensemble_is_unloaded_with_what_only_it_needs() -> None:
+async def test_an_ensemble_is_unloaded_with_the_steps_that_only_it_needs() -> None:
     async with serving() as (servicer, door):
         await door.unload_model("m", LONG)
     ((_, request),) = servicer.asked

@@ -43,7 +43,7 @@ def chat(tmp_path: Path) -> Iterator[TritonServer]:
         yield found
 
 
-async def test_a_triton_that_stops_in_order_says_so_and_finishes_what_it_has(
+async def test_a_triton_that_stops_gracefully_says_so_and_finishes_its_requests(
     server: TritonServer,
 ) -> None:
     async with Triton(server.grpc) as door, asyncio.timeout(2 * LONG):

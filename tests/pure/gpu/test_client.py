@@ -69,7 +69,7 @@ def test_a_healthy_gpu_is_read_whole() -> None:
     )
 
 
-def test_what_a_consumer_card_does_not_support_is_none() -> None:
+def test_values_that_a_consumer_card_does_not_support_are_none() -> None:
     [[reading]] = rounds("geforce-without-ecc")
     assert (reading.ecc, reading.retirement_pending, reading.row_remap) == (None, None, None)
     assert reading.xids is None

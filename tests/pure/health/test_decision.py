@@ -84,7 +84,7 @@ def test_a_wrong_answer_long_ago_is_forgotten() -> None:
     assert states(GOOD, GOOD, WRONG, *[GOOD] * 6, WRONG)[-1] == "passing"
 
 
-def test_what_was_not_answered_counts_in_a_row_only() -> None:
+def test_missing_answers_count_only_in_a_row() -> None:
     assert set(states(GOOD, *[GOOD, LATE, LATE] * 10)[1:]) == {"passing"}
     assert states(GOOD, GOOD, LATE, LATE, LATE)[-1] == "critical"
 
@@ -97,11 +97,11 @@ def test_a_model_that_gives_a_wrong_answer_now_and_then_is_not_taken_back_betwee
 
 
 @pytest.mark.parametrize("reason", [Reason.MODEL_HUNG, Reason.CONFIG])
-def test_what_has_been_confirmed_already_counts_at_once(reason: Reason) -> None:
+def test_a_confirmed_finding_counts_at_once(reason: Reason) -> None:
     assert states(GOOD, GOOD, chat(reason))[-1] == "critical"
 
 
-def test_an_unknown_layer_speaks_neither_for_nor_against() -> None:
+def test_an_unknown_layer_counts_neither_for_nor_against() -> None:
     unknown = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
     silent = Finding(Layer.PROGRESS, "chat", Reason.STATISTICS_UNAVAILABLE)
     run = Run().rounds(*[(*GOOD, unknown, silent)] * 20)
@@ -119,7 +119,7 @@ def test_missing_answers_do_not_clear_wrong_answers(silence: Round) -> None:
     assert run.last.state is State.CRITICAL
 
 
-def test_what_is_not_known_any_more_excuses_nothing() -> None:
+def test_unknown_progress_excuses_nothing() -> None:
     sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
     gone = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
     run = Run().rounds(GOOD, GOOD, (sick,), *[(gone,)] * 5)
@@ -146,7 +146,7 @@ def test_a_model_that_is_held_back_is_not_served_by_its_own_name_either() -> Non
     assert (run.last.state, run.last.models) == (State.CRITICAL, frozenset())
 
 
-def test_a_sick_gpu_takes_the_instance_out_and_leaves_the_models_proven() -> None:
+def test_an_unhealthy_gpu_ejects_the_instance_and_leaves_the_models_proven() -> None:
     sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
     run = Run().rounds(GOOD, GOOD, *[(*GOOD, sick)] * 3)
     assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
@@ -168,7 +168,7 @@ def test_a_failing_model_names_itself_and_leaves_the_other_one_up() -> None:
     assert verdict.summary == "CRITICAL CANARY_WRONG_ANSWER: chat: got 1"
 
 
-def test_a_failing_server_takes_every_model_along() -> None:
+def test_a_failing_server_takes_every_model_down() -> None:
     assert Run().rounds(GOOD, GOOD, *[PORT] * 3).last.models == frozenset()
 
 
@@ -322,7 +322,7 @@ ANY = on_layers(
         max_hold=st.just(8.0),
     ),
 )
-def test_what_always_holds(rounds: list[Round], rules: TrackRules) -> None:
+def test_the_invariants_hold(rounds: list[Round], rules: TrackRules) -> None:
     run = Run(rules)
     seen: dict[tuple[Layer, str], int] = {}
     down_since = 0.0

@@ -59,7 +59,7 @@ def reasons(
         ("xid-13", [[R.OK], [R.OK]]),
     ],
 )
-def test_what_is_found_in_recorded_answers(recording: str, expected: list[list[Reason]]) -> None:
+def test_findings_from_recorded_answers(recording: str, expected: list[list[Reason]]) -> None:
     player = Player.of(recording)
     nvml = Nvml(ALL, player)
     baseline: Baseline = {}
@@ -186,7 +186,7 @@ def test_harmless_xids_are_ignored_unless_configured(xid: int) -> None:
     assert reasons(reading, rules=GpuRules(ignored_xids=frozenset())) == [R.GPU_XID]
 
 
-def test_what_was_forgotten_counts_again_when_it_comes_again() -> None:
+def test_an_error_after_a_reset_counts_again() -> None:
     reading = replace(GPU, xids=(Xid(95, 1),), ecc=2)
     baseline = reset_baseline(first_seen({}, [GPU]), [reading])
     assert [f.reason for f in assess_gpu([reading], baseline, RULES)] == [R.OK]
@@ -273,7 +273,7 @@ def test_a_gpu_that_only_triton_reported_is_not_lost_when_nvml_does_not_show_it(
     assert reasons(GPU, baseline=[GpuReading("GPU-b", source="triton")]) == [R.OK]
 
 
-def test_what_nvml_says_replaces_the_baseline_that_triton_gave() -> None:
+def test_nvml_s_reading_replaces_the_baseline_from_triton() -> None:
     baseline = first_seen({}, [replace(GPU, source="triton", ecc=None)])
     baseline = first_seen(baseline, [replace(GPU, ecc=4)])
     assert (baseline["GPU-a"].source, baseline["GPU-a"].ecc) == ("nvml", 4)

@@ -65,7 +65,7 @@ def asked_by_us(name: str, **more: object) -> Neighbour:
         (replace(BOTH, resources=("seat",)), [works("first", resources=("seat",))], False, A_WHILE),
     ],
 )  # fmt: skip
-def test_for_how_long_others_may_hold_what_a_canary_waits_for(
+def test_how_long_others_may_hold_up_a_canary(
     described: ModelDescription, others: list[Neighbour], refused: bool, seconds: float
 ) -> None:
     neighbours = {each.described.name: each for each in others}

@@ -106,7 +106,7 @@ def test_work_is_movement(moved: Counted) -> None:
     assert looks(counters(3), counters(3), moved).still == 0.0
 
 
-def test_what_is_refused_is_no_work() -> None:
+def test_refused_requests_are_no_work() -> None:
     progress = looks(counters(3), counters(3, 1), counters(3, 2))
     assert (progress.still, progress.others) == (2.0, None)
 
@@ -120,7 +120,7 @@ def test_time_without_readings_hardly_counts() -> None:
     assert after_reading(before, counters(3), 1000.0, 1.0).still == 3.0
 
 
-def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
+def test_unreadable_counters_leave_earlier_knowledge() -> None:
     progress = looks(counters(3), counters(5), None, None)
     assert (progress.known, progress.blind, progress.others) == (False, 2.0, 2.0)
     assert after_reading(progress, counters(5), 5.0, 1.0).blind == 0.0
@@ -138,7 +138,7 @@ def test_counters_that_cannot_be_read_leave_what_was_known() -> None:
         (Progress(SEEN, still=3.0, others=107.0), 110.0, Reason.MODEL_BUSY),
     ],
 )
-def test_silent_clients_may_hold_what_a_canary_waits_for(
+def test_silent_clients_may_hold_up_a_canary(
     progress: Progress, now: float, reason: Reason
 ) -> None:
     assert unanswered(CANARY, 100.0, 10.0, progress, now, HeldUp(30.0)).reason is reason

@@ -166,7 +166,7 @@ async def test_one_that_dies_at_once_was_seen_before_the_model_is_trusted() -> N
         assert bench.verdict.reason is Reason.MODEL_STUB_DIED
 
 
-async def test_a_look_that_hangs_holds_up_nothing() -> None:
+async def test_a_hanging_scan_holds_up_nothing() -> None:
     """The kernel may hold up whoever looks at a process that hangs in it."""
 
     class Hanging(FakeStubs):

@@ -85,7 +85,7 @@ def test_other_sets_have_other_digests(ours: list[ModelFiles], theirs: list[Mode
         ),
     ],
 )
-def test_what_a_config_says(text: str, found: ConfigFile) -> None:
+def test_the_parts_of_a_config_that_count(text: str, found: ConfigFile) -> None:
     assert config_file(parse_config(text)) == found
 
 
@@ -109,7 +109,7 @@ def test_which_versions_are_loaded(policy: VersionPolicy, chosen: str) -> None:
     ("name", "version"),
     [("1", True), ("10", True), ("0", True), ("01", False), ("1a", False), ("", False)],
 )
-def test_what_is_a_version(name: str, version: bool) -> None:
+def test_names_of_versions(name: str, version: bool) -> None:
     assert is_version(name) is version
 
 
@@ -133,5 +133,5 @@ def test_what_is_a_version(name: str, version: bool) -> None:
         ("embedding.npy", True),
     ],
 )
-def test_what_counts(path: str, counted: bool) -> None:
+def test_files_that_count(path: str, counted: bool) -> None:
     assert counts(tuple(path.split("/")), ("1",)) is counted

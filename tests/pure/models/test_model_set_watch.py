@@ -108,7 +108,7 @@ def at_work() -> bool:
     return any(each.name in ("model files", "model memory") for each in threading.enumerate())
 
 
-async def test_without_files_the_digest_is_what_triton_says() -> None:
+async def test_without_files_the_digest_is_by_triton_s_descriptions() -> None:
     async with Bench(None) as bench:
         await bench.clock.advance(100)
         assert bench.watch.digest.value == ""
@@ -118,7 +118,7 @@ async def test_without_files_the_digest_is_what_triton_says() -> None:
             assert bench.watch.digest.value == digest(identity.models)
 
 
-async def test_what_served_models_need_is_described_as_well() -> None:
+async def test_dependencies_of_served_models_are_described_as_well() -> None:
     both = ModelDescription("both", ("1",), b"e", steps=("inner",))
     triton = FakeTriton(VirtualClock(), *map(FakeModel, (
         ModelDescription("inner", ("1",), b"i"), ModelDescription("called", ("1",), b"c"),
@@ -210,7 +210,7 @@ async def test_changed_files_count_when_they_are_loaded(models: Path, loading: s
         )
 
 
-async def test_files_that_are_changed_back_are_what_is_loaded(models: Path) -> None:
+async def test_files_that_are_changed_back_match_the_loaded_ones(models: Path) -> None:
     async with Bench(models) as bench:
         bench.identity.set(served("2"))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
@@ -241,7 +241,9 @@ async def test_unreadable_files_are_reported_once_and_the_last_digest_stays(mode
 
 
 @pytest.mark.parametrize("loading", LOADED_ANEW)
-async def test_what_is_loaded_and_cannot_be_read_has_no_digest(models: Path, loading: str) -> None:
+async def test_loaded_models_without_readable_files_have_no_digest(
+    models: Path, loading: str
+) -> None:
     async with Bench(models, interval=3600.0) as bench:
         bench.identity.set(served("2"))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
@@ -338,7 +340,7 @@ async def test_a_restarted_sidecar_remembers_what_is_loaded(
         assert bench.astray[-1] == (("chat",) if same else ())
 
 
-async def test_what_is_remembered_of_a_triton_that_has_unloaded_it_is_forgotten(
+async def test_a_remembered_model_that_triton_has_unloaded_is_forgotten(
     models: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.json"
@@ -355,7 +357,7 @@ OURS = '{"loaded_models":2,"instance":"a"}\n'
     "spoilt",
     ["", "{", "[]", OURS, OURS + "3", OURS + "[" * 10**5, OURS.replace("2", "3") + "{}", None],
 )
-async def test_without_a_memory_it_takes_what_lies_there(
+async def test_without_a_saved_state_the_files_on_disk_count(
     models: Path, tmp_path: Path, spoilt: str | None
 ) -> None:
     state = tmp_path / "state.json"
@@ -382,7 +384,7 @@ def test_without_a_boot_id_nothing_is_restored() -> None:
         assert loaded_set.restore(loaded_set.dump(each, "a"), "a", boot) == LoadedSet()
 
 
-def test_what_a_canary_has_proven_outlives_the_machine_s_start() -> None:
+def test_the_proof_of_a_canary_outlives_a_reboot() -> None:
     memory = LoadedSet("b", proven={"chat": Proven("f", passed=True)})
     for boot in ("b", "another", ""):
         restored = loaded_set.restore(loaded_set.dump(memory, "a"), "a", boot)

@@ -102,7 +102,7 @@ OTHERS = (
 )
 
 
-def test_what_fits_a_model_to_its_host_makes_no_other_model(models: Path) -> None:
+def test_settings_for_the_host_do_not_change_the_model(models: Path) -> None:
     def said(text: str) -> str:
         write(models / "chat" / CONFIG, text)
         return found(models)
@@ -111,7 +111,7 @@ def test_what_fits_a_model_to_its_host_makes_no_other_model(models: Path) -> Non
     assert len({said(text) for text in (SAME[0], *OTHERS)}) == len(OTHERS) + 1
 
 
-def test_what_a_model_calls_by_itself_belongs_to_it(models: Path) -> None:
+def test_the_models_that_a_model_calls_belong_to_its_set(models: Path) -> None:
     write(models / "tokens" / "1" / "model.py")
     write(models / "inner" / "4" / "model.onnx")
     depends_on = {"chat": ("tokens",), "tokens": ("inner", "chat")}
@@ -142,7 +142,7 @@ def test_a_change_that_keeps_size_and_time_is_seen(models: Path) -> None:
     assert reader.read({"chat": None}) != before
 
 
-def test_what_has_not_changed_is_not_read_again(models: Path) -> None:
+def test_an_unchanged_file_is_not_read_again(models: Path) -> None:
     reader = Repository(models, later)
     before = reader.read({"chat": None})
     read = reader.bytes_read
@@ -154,7 +154,7 @@ def test_what_has_not_changed_is_not_read_again(models: Path) -> None:
     assert reader.bytes_read == read + 5
 
 
-def test_what_has_just_changed_is_read_again(models: Path) -> None:
+def test_a_just_changed_file_is_read_again(models: Path) -> None:
     """Within one tick of a file system's clock it might have changed again unseen."""
     reader = Repository(models)
     reader.read({"chat": None})
@@ -163,7 +163,7 @@ def test_what_has_just_changed_is_read_again(models: Path) -> None:
     assert reader.bytes_read > read
 
 
-def test_what_is_gone_is_forgotten(models: Path) -> None:
+def test_a_missing_file_is_forgotten(models: Path) -> None:
     reader = Repository(models, later)
     reader.read({"chat": ("1", "2")})
     reader.read({"chat": ("1",)})
@@ -232,7 +232,7 @@ def test_links_are_followed_but_not_in_circles(models: Path, tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_the_operator_has_to_change(
+def test_faults_for_the_operator(
     models: Path, change: Callable[[Path], object], words: str
 ) -> None:
     change(models / "chat")
@@ -287,7 +287,7 @@ def test_a_change_while_it_is_read_is_no_digest(
     ("number", "error"),
     [(errno.EACCES, ConfigError), (errno.EIO, Unavailable), (errno.ESTALE, Unavailable)],
 )
-def test_what_the_system_refuses(
+def test_faults_of_the_system(
     models: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[SidecarError]
 ) -> None:
     def refuse(path: Path) -> None:

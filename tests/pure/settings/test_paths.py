@@ -198,7 +198,7 @@ def test_a_state_that_can_be_kept_is_taken(
         ),
     ],
 )
-def test_what_a_sidecar_cannot_use_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+def test_unusable_paths_of_a_sidecar_are_refused(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     (tmp_path / "neighbour").write_bytes(loaded_set.dump(LoadedSet(), "b"))
@@ -207,12 +207,12 @@ def test_what_a_sidecar_cannot_use_is_refused(tmp_path: Path, text: str, fault: 
     assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:200])
 
 
-def test_a_memory_of_what_canaries_have_proven_needs_no_repository(tmp_path: Path) -> None:
+def test_a_state_file_needs_no_repository(tmp_path: Path) -> None:
     assert told("run", tmp_path, f"{OWN}\nstate = 'state.json'\n{CANARY}") == []
 
 
 @pytest.mark.parametrize("document", [None, b"", loaded_set.dump(LoadedSet(), "a")])
-def test_a_memory_of_our_own_is_taken(tmp_path: Path, document: bytes | None) -> None:
+def test_an_own_state_file_is_accepted(tmp_path: Path, document: bytes | None) -> None:
     (tmp_path / "models").mkdir()
     if document is not None:
         (tmp_path / "state.json").write_bytes(document)
@@ -220,7 +220,7 @@ def test_a_memory_of_our_own_is_taken(tmp_path: Path, document: bytes | None) ->
     assert told("run", tmp_path, text) == []
 
 
-def test_what_a_sidecar_can_use_is_taken(tmp_path: Path) -> None:
+def test_usable_paths_of_a_sidecar_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     text = f"""
 [triton]

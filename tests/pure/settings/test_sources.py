@@ -165,7 +165,7 @@ def test_consuls_own_variables(
     assert load_xds(None).consul.access.url == url
 
 
-def test_what_is_explicit_beats_consuls_own_variables(
+def test_explicit_settings_beat_consuls_own_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {

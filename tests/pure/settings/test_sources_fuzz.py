@@ -144,7 +144,7 @@ def test_whatever_is_set_is_taken_or_refused(tree: dict[str, object]) -> None:
 
 
 @given(tree=SETTINGS)
-def test_whatever_a_file_says_is_taken_or_refused(tree: dict[str, object]) -> None:
+def test_any_file_is_accepted_or_refused(tree: dict[str, object]) -> None:
     path = Path("sidecar.toml")
     with contextlib.suppress(UnicodeEncodeError):  # lone surrogates are no TOML
         path.write_text(toml.dumps({"triton": {"models": ["x", "x.y"]}, **tree}), encoding="utf-8")

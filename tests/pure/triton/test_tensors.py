@@ -20,7 +20,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 @given(tensors())
-def test_what_is_encoded_can_be_decoded(value: Tensor) -> None:
+def test_encoded_tensors_can_be_decoded(value: Tensor) -> None:
     came = decode(value.datatype, value.array.shape, encode(value))
     assert came.datatype == value.datatype
     assert came.array.dtype == value.array.dtype

@@ -66,7 +66,7 @@ async def _derived(door: Triton, model: str) -> Examined:
         ("silent_stream", "TEXT: expected an output of this name, got []"),
     ],
 )
-async def test_a_healthy_model_that_answers_otherwise_than_its_config_says_is_not_condemned(
+async def test_a_healthy_model_that_answers_differently_from_its_config_is_not_ejected(
     door: Triton, model: str, why: str
 ) -> None:
     found = await _derived(door, model)
@@ -99,7 +99,7 @@ async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
     assert State.CRITICAL not in said
 
 
-def test_what_it_really_answers_is_recorded_and_how_that_differs_is_said(run: Run) -> None:
+def test_the_real_answers_are_recorded_and_their_differences_reported(run: Run) -> None:
     result = run("record", "otherwise")
     assert result.exit_code == 0, result.output
     for line in (
@@ -244,7 +244,7 @@ def test_a_named_sequence_is_recorded_and_tested(run: Run) -> None:
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_what_the_config_says_is_no_answer_of_this_model(run: Run) -> None:
+def test_this_model_s_answers_differ_from_its_config(run: Run) -> None:
     assert run("record", "otherwise").exit_code == 0
     path = Path("canary.toml")
     path.write_text(path.read_text().replace("equals = [1, 2, 3]", "equals = [1, 2, 4]"))

@@ -37,9 +37,7 @@ def settings(asked: dict[str, object], expect: dict[str, object]) -> CanarySetti
 
 @given(ELEMENTS, ELEMENTS)
 @example([b"BMW"], [b"BM"])
-def test_what_is_recorded_is_what_was_answered_and_nothing_else(
-    elements: list[bytes], others: list[bytes]
-) -> None:
+def test_a_recording_holds_exactly_the_answers(elements: list[bytes], others: list[bytes]) -> None:
     (asked,), _ = propose.inputs({"x": tensor("BYTES", [len(elements)], elements)}, "canary")
     (expect,) = propose.propose([answer(*elements)] * 2, "canary").expect
     found = settings(asked, expect)

@@ -144,7 +144,7 @@ def expecting(*expectations: Expectation) -> Canary:
         (Finite("y"), answering("FP8", 1)),
     ],
 )
-def test_what_an_output_can_be_may_be_expected(
+def test_possible_outputs_may_be_expected(
     expectation: Expectation, described: ModelDescription
 ) -> None:
     (spec,) = described.outputs
@@ -200,7 +200,7 @@ def as_described(described: ModelDescription) -> Answer:
          "image: expected a smaller image, found at least 1 x 65"),
     ],
 )  # fmt: skip
-def test_what_an_output_can_never_be_is_a_mistake_in_the_canary_if_it_is_as_described(
+def test_an_impossible_expectation_is_a_mistake_if_the_output_is_as_described(
     expectation: Expectation, described: ModelDescription, why: str
 ) -> None:
     assert misfit(expecting(expectation), described) == ""
@@ -328,7 +328,7 @@ _CONDITIONS = [
 
 @pytest.mark.parametrize("expectation", _CONDITIONS, ids=lambda each: each.key)
 @given(data=st.data(), value=_OUTPUTS)
-def test_what_is_met_by_an_answer_fits_the_model_that_describes_it(
+def test_an_expectation_that_an_answer_meets_fits_the_description(
     expectation: Expectation, data: st.DataObject, value: Tensor
 ) -> None:
     shape = tuple(data.draw(st.sampled_from([extent, -1])) for extent in value.array.shape)

@@ -75,7 +75,7 @@ def test_an_answer_of_another_form_is_wrong(wrong: Answer, why: str) -> None:
     assert broken_by(canary(MODEL).expectations, answer(1, 2)) is None
 
 
-def test_a_stream_says_nothing_by_its_shape() -> None:
+def test_a_stream_s_shape_is_not_checked() -> None:
     streaming = replace(MODEL, decoupled=True)
     assert broken_by(canary(streaming).expectations, answer(1, 2, 3, 4, 5)) is None
     assert broken_by(canary(streaming).expectations, answer(1, float("nan"))) is not None
@@ -89,13 +89,13 @@ def test_a_stream_says_nothing_by_its_shape() -> None:
         (replace(MODEL, outputs=()), "no outputs"),
     ],
 )
-def test_what_cannot_be_derived_is_said(described: ModelDescription, why: str) -> None:
+def test_an_underivable_canary_is_reported(described: ModelDescription, why: str) -> None:
     found = derive(described)
     assert isinstance(found, str)
     assert why in found
 
 
-def test_what_two_answers_agree_in_is_expected_from_then_on() -> None:
+def test_values_of_two_equal_answers_are_expected_from_then_on() -> None:
     pinned = repeatable(canary(MODEL), answer(1, 200), answer(1.0005, 201))
     assert broken_by(pinned.expectations, answer(1.001, 199)) is None
     found = broken_by(pinned.expectations, answer(1, 300))

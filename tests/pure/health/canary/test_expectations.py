@@ -185,7 +185,7 @@ def test_a_right_answer_has_no_fault(expectation: Expectation, given: Answer) ->
          "o: image: expected finite numbers, got NaN or infinity"),
     ],
 )  # fmt: skip
-def test_a_fault_says_what_was_expected_and_what_came(
+def test_a_fault_says_what_was_expected_and_what_it_got(
     expectation: Expectation, given: Answer, fault: str | None
 ) -> None:
     found = broken_by([expectation], given)

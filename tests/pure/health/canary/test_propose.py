@@ -89,7 +89,7 @@ def test_tolerances_come_from_the_spread_and_have_a_floor() -> None:
     assert expected(numbers([1, -2], [1, -2], datatype="FP16"))["rtol"] == 1e-2
 
 
-def test_a_wrong_number_breaks_what_was_recorded() -> None:
+def test_a_wrong_number_breaks_a_recorded_canary() -> None:
     recorded = numbers([1.0, 2.0], [1.001, 2.0])
     assert fault(recorded, numbers([1.002, 2.0])[0]) is None
     assert "allclose" in (fault(recorded, numbers([1.0, 2.5])[0]) or "")
@@ -173,7 +173,7 @@ def test_an_output_that_is_not_always_there_is_left_out() -> None:
     assert "only in 1 of 2 answers" in proposal.remarks[0]
 
 
-def test_what_is_long_goes_into_files() -> None:
+def test_long_values_go_into_files() -> None:
     proposal = propose(numbers([*range(1000)]), STEM)
     assert proposal.expect[0]["allclose"] == "canary.out.npy"
     assert proposal.arrays["canary.out.npy"].tolist() == [*range(1000)]

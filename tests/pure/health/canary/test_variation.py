@@ -45,7 +45,7 @@ def test_numbers_and_texts_vary_by_almost_nothing(given: Tensor) -> None:
         Tensor("BYTES", np.array([b"\x80\x01\xfe"], dtype=np.object_)),
     ],
 )
-def test_what_would_be_another_question_does_not_vary(given: Tensor) -> None:
+def test_inputs_whose_variation_would_change_the_meaning_do_not_vary(given: Tensor) -> None:
     assert varied({"in": given}, 3) is None
     canary = Canary("m", ({"in": given},), ())
     assert Variation().apply(canary, 3) is None
@@ -70,7 +70,7 @@ def test_what_would_be_another_question_does_not_vary(given: Tensor) -> None:
         ),
     ],
 )
-def test_the_first_answers_tell_how_a_model_takes_it(
+def test_the_first_answers_decide_the_effect(
     answers: list[VariationEffect], effect: VariationEffect
 ) -> None:
     found = Variation().of(DESCRIBED)

@@ -136,7 +136,7 @@ async def test_with_nvml_triton_is_not_read() -> None:
     assert not fallback.asked
 
 
-async def test_a_fallback_that_knows_nothing_leaves_the_first_error() -> None:
+async def test_a_failing_fallback_leaves_nvml_s_error() -> None:
     for fallback in (Door(()), Door(Rejected("no metrics")), Door(DeadlineExceeded("late"))):
         finding = await Scene(Unavailable("no driver"), fallback=fallback).watch.probe()
         assert (finding.reason, finding.detail) == (R.GPU_UNAVAILABLE, "no driver")

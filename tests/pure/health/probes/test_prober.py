@@ -119,7 +119,7 @@ async def test_a_model_that_the_sidecar_may_not_query_is_not_unhealthy() -> None
         assert bench.verdict.summary == "CRITICAL CONFIG: chat: PERMISSION_DENIED: by a proxy"
 
 
-async def test_evidence_is_what_was_found_last() -> None:
+async def test_evidence_has_the_last_findings() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
@@ -342,7 +342,7 @@ class Name(str):
         return str.__eq__(self, other)
 
 
-async def test_reading_statistics_takes_no_look_at_each_model_for_each_model() -> None:
+async def test_reading_statistics_is_not_quadratic_in_models() -> None:
     count, looks = 30, 0
     async with probing(*(model(f"chat-{number}") for number in range(count))) as bench:
         statistics = bench.triton.statistics
@@ -405,7 +405,7 @@ async def test_a_late_canary_is_not_watched_forever_without_readable_counters() 
 
 
 @pytest.mark.parametrize("interval", [1.0, 30.0])
-async def test_a_sidecar_that_sleeps_again_and_again_takes_nothing_for_stale(
+async def test_a_sidecar_suspended_again_and_again_finds_nothing_stale(
     interval: float,
 ) -> None:
     """Whatever is the interval of layers that have one of their own."""
@@ -444,7 +444,7 @@ async def test_a_forgotten_model_that_is_still_loaded_is_found_again() -> None:
         assert identified(bench) == 1
 
 
-async def test_what_is_forgotten_and_not_loaded_stays_forgotten() -> None:
+async def test_a_forgotten_model_that_is_not_loaded_stays_forgotten() -> None:
     async with probing() as bench:
         await bench.pass_(1)
         bench.chat.loaded = bench.chat.ready = False

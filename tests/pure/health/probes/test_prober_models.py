@@ -68,7 +68,7 @@ async def test_a_canary_that_waits_for_its_turn_is_made_for_the_model_as_it_is_t
         assert set(bench.found()) == {Reason.OK}
 
 
-async def test_a_derived_canary_that_does_not_fit_any_more_says_nothing_of_the_model() -> None:
+async def test_a_derived_canary_that_no_longer_fits_is_no_evidence() -> None:
     async with probing(demanding(model()), canaries={}) as bench:
         await bench.pass_(5)
         for inputs in (LONGER, (TEXT,), LONGER):
@@ -103,7 +103,7 @@ async def test_a_canary_is_held_against_the_model_as_it_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("delay", [3.2, 3.4, 3.7, 3.9])
-async def test_what_was_learnt_of_a_model_is_not_expected_of_the_one_that_answers(
+async def test_learnt_expectations_do_not_apply_to_another_load(
     delay: float,
 ) -> None:
     numbers = TensorSpec("score", "FP32", (2,))
@@ -121,7 +121,7 @@ async def test_what_was_learnt_of_a_model_is_not_expected_of_the_one_that_answer
         assert Reason.CANARY_WRONG_ANSWER not in bench.found()
 
 
-async def test_what_cannot_be_described_for_a_moment_is_described_at_the_next_look() -> None:
+async def test_a_failed_description_is_retried_at_the_next_probe() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         describe = bench.triton.describe

@@ -27,7 +27,7 @@ def test_sizes(text: object, expected: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "2", "2G", "-1GiB", "9" * 9999 + "B", "2 gib", "5%", True, 1.5, -1, None, []]
 )
-def test_what_is_no_size_is_refused(text: object) -> None:
+def test_an_invalid_size_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match='expected a size such as "512MiB" or "2GiB"'):
         parse_bytes(text)
 
@@ -52,7 +52,7 @@ def test_a_floor_is_printed_as_it_may_be_written(value: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["101%", "-5%", "%", "five"])
-def test_what_is_no_floor_is_refused(text: str) -> None:
+def test_an_invalid_floor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_floor(text)
 

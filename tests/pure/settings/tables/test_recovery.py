@@ -160,7 +160,7 @@ def test_every_mistake_of_an_action_is_reported(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_nomads_variables_fill_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nomad_s_variables_are_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "ALLOC_ID": ALLOCATION,
         "ADDR": "https://10.0.0.1:4646/",
