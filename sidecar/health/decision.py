@@ -193,14 +193,14 @@ def _expire(tracks: dict[Key, Track], history: History) -> None:
             tracks[key] = expire(track, Finding(layer, subject, Reason.EVIDENCE_STALE, detail))
 
 
-def overridden(verdict: Verdict, order: Override, why: str) -> Verdict:
+def overridden(verdict: Verdict, override: Override, why: str) -> Verdict:
     """The verdict on an instance under an override."""
-    if order is Override.SERVE:
+    if override is Override.SERVE:
         return verdict
     state, reason = {
         Override.DRAIN: (State.DRAINING, Reason.DRAINING),
         Override.MAINTAIN: (State.MAINTENANCE, Reason.MAINTENANCE),
-    }[order]
+    }[override]
     return replace(verdict, state=state, reason=reason, detail=why, models=frozenset())
 
 
