@@ -161,8 +161,8 @@ class InstanceWatch:
         self._queries = HealthQueries(context.ask, context.clock, news)
         self._retained: tuple[RetainedInstance, ...] = ()
         self._reader = EntryReader()
-        self._unproven = False  # whether a verification ever failed
-        self._distrusted = -math.inf  # until when (monotonic seconds) streamed data is not accepted
+        self._verification_failed = False  # whether a verification ever failed
+        self._no_streaming_until = -math.inf  # monotonic seconds
         if cached is not None:
             self._restore(cached)
 
@@ -170,10 +170,9 @@ class InstanceWatch:
         """Watch until cancelled."""
         context = self._context
         async with asyncio.TaskGroup() as tasks:
-            failed = self._failed
-            pace = context.timing.pace
+            clock, pace, budget = context.clock, context.timing.pace, context.budget
             tasks.create_task(
-                follow(self._ask, self._see, failed, context.clock, pace, context.budget)
+                follow(self._ask, self._on_answer, self._on_failure, clock, pace, budget)
             )
             tasks.create_task(self._queries.run())
             tasks.create_task(self._verify())
@@ -183,8 +182,8 @@ class InstanceWatch:
         if self.view is None:
             return self.state
         before = self.state or RetentionState(since=now)
-        retention_rules = self._context.timing.retention_rules
-        state = retention.retain(before, self.view, self._queries.reports, now, retention_rules)
+        rules = self._context.timing.retention_rules
+        state = retention.retain(before, self.view, self._queries.reports, now, rules)
         self.state = state
         if state != before:
             self._record_changes(before, state)
@@ -195,8 +194,8 @@ class InstanceWatch:
         """When (monotonic seconds) to call `retain` again even without news."""
         if self.view is None or self.state is None:
             return None
-        retention_rules = self._context.timing.retention_rules
-        return retention.next_deadline(self.state, self._queries.reports, now, retention_rules)
+        rules = self._context.timing.retention_rules
+        return retention.next_deadline(self.state, self._queries.reports, now, rules)
 
     def says_it_serves(self, instance: str) -> bool:
         """Whether a missing instance's last report says that it serves."""
@@ -219,7 +218,7 @@ class InstanceWatch:
                 wait=self._context.timing.wait,
                 consistent=index == 0,
                 dc=self._dc,
-                streamed=self._context.clock.now() >= self._distrusted,
+                streamed=self._context.clock.now() >= self._no_streaming_until,
             )
         if answer.streamed and answer.index < index:
             self._distrust()
@@ -230,7 +229,7 @@ class InstanceWatch:
             self.refused = refused
             self._news()
 
-    def _see(self, answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
+    def _on_answer(self, answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
         self._set_refused(False)
         view, skipped = self._read_view(answer.value)
         view = replace(view, doubtful=answer.streamed or answer.filtered)
@@ -243,12 +242,12 @@ class InstanceWatch:
         if not answer.streamed:  # a streamed answer does not come from the servers
             self._context.listener.answered(self.name, INSTANCES)
 
-    def _failed(self, why: str) -> None:
+    def _on_failure(self, why: str) -> None:
         self._distrust()
         self._context.listener.failed(self.name, INSTANCES, why)
 
     def _distrust(self) -> None:
-        self._distrusted = self._context.clock.now() + _DISTRUST
+        self._no_streaming_until = self._context.clock.now() + _DISTRUST
 
     def _read_view(
         self, entries: tuple[ServiceEntry, ...]
@@ -271,10 +270,10 @@ class InstanceWatch:
             try:
                 await self._verify_if_needed(clock.now())
             except SidecarError as error:
-                self._unproven = True
+                self._verification_failed = True
                 self._context.listener.failed(self.name, VERIFICATION, str(error))
                 continue
-            if self._unproven:  # reported every time from then on, as the metric is a time
+            if self._verification_failed:  # from then on every time, as the metric is a time
                 self._context.listener.answered(self.name, VERIFICATION)
 
     async def _verify_if_needed(self, now: float) -> None:
@@ -284,7 +283,7 @@ class InstanceWatch:
         if retention.wants_verification(state, view, now, self._context.timing.retention_rules):
             await self._verify_view(view)
 
-    async def _verify_view(self, verified_view: CatalogView) -> None:
+    async def _verify_view(self, unverified: CatalogView) -> None:
         """Replace the view by a trustworthy read: it shows the same, or more.
 
         More if the token was insufficient before, as the watch is still blocked on its old answer.
@@ -292,7 +291,7 @@ class InstanceWatch:
         consul = self._context.consul
         answer = await consul.health_service(self._service, consistent=True, dc=self._dc)
         whole = await self._is_whole(answer)
-        if whole and answer.known_leader and self.view == verified_view:
+        if whole and answer.known_leader and self.view == unverified:
             view, _ = self._read_view(answer.value)
             self.view = replace(view, verified=True)
             self._news()

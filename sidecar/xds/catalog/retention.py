@@ -241,7 +241,7 @@ def _end(
     if report.gone and plausible:
         return "it reports so itself"
     if not evident:
-        # Whether or not Consul is right, it has said so for long enough.
+        # Whether or not Consul is right, the instance has said so for long enough.
         return "it reports so itself" if report.gone and now >= since + rules.longest else None
     if now < _deadline(report, since, rules):
         return None
@@ -251,10 +251,10 @@ def _end(
 def _deadline(report: SelfReport, since: float, rules: RetentionRules) -> float:
     if report.asked == math.inf:
         return report.asked
-    reports = max(since, report.asked, -math.inf if report.alive is None else report.alive)
+    silent_since = max(since, report.asked, -math.inf if report.alive is None else report.alive)
     # One that was missing for long before our start is queried by us before it is dropped.
     longest = max(since + rules.longest, report.asked + rules.hold)
-    return min(reports + rules.hold, longest)
+    return min(silent_since + rules.hold, longest)
 
 
 def next_deadline(
@@ -277,9 +277,9 @@ def wants_verification(
 
     An entry that cannot be read does exist: that no other is usable proves nothing.
     """
-    doubted = bool(state.missing) or (not state.settled and now >= state.since + rules.hold)
+    uncertain = bool(state.missing) or (not state.settled and now >= state.since + rules.hold)
     provable = view.complete or view.shows_usable
-    return doubted and provable and not is_evident(view, len(state.missing), rules)
+    return uncertain and provable and not is_evident(view, len(state.missing), rules)
 
 
 def _vanished(before: tuple[Instance, ...], observed: tuple[Instance, ...]) -> tuple[Instance, ...]:
