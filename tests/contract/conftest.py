@@ -18,14 +18,14 @@ MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
 
 @pytest.fixture(params=["agent", *Generation], ids=str)
 async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
-    """The door to the agent that is found, whatever its version, or the model of a generation.
+    """A client of the agent that is found, whatever its version, or the model of a generation.
 
     `AGENT_IS_ENOUGH` in a file says that its subject is not Consul, and waits a lot.
     """
     if request.param == "agent":
         agent: ConsulAgent = request.getfixturevalue("consul_agent")
-        async with Consul(ConsulAccess(address=agent.http)) as door:
-            yield door
+        async with Consul(ConsulAccess(address=agent.http)) as client:
+            yield client
     else:
         yield FakeConsul(generation=request.param)
 

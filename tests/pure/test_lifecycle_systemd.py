@@ -1,4 +1,4 @@
-"""What a process tells systemd while it lives, reloads and stops."""
+"""Notifications to systemd while a process runs, reloads and stops."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ async def nothing() -> str:
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
-    """What systemd has been told, in order, but for signs of life."""
+    """The notifications to systemd in order, without keep-alives."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
@@ -48,7 +48,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 async def test_systemd_is_asked_to_wait_for_the_steps_of_stopping(
     told: Callable[[], list[str]],
 ) -> None:
-    """Or it kills at TimeoutStopSec=, in the middle of a drain that may last longer."""
+    """Otherwise it kills after TimeoutStopSec=, in the middle of a longer drain."""
     ended = "EXTEND_TIMEOUT_USEC=15000000"
 
     def stop(tasks: Tasks) -> Iterator[Step]:

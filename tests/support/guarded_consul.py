@@ -44,14 +44,14 @@ class Guarded:
         """Delete a token."""
         await self._ask("DELETE", f"acl/token/{self._accessors.pop(token)}")
 
-    def door(self, token: str) -> Consul:
-        """A door with a token."""
+    def client(self, token: str) -> Consul:
+        """A client with a token."""
         file = self.folder / token
         file.write_text(token)
-        return self.door_by(file)
+        return self.client_of(file)
 
-    def door_by(self, file: Path) -> Consul:
-        """A door that follows a token's file."""
+    def client_of(self, file: Path) -> Consul:
+        """A client with a token file."""
         return Consul(ConsulAccess(address=self.agent.http, token_file=file))
 
     async def _ask(self, verb: str, path: str, body: object = None) -> Any:

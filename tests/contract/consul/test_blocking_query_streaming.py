@@ -1,4 +1,4 @@
-"""What an agent that streams promises: a real one from 1.10 on, or an older one behind the proxy.
+"""The contract of a streaming agent: a real one since 1.10, or an older one behind the proxy.
 
 The facts are in docs/decisions/0025.
 """
@@ -25,7 +25,7 @@ _names = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer: the ids of the services in it, if it is a list of such."""
+    """A response, with the ids of its services, if it has any."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,13 +45,13 @@ class Said:
 
     @property
     def silent(self) -> bool:
-        """Whether it says nothing of a leader or of freshness."""
+        """Whether it says nothing about a leader or freshness."""
         about = (self.headers["X-Consul-KnownLeader"], self.headers["X-Consul-LastContact"])
         return about == ("false", "0")
 
 
 class Agent:
-    """What is asked at an address."""
+    """Queries to the agent at an address."""
 
     def __init__(self, address: str) -> None:
         self._url = f"http://{address}/v1/"
@@ -80,7 +80,7 @@ class Agent:
 
 @pytest.fixture
 async def agent(consul_agent: ConsulAgent) -> AsyncIterator[Agent]:
-    """An agent that streams."""
+    """A streaming agent."""
     if _streams(consul_agent.http):
         yield Agent(consul_agent.http)
         return
@@ -90,7 +90,7 @@ async def agent(consul_agent: ConsulAgent) -> AsyncIterator[Agent]:
 
 @pytest.fixture
 def name() -> str:
-    """Every test has a service of its own: they share one agent."""
+    """A service name for each test, since they share one agent."""
     return f"streamed{next(_names)}"
 
 
@@ -201,7 +201,7 @@ async def test_an_unchanged_answer_wakes_no_query() -> None:
 
 
 def _saying(*answers: Shown | Refused) -> Ask:
-    """Servers that say this and no more."""
+    """Servers that only give these answers."""
     left = iter(answers)
 
     async def ask(index: int) -> Shown | Refused:

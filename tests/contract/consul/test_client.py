@@ -1,4 +1,4 @@
-"""What the door to Consul promises, kept by a real agent and by the model alike."""
+"""The contract of the Consul client, for a real agent and for the model."""
 
 import asyncio
 import itertools
@@ -42,7 +42,7 @@ NO_SESSION = "00000000-0000-0000-0000-000000000000"
 
 @pytest.fixture
 def instance() -> InstanceInfo:
-    """Every test has a service of its own: they share one agent."""
+    """A service name for each test, since they share one agent."""
     service = f"triton{next(_names)}"
     return InstanceInfo(
         id=f"{service}-0",
@@ -82,7 +82,7 @@ async def release(consul: ConsulApi, instance: InstanceInfo, session: str) -> No
 
 
 async def found(consul: ConsulApi, instance: InstanceInfo) -> dict[str, KVEntry]:
-    """The keys of the election by the last part of their names."""
+    """The election's keys by the last part of their names."""
     prefix = lock.prefix(instance.service)
     entries = (await consul.kv_prefix(prefix)).value
     return {entry.key.removeprefix(prefix): entry for entry in entries}
@@ -110,7 +110,7 @@ async def test_a_registration_is_read_back_as_it_was_written(
     assert (entry.weight_passing, entry.weight_warning) == (300, 150)
     statuses = {check.id: check.status for check in entry.checks}
     assert statuses[instance.verdict_check] == "passing"
-    assert entry.status == "critical"  # nobody listens where the sidecar should
+    assert entry.status == "critical"  # nothing listens at the sidecar's address
     own = await consul.agent_service(instance.id)
     assert own is not None
     assert {check.id for check in own.checks} == {instance.verdict_check, instance.sidecar_check}
@@ -183,7 +183,7 @@ async def test_maintenance_keeps_its_first_reason(
 async def node(
     request: pytest.FixtureRequest, consul: ConsulApi
 ) -> AsyncIterator[Callable[[str | None], Awaitable[None]]]:
-    """Puts the node into maintenance mode for a reason, or ends that."""
+    """Put the node into maintenance mode for a reason, or end it."""
 
     async def maintain(reason: str | None) -> None:
         if isinstance(consul, FakeConsul):
@@ -332,7 +332,7 @@ async def test_without_an_index_the_servers_answer(
 async def test_a_blocking_query_on_a_service_is_streamed_by_later_agents(
     consul: ConsulApi, generation: Generation, instance: InstanceInfo
 ) -> None:
-    """Then it says nothing about a leader, and shows the same."""
+    """Then it says nothing about a leader, but has the same entries."""
     await register(consul, instance)
     streamed = generation is Generation.STREAMING
     name = instance.service
@@ -359,7 +359,7 @@ async def test_a_blocking_query_on_keys_is_not_streamed(consul: ConsulApi) -> No
 
 
 async def test_an_unreachable_datacenter_is_unavailable(consul: ConsulApi) -> None:
-    """Later agents stream an empty list of it."""
+    """Later agents stream an empty list for it."""
     for index in (0, 1, 1000):
         with pytest.raises(Unavailable):
             await consul.health_service("triton", index=index, wait=0.2, dc="nowhere")
@@ -556,7 +556,7 @@ async def test_only_the_holder_may_write(consul: ConsulApi, instance: InstanceIn
 async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
-    """Which is why the count (LockIndex) is no epoch."""
+    """So the count (LockIndex) is not an epoch."""
     await register(consul, instance)
     session = await open_session(consul, instance)
     await acquire(consul, instance, session)
@@ -580,9 +580,9 @@ async def test_a_lost_session_can_neither_lock_nor_unlock(
 
 
 async def test_a_refused_connection_is_unavailable() -> None:
-    async with Consul(ConsulAccess(address="127.0.0.1:9", timeout=2.0)) as door:
+    async with Consul(ConsulAccess(address="127.0.0.1:9", timeout=2.0)) as consul:
         with pytest.raises(Unavailable):
-            await door.health_service("triton")
+            await consul.health_service("triton")
 
 
 async def test_a_deleted_key_has_changed(consul: ConsulApi, instance: InstanceInfo) -> None:

@@ -1,4 +1,4 @@
-"""What the door makes of tokens that may not do all, on a real agent that denies by default."""
+"""Tokens with limited rights, on a real agent with default deny."""
 
 import asyncio
 import uuid
@@ -18,77 +18,77 @@ BODY["Checks"][0]["TTL"] = "1h"  # type: ignore[index]
 
 
 @pytest.fixture
-async def doors(guarded: Guarded) -> AsyncIterator[Callable[[str], Awaitable[ConsulApi]]]:
-    """Opens a door with a token of the given rules, while an instance and a key are there."""
+async def connect(guarded: Guarded) -> AsyncIterator[Callable[[str], Awaitable[ConsulApi]]]:
+    """Opens a client with a token of the given rules, while an instance and a key exist."""
     async with AsyncExitStack() as stack:
 
-        async def door(rules: str) -> ConsulApi:
-            return await stack.enter_async_context(guarded.door(await guarded.token(rules)))
+        async def open_client(rules: str) -> ConsulApi:
+            return await stack.enter_async_context(guarded.client(await guarded.token(rules)))
 
-        management = await stack.enter_async_context(guarded.door(guarded.management))
+        management = await stack.enter_async_context(guarded.client(guarded.management))
         await management.register_service(BODY)
         await management.update_check(CHECK, "passing", "fine")
         await management.transact(Set(KEY, b"x"))
         while not (await management.health_service(SERVICE)).value:
             await asyncio.sleep(0.05)
-        yield door
+        yield open_client
 
 
-Doors = Callable[[str], Awaitable[ConsulApi]]
+Connect = Callable[[str], Awaitable[ConsulApi]]
 MAY_READ = f'service "{SERVICE}" {{ policy = "read" }}\nnode_prefix "" {{ policy = "read" }}\n'
 
 
-async def test_a_token_with_read_rights_sees_the_instance(doors: Doors) -> None:
-    door = await doors(MAY_READ)
+async def test_a_token_with_read_rights_sees_the_instance(connect: Connect) -> None:
+    consul = await connect(MAY_READ)
     for index in (0, 1):
-        answer = await door.health_service(SERVICE, index=index, wait=5)
+        answer = await consul.health_service(SERVICE, index=index, wait=5)
         assert [entry.id for entry in answer.value] == [ID]
 
 
 @pytest.mark.parametrize("rules", ["", f'service "{SERVICE}" {{ policy = "read" }}'])
 async def test_later_agents_mark_results_filtered_by_acls(
-    doors: Doors, guarded: Guarded, rules: str
+    connect: Connect, guarded: Guarded, rules: str
 ) -> None:
-    """Since 1.11, and not of what they stream."""
-    door = await doors(rules)
-    plain = await door.health_service(SERVICE)
+    """Since 1.11, and not in streamed answers."""
+    consul = await connect(rules)
+    plain = await consul.health_service(SERVICE)
     assert (plain.value, plain.filtered) == ((), guarded.agent.version >= (1, 11))
-    watched = await door.health_service(SERVICE, index=1, wait=0.5)
+    watched = await consul.health_service(SERVICE, index=1, wait=0.5)
     streams = guarded.agent.generation is Generation.STREAMING
     assert (watched.value, watched.filtered) == ((), plain.filtered and not streams)
-    assert not await door.sees_all(SERVICE)
-    wide = await doors(MAY_READ)
+    assert not await consul.sees_all(SERVICE)
+    wide = await connect(MAY_READ)
     whole = await wide.health_service(SERVICE)
     assert (len(whole.value), whole.filtered) == (1, False)
     assert await wide.sees_all(SERVICE)
 
 
 async def test_an_unknown_token_never_gets_an_empty_list(guarded: Guarded) -> None:
-    async with guarded.door(str(uuid.uuid4())) as door:
+    async with guarded.client(str(uuid.uuid4())) as consul:
         with pytest.raises(Rejected, match="ACL not found"):
-            await door.health_service(SERVICE)
+            await consul.health_service(SERVICE)
         streams = guarded.agent.generation is Generation.STREAMING
         with pytest.raises(Unavailable if streams else Rejected):
-            await door.health_service(SERVICE, index=1, wait=0.2)
+            await consul.health_service(SERVICE, index=1, wait=0.2)
 
 
-async def test_a_list_omits_a_key_that_a_read_of_it_rejects(doors: Doors) -> None:
-    door = await doors("")
-    assert (await door.kv_prefix(KEY)).value == ()
+async def test_a_list_omits_a_key_that_a_read_of_it_rejects(connect: Connect) -> None:
+    consul = await connect("")
+    assert (await consul.kv_prefix(KEY)).value == ()
     with pytest.raises(Rejected, match="denied"):
-        await door.kv(KEY)
+        await consul.kv(KEY)
 
 
-async def test_operations_without_rights_are_rejected(doors: Doors) -> None:
-    door = await doors(MAY_READ)
+async def test_operations_without_rights_are_rejected(connect: Connect) -> None:
+    consul = await connect(MAY_READ)
     for refused in (
-        door.register_service(BODY),
-        door.update_check(CHECK, "passing", "fine"),
-        door.maintain_service(ID, "stopping"),
-        door.deregister_service(ID),
-        door.session_create("test", ttl=10, lock_delay=0, service_checks=[CHECK]),
-        door.transact(Set(KEY, b"y")),
-        door.transact(Unchanged(KEY, 1)),
+        consul.register_service(BODY),
+        consul.update_check(CHECK, "passing", "fine"),
+        consul.maintain_service(ID, "stopping"),
+        consul.deregister_service(ID),
+        consul.session_create("test", ttl=10, lock_delay=0, service_checks=[CHECK]),
+        consul.transact(Set(KEY, b"y")),
+        consul.transact(Unchanged(KEY, 1)),
     ):
         with pytest.raises(Rejected, match="ermission denied") as caught:
             await refused
@@ -96,11 +96,11 @@ async def test_operations_without_rights_are_rejected(doors: Doors) -> None:
 
 
 async def test_an_unregistered_service_is_not_found_with_acls_either(
-    doors: Doors,
+    connect: Connect,
 ) -> None:
-    door = await doors('service_prefix "" { policy = "write" }')
+    consul = await connect('service_prefix "" { policy = "write" }')
     with pytest.raises(NotFound):
-        await door.update_check("nobody:verdict", "passing", "")
+        await consul.update_check("nobody:verdict", "passing", "")
     with pytest.raises(NotFound):
-        await door.maintain_service("nobody", "stopping")
-    await door.deregister_service("nobody")
+        await consul.maintain_service("nobody", "stopping")
+    await consul.deregister_service("nobody")

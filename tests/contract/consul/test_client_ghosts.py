@@ -1,4 +1,4 @@
-"""What a node leaves behind that goes without a word, on real agents."""
+"""Ghosts: the entries of a node that leaves silently, on real agents."""
 
 import asyncio
 from pathlib import Path
@@ -16,13 +16,13 @@ from tests.support.consul_agent import ConsulAgent
 from tests.support.mesh.mesh_outside import until
 
 
-async def join(door: Consul, name: str) -> None:
-    """Register an instance that passes; nobody polls its sidecar."""
+async def join(consul: Consul, name: str) -> None:
+    """Register an instance that passes, without a poll of its sidecar."""
     own = InstanceInfo(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:9", "live")
     body = registration(own, InstanceMeta())
     body["Checks"] = body["Checks"][:1]
-    await door.register_service(body)
-    await door.update_check(own.verdict_check, "passing", "PASSING OK")
+    await consul.register_service(body)
+    await consul.update_check(own.verdict_check, "passing", "PASSING OK")
 
 
 async def test_a_ghost_does_not_count_next_to_its_instance(tmp_path: Path) -> None:

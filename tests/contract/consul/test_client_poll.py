@@ -1,4 +1,4 @@
-"""What Consul's own poll of a sidecar takes for its death."""
+"""Consul's gRPC check of a sidecar: when it becomes critical."""
 
 import asyncio
 from dataclasses import replace
@@ -20,13 +20,13 @@ INSTANCE = InstanceInfo("polled-0", "polled", "127.0.0.1", 9, 1, (), (), (), "12
 
 
 class Sidecar(health_pb2_grpc.HealthServicer):
-    """Misses every other poll while `stumbles`, and counts those."""
+    """Misses every other poll while `stumbles`, and counts the misses."""
 
     stumbles = missing = False
     missed = 0
 
     async def Check(self, request: Any, context: Any) -> Any:
-        """Polled by Consul."""
+        """Called by Consul's check."""
         self.missing = self.stumbles and not self.missing
         if self.missing:
             self.missed += 1
@@ -35,7 +35,7 @@ class Sidecar(health_pb2_grpc.HealthServicer):
 
 
 async def status(consul: ConsulApi) -> tuple[str, int]:
-    """Of the polled check, and the index at which the service's checks have changed last."""
+    """The polled check's status, and the index of the last change of the service's checks."""
     found: QueryResult[tuple[ServiceEntry, ...]] = await consul.health_service(INSTANCE.service)
     [check] = [c for e in found.value for c in e.checks if c.id == INSTANCE.sidecar_check]
     return check.status, found.index

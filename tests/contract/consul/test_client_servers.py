@@ -1,4 +1,4 @@
-"""What an agent goes on answering when its servers die: a real client agent, and the model."""
+"""The answers of an agent whose servers died: a real client agent, and the model."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,12 +51,12 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async def restart() -> None:
             await asyncio.to_thread(client.restart)
 
-        async with Consul(ConsulAccess(address=client.http, timeout=15)) as door:
-            yield Scene(door, client.generation, kill, restart)
+        async with Consul(ConsulAccess(address=client.http, timeout=15)) as consul:
+            yield Scene(consul, client.generation, kill, restart)
 
 
 async def watched(consul: ConsulApi, index: int) -> QueryResult[tuple[ServiceEntry, ...]]:
-    """The answer to a watch, which may fail when the agent has just tried to reach a server."""
+    """The answer to a watch, which may fail just after the agent tried to reach a server."""
     for _ in range(50):
         try:
             return await consul.health_service("triton", index=index, wait=0.2)

@@ -1,4 +1,4 @@
-"""A token that is replaced while it is in use, the old one deleted, on a real agent with ACLs.
+"""Rotation of a token in use, with the old one deleted, on a real agent with ACLs.
 
 The agent writes to the catalog with the token of the last registration, and of the check's.
 """
@@ -31,7 +31,7 @@ from sidecar.xds.self_registration import deregister, keep_registered
 from sidecar.xds.server import LivenessService
 from tests.support.guarded_consul import Guarded
 
-# Longer than anything takes on a busy machine, and far below what a session lasts by itself.
+# Longer than anything takes on a busy machine, and far below a session's TTL.
 PATIENCE, TTL = 60.0, 600.0
 POLICIES = Path(__file__).parents[3] / "consul" / "policies"
 _names = itertools.count()
@@ -57,12 +57,12 @@ async def task_of(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 @dataclass
 class Rotated:
-    """A door by a file of a token, and one with all rights. `listener` is what Consul polls."""
+    """A client with a token file, and one with all rights. `listener` is what Consul polls."""
 
     guarded: Guarded
     service: str
     file: Path
-    door: Consul
+    consul: Consul
     all: Consul
     listener: grpc.aio.Server
     dialled: str
@@ -87,7 +87,7 @@ class Rotated:
 
     def publisher(self) -> Publisher:
         return Publisher(
-            self.door,
+            self.consul,
             Latest(Verdict(State.PASSING, Reason.OK)),
             lambda: (self.instance, InstanceMeta()),
             lambda verdict: verdict.summary,
@@ -128,10 +128,10 @@ async def rotated(guarded: Guarded, tmp_path: Path) -> AsyncIterator[Rotated]:
     await listener.start()
     async with AsyncExitStack() as stack:
         file = tmp_path / "token"
-        doors = guarded.door_by(file), guarded.door(guarded.management)
-        for door in doors:
-            await stack.enter_async_context(door)
-        scene = Rotated(guarded, f"rotated{next(_names)}", file, *doors, listener, dialled)
+        clients = guarded.client_of(file), guarded.client(guarded.management)
+        for consul in clients:
+            await stack.enter_async_context(consul)
+        scene = Rotated(guarded, f"rotated{next(_names)}", file, *clients, listener, dialled)
         file.write_text(await scene.new())
         yield scene
         await listener.stop(None)
@@ -144,11 +144,11 @@ async def test_an_instance_that_dies_after_a_token_rotation_is_critical_and_lose
     async with task_of(publisher.push), task_of(publisher.keep):
         await rotated.passes()
         checks = [own.verdict_check, own.sidecar_check]
-        session = await rotated.door.session_create(
+        session = await rotated.consul.session_create(
             "test", ttl=TTL, lock_delay=0, service_checks=checks
         )
         key = f"triton-sidecar/{rotated.service}/election/lock"
-        await rotated.door.transact(Lock(key, b"first", session))
+        await rotated.consul.transact(Lock(key, b"first", session))
         before = rotated.registered()
         await rotated.rotate()
 
@@ -156,9 +156,9 @@ async def test_an_instance_that_dies_after_a_token_rotation_is_critical_and_lose
             return rotated.registered() > before
 
         await eventually(again)
-        # The session is nobody's in particular: the new token renews it, and writes by it.
-        await rotated.door.session_renew(session)
-        await rotated.door.transact(HoldsLock(key, session), Set(key, b"second"))
+        # The session belongs to no token: the new one renews it, and writes with it.
+        await rotated.consul.session_renew(session)
+        await rotated.consul.transact(HoldsLock(key, session), Set(key, b"second"))
         await rotated.passes()
     await rotated.listener.stop(None)
     await rotated.shows(own.sidecar_check, "critical")
@@ -176,16 +176,16 @@ async def test_a_blocked_query_whose_token_is_deleted_gets_no_empty_list(
     publisher, own = rotated.publisher(), rotated.instance
     async with task_of(publisher.push), task_of(publisher.keep):
         await rotated.passes()
-        before = await rotated.door.health_service(rotated.service)
+        before = await rotated.consul.health_service(rotated.service)
         waiting = asyncio.create_task(
-            rotated.door.health_service(rotated.service, index=before.index, wait=30)
+            rotated.consul.health_service(rotated.service, index=before.index, wait=30)
         )
         await asyncio.sleep(0.5)
         await rotated.rotate()
         await rotated.all.maintain_service(own.id, "something changes")
         with suppress(SidecarError):  # the token is not known
             assert (await waiting).value != ()
-        found = await rotated.door.health_service(rotated.service)
+        found = await rotated.consul.health_service(rotated.service)
         assert [entry.id for entry in found.value] == [own.id]
 
 
@@ -202,7 +202,7 @@ async def test_an_instance_that_stops_after_a_token_rotation_leaves_no_ghost(
 
 
 async def test_maintenance_ends_after_its_token_was_deleted(rotated: Rotated) -> None:
-    """It was killed while it drained, and its successor has another token."""
+    """It was killed during its drain, and its successor has a different token."""
     first, check = rotated.publisher(), f"_service_maintenance:{rotated.instance.id}"
     async with task_of(first.push), task_of(first.keep):
         await rotated.passes()
@@ -234,18 +234,18 @@ async def test_a_control_plane_that_dies_after_a_token_rotation_is_critical(
     }
 
     async def keep() -> None:
-        await keep_registered(rotated.door, wished, SystemClock(), structlog.get_logger())
+        await keep_registered(rotated.consul, wished, SystemClock(), structlog.get_logger())
 
     async with task_of(keep):
         await rotated.shows(f"{own}:alive", "passing")
         await rotated.rotate()
 
         async def again() -> bool:
-            return await rotated.door.keeps_token(own)
+            return await rotated.consul.keeps_token(own)
 
         await eventually(again)
     await rotated.listener.stop(None)
     await rotated.shows(f"{own}:alive", "critical")
     await rotated.rotate()
-    await deregister(rotated.door, wished)
+    await deregister(rotated.consul, wished)
     await rotated.shows_nothing()

@@ -1,4 +1,4 @@
-"""Whether an agent is on this machine."""
+"""Access to an agent: whether it is on this machine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The loop around a blocking query, against a script of answers."""
+"""The loop of blocking queries, against scripted answers."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ DOWN = Unavailable("no answer")
 
 
 class Script:
-    """Answers one after the other, then blocks; remembers what it was asked and told."""
+    """Gives one answer after the other, then blocks; records the queries and what was seen."""
 
     def __init__(self, *answers: QueryResult[str] | SidecarError) -> None:
         self.asked: list[int] = []
@@ -183,7 +183,7 @@ async def test_answers_that_never_block_do_not_make_it_spin() -> None:
 
 
 class Crowd:
-    """Watches that share a budget and a Consul, which is away for so many seconds."""
+    """Watches that share a budget and a Consul that is down for some seconds."""
 
     def __init__(self, count: int, away: float) -> None:
         self.clock = VirtualClock()
@@ -223,7 +223,7 @@ async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
     await crowd.play(600.0)
     # A first question each, and a burst; without a budget it would be 9,000.
     assert sum(crowd.asked) <= 225 + 20 + 10 * 600
-    assert min(crowd.asked) >= 15  # and nobody starves
+    assert min(crowd.asked) >= 15  # and none starves
 
 
 @pytest.mark.parametrize("away", [2.0, 600.0])

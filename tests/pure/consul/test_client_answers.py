@@ -1,4 +1,4 @@
-"""Answers of Consul that are streamed, as its versions mark them."""
+"""Streamed answers of Consul, as its versions mark them."""
 
 from collections.abc import Mapping
 
@@ -22,15 +22,15 @@ ENTRY = (
 async def read(
     headers: Mapping[str, str], index: int, content: bytes = ENTRY
 ) -> QueryResult[tuple[ServiceEntry, ...]]:
-    """What a query from an index on comes to when it is answered like this."""
+    """The result of a query from an index, given this response."""
 
     async def send(*_: object) -> Response:
         return Response(200, headers, content.decode(), content)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transport, "send", send)
-        async with Consul(ConsulAccess()) as door:
-            return await door.health_service("t", index=index, wait=0.1)
+        async with Consul(ConsulAccess()) as consul:
+            return await consul.health_service("t", index=index, wait=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Errors and statuses of Consul, as its versions word them, become errors of ours."""
+"""The translation of Consul's errors and statuses, as its versions word them."""
 
 import aiohttp
 import consul.base

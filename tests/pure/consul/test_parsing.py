@@ -1,4 +1,4 @@
-"""Entries of Consul's answers: what was read before is not read again, and nothing is missed."""
+"""Parsing of `health/service`: known entries are not reparsed, and none is missed."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `local status` says of the instances: roles, pause, and another model set."""
+"""The instances in `local status`: roles, pause, and different model sets."""
 
 from sidecar.consul.api import Lock, Set
 from sidecar.election.keys import lock

@@ -1,4 +1,4 @@
-"""Addresses in settings: what nobody could use is refused where it is written."""
+"""Addresses in settings: an unusable one is reported with its key."""
 
 import socket
 from pathlib import Path

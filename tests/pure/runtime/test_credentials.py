@@ -1,4 +1,4 @@
-"""Files of tokens, certificates and keys: what is wrong is told of the one key that names it."""
+"""Files of tokens, certificates and keys: a mistake names the one key at fault."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from sidecar.runtime import credentials
 from sidecar.runtime.errors import ConfigError
 
-# Two certificates that nobody trusts, the key of the one, and that of the other with a passphrase.
+# Two untrusted certificates, the key of one, and the key of the other with a passphrase.
 TLS = Path(__file__).parents[3] / "tests" / "support" / "tls"
 
 

@@ -1,4 +1,4 @@
-"""Errors of others are told in words."""
+"""Readable messages for errors of libraries and the system."""
 
 import asyncio
 import re
@@ -58,7 +58,7 @@ async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 
 async def told(url: str) -> str:
-    """What is told of a request that fails."""
+    """The message for a request that fails."""
     with pytest.raises((aiohttp.ClientError, OSError)) as caught:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             await answer.read()

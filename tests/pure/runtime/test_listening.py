@@ -1,4 +1,4 @@
-"""An address that cannot be listened on is told in one line, and gRPC is not asked for it."""
+"""Listening addresses: one that cannot be bound is reported in one line, before gRPC tries."""
 
 import socket
 

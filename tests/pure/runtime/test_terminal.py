@@ -162,7 +162,7 @@ def drawn(text: str) -> list[str]:
 
 
 def cells(text: str) -> Iterator[str]:
-    """The words of a table, or of what is shown line by line."""
+    """The words of a table, or of its line-by-line form."""
     for line in drawn(text) or text.splitlines():
         yield from line.replace("│", " ").split()
 
@@ -186,7 +186,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What is printed on a terminal of so many columns, or elsewhere."""
+    """The output on a terminal of so many columns, or without a terminal."""
 
     def call(shown: Callable[[], None], columns: int | None, **environment: str) -> str:
         for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS"):

@@ -1,4 +1,4 @@
-"""Where a table has no room long ids lose their middle, and never what tells them apart."""
+"""Shortened ids in tables: they lose their middle, and remain distinct."""
 
 import sys
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def lines(grid: Grid, width: int, soft: bool = False) -> list[str]:
 
 
 def column(lines: list[str], number: int) -> list[str]:
-    """What stands in a column of a boxed table; cells that are empty are left out."""
+    """The texts in a column of a boxed table, without empty cells."""
     bodies = (line.split("│")[1:-1] for line in lines if line.startswith("│"))
     return [cell for body in bodies if (cell := body[number].strip())]
 

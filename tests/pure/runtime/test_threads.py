@@ -190,7 +190,7 @@ async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
 
 
 def ends(life: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Have a process end while what it does hangs."""
+    """A process that exits while its work hangs."""
 
     async def begin() -> None:
         async with underway(life()) as begun:
@@ -204,7 +204,7 @@ def ends(life: Callable[[], Coroutine[Any, Any, object]]) -> None:
 
 @pytest.fixture
 def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """What a disk that hangs makes of any call, until the test is over."""
+    """A call on a hung disk, which blocks until the test is over."""
     over = threading.Event()
     yield lambda *_: over.wait()
     over.set()

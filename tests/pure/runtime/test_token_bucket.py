@@ -1,4 +1,4 @@
-"""How often something may be done."""
+"""Token buckets."""
 
 from hypothesis import given
 from hypothesis import strategies as st

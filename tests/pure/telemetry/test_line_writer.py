@@ -1,4 +1,4 @@
-"""A log that cannot be written loses lines, counts them, and says so when there is room again."""
+"""A log that cannot be written: lines are dropped, counted, and reported when there is room."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from sidecar.telemetry import logs
 from sidecar.telemetry.line_writer import LineWriter, unblock
 
 PATIENCE = 60.0  # seconds for what takes none
-# For what is never told: the number of a descriptor that a test has closed is soon another file's.
+# For notices never written: the number of a closed descriptor is soon another file's.
 NEVER = 1e6
 
 
@@ -33,7 +33,7 @@ def log(tmp_path: Path) -> Iterator[int]:
 
 
 def turn(number: int, to: Path) -> None:
-    """Have a descriptor stand for another file."""
+    """Redirect a descriptor to another file."""
     other = os.open(to, os.O_WRONLY | os.O_APPEND)
     os.dup2(other, number)
     os.close(other)
@@ -83,7 +83,7 @@ def test_a_reader_that_does_not_read_blocks_nothing() -> None:
                 told += int(rest.partition(":")[0])
             else:
                 got.append(int(word))
-                assert got[-1] == len(got) - 1 + told  # what is missing is told where it is
+                assert got[-1] == len(got) - 1 + told  # a notice is where the lines are missing
     assert told == said.dropped
     assert got == sorted(set(got))
     os.close(writer)

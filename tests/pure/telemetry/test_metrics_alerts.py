@@ -1,4 +1,4 @@
-"""The alert rules for Prometheus: they ask for metrics that there are, and lead to a runbook."""
+"""The Prometheus alerts: they use existing metrics, and link to the runbook."""
 
 import re
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_every_paragraph_of_the_runbook_is_of_an_alert() -> None:
 
 
 def test_label_values_in_rules_can_occur() -> None:
-    """A typing error in a label's value would be an alert that never fires."""
+    """An alert with a typo in a label's value would never fire."""
     registry = MetricsHook(["standby", "promoting", "primary", "primary (unconfirmed)"]).registry
     found = {
         (sample.name, *pair)

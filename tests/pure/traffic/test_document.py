@@ -30,7 +30,7 @@ HEADER = "expected the name of a header in lower case, not one of a connection's
 
 
 def refused(given: object) -> list[str]:
-    """What is said about a document."""
+    """The mistakes that are reported for a document."""
     with pytest.raises(ConfigError) as caught:
         parse(given if isinstance(given, str | bytes) else json.dumps(given))
     return str(caught.value).splitlines()
@@ -72,7 +72,7 @@ def test_a_document_of_an_earlier_version_is_read(name: str) -> None:
 
 
 def test_an_empty_list_is_the_default() -> None:
-    # Protobuf tells it from none by nothing.
+    # Protobuf does not distinguish it from none.
     found = parse('{"retry": {"retryable_status_codes": []}, "admission": {"methods": []}}')
     assert found == DEFAULTS
 
@@ -394,7 +394,7 @@ def test_any_corrupted_document_is_read_or_rejected(data: st.DataObject) -> None
 
 
 def check(text: str | bytes) -> None:
-    """It is taken, and protobuf takes the same, or refused in lines of our own."""
+    """It is accepted, by protobuf too, or rejected with our own messages."""
     try:
         found = parse(text)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""When a release is rolled back by itself, and what that changes."""
+"""The guard: when a release is rolled back automatically, and what that changes."""
 
 from dataclasses import replace
 

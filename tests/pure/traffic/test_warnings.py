@@ -17,7 +17,7 @@ def entry(name: str, model_set: str, *tags: str, zone: str = "") -> ServiceEntry
 ENTRIES = (entry("a", OLD, "blue"), entry("b", NEW, "blue", "v2"))
 
 
-GIVEN_UP = (
+TIMES_OUT = (
     "limits.per_try_idle_timeout: requests whose first answer takes 2s fail, after 2 attempts; "
     "no instance is avoided for lost connections, and there is no quarantine"
 )
@@ -58,10 +58,10 @@ KILLS = "retry.num_retries: a request that kills its server"
         ),
         (
             TrafficPolicy(limits=Limits(per_try_idle_timeout=2.0)),
-            [GIVEN_UP],
+            [TIMES_OUT],
         ),
         (
-            # Nothing is sent again, so nothing is given up either.
+            # Nothing is retried, so no attempt times out either.
             TrafficPolicy(limits=Limits(per_try_idle_timeout=2.0), retry=Retry(idempotent=False)),
             [],
         ),

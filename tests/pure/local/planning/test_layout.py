@@ -102,7 +102,7 @@ def test_consul_listens_on_its_ports_only() -> None:
 def test_an_agent_listens_on_the_given_ports_only(
     version: agent_config.Version, more: set[str]
 ) -> None:
-    """Each version opens other ports by default, and several agents share a machine."""
+    """Each version opens different ports by default, and several agents share a machine."""
     ports = agent_config.settings(version, http=1, server=2)["ports"]
     others = {"https", "grpc", "dns", "serf_lan", "serf_wan"} | more
     assert ports == {"http": 1, "server": 2, **dict.fromkeys(others, -1)}

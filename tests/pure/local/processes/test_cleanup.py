@@ -1,4 +1,4 @@
-"""A mesh on a disk that is full: it does not start, in one line, and one that runs lives on."""
+"""A mesh on a full disk: it is refused in one line, and a running one continues."""
 
 import asyncio
 import errno

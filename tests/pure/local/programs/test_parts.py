@@ -53,7 +53,7 @@ def program(folder: Path, name: str, answer: str) -> Path:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment in which nothing is provided, in a folder whose name holds a space."""
+    """An environment without any part, in a folder whose name has a space."""
     return {"PATH": str(tmp_path / "bin"), "TRITON_SIDECAR_PARTS": str(tmp_path / "my parts")}
 
 
@@ -275,7 +275,7 @@ class TestLocks:
 
 
 def test_parts_need_no_environment() -> None:
-    """What runs before the environment exists imports the standard library and itself only."""
+    """They run before the environment exists, so they import only the standard library."""
     script = "import sys; import sidecar.local.programs.parts; print(*sys.modules)"
     root = Path(__file__).parents[4]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
