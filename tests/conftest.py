@@ -48,7 +48,7 @@ _WITH_CONSUL = ("tests/contract/", "tests/integration/", "tests/chaos/")
 
 @pytest.fixture(scope="session")
 def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
-    """A Consul agent that many tests share, each with services of its own."""
+    """A Consul agent that many tests share, each with its own services."""
     with ConsulAgent.running(tmp_path_factory.mktemp("consul")) as agent:
         yield agent
 

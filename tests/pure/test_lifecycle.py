@@ -2,20 +2,17 @@
 
 import asyncio
 import errno
-import os
-import signal
 
 import pytest
 
-from sidecar.cli import run
 from sidecar.events import (
     Event,
-    Reloaded,
     StepDone,
 )
 from sidecar.lifecycle import Lifecycle, Step, cancel_all, run_steps, run_until_stopped
 from sidecar.runtime.clock import SystemClock
-from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
+from sidecar.runtime.errors import SidecarError, Unavailable
+from tests.support.virtual_clock import VirtualClock
 
 PATIENCE = 60.0  # seconds; machines are shared
 
@@ -30,7 +27,7 @@ async def performed(*steps: Step, skip: bool = False) -> list[tuple[str, str]]:
         assert isinstance(event, StepDone)
         found.append((event.step, event.error))
 
-    await run_steps(steps, skipping, SystemClock(), hook)
+    await run_steps(steps, skipping, VirtualClock(), hook)
     return found
 
 
@@ -47,7 +44,7 @@ async def broken() -> None:
 
 
 async def endless() -> None:
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
 
 
 async def test_a_step_that_fails_or_hangs_never_skips_the_rest() -> None:
@@ -115,63 +112,5 @@ async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_still_graceful() -> 
         ],
     )
     with pytest.raises(SidecarError, match="'short' ended unexpectedly"):
-        await run_until_stopped(life, SystemClock(), lambda event: None)
-    assert stopped == [True]
-
-
-async def test_sigterm_stops_and_sighup_reloads() -> None:
-    events: list[Event] = []
-    answers: list[str | Exception] = [
-        *("health.rise", ConfigError("service.name: no"), ZeroDivisionError("no"))
-    ]
-
-    async def reload() -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    life = Lifecycle(
-        {"long": endless},
-        lambda: "",
-        reload,
-        lambda tasks: [Step("e", lambda: cancel_all(tasks), 5)],
-    )
-
-    async def signals() -> None:
-        for heard in range(3):
-            os.kill(os.getpid(), signal.SIGHUP)
-            while len(events) == heard:
-                await asyncio.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    sender = asyncio.create_task(signals())
-    assert await run_until_stopped(life, SystemClock(), events.append) == 0
-    await sender
-    reloads = [event for event in events if isinstance(event, Reloaded)]
-    assert reloads == [
-        Reloaded("health.rise"),
-        Reloaded("nothing", "service.name: no"),
-        Reloaded("nothing", "bug in the sidecar: ZeroDivisionError('no')"),
-    ]
-
-
-async def test_a_stop_requested_during_the_start_is_graceful() -> None:
-    """As process 1 of a container it would not end at all: the kernel drops unhandled signals."""
-    stopped = []
-
-    async def note() -> None:
-        stopped.append(True)
-
-    life = Lifecycle(
-        {"long": endless},
-        lambda: "",
-        nothing,
-        lambda tasks: [Step("note", note, 5), Step("end", lambda: cancel_all(tasks), 5)],
-    )
-    run.not_yet_running()
-    os.kill(os.getpid(), signal.SIGHUP)
-    os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(PATIENCE):
-        assert await run_until_stopped(life, SystemClock(), lambda event: None) == 0
+        await run_until_stopped(life, VirtualClock(), lambda event: None)
     assert stopped == [True]

@@ -1,4 +1,4 @@
-"""Answers of a model, as tests write them down."""
+"""Builders of model answers, and expectations that several tests share."""
 
 import io
 

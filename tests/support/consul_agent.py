@@ -1,4 +1,4 @@
-"""A real Consul agent for tests: in development mode, on ports and in a folder of its own."""
+"""A real Consul agent for tests: in development mode, on its own ports and in its own folder."""
 
 import json
 import os

@@ -1,10 +1,10 @@
-"""A model of Consul: the rules that the door relies on, in memory and on a clock of one's own.
+"""A model of Consul: the rules that the client relies on, in memory and on a given clock.
 
 `ConsulModel` is synchronous and takes the time with each call, so that a state machine can drive
 it; `FakeConsul` makes it a `ConsulApi` and passes the contract suite that a real agent passes.
 
-What versions of Consul do differently is a `Generation`. Most of it ends in the door; what the rest
-of the package can tell apart is where a blocking query on a service is answered.
+A `Generation` is what versions of Consul do differently. The client hides most of it; the rest of
+the package can only notice where a blocking query on a service is answered.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Participants of an election on the model of Consul and a clock that is turned by hand."""
+"""Participants of an election on the model of Consul and a virtual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A Triton in memory, on a clock of one's own, that is told what to do: a `TritonApi`."""
+"""A scripted Triton in memory, on a given clock: a `TritonApi`."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A real Consul agent that denies by default, and tokens that come and go."""
+"""A real Consul agent that denies by default, and tokens that are created and revoked."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Nomad job files read without Nomad: their syntax as HCL 2, and the keys that Nomad knows.
+"""A reader of Nomad job files without Nomad: HCL 2, and the keys that Nomad knows.
 
-Nomad refuses a job with an unknown key, and cannot be had from a package registry, so the part of
-its job specification that our files use is written down here (Nomad 1.4 and later).
+Nomad rejects a job with an unknown key, and no package registry has Nomad, so this module contains
+the part of its job specification that our files use (Nomad 1.4 and later).
 """
 
 import textwrap

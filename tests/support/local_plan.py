@@ -1,4 +1,4 @@
-"""The plan of a local mesh whose programs and sources are made up."""
+"""The plan of a local mesh, with made-up programs and sources."""
 
 from pathlib import Path
 from typing import Any

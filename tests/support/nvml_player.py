@@ -1,4 +1,4 @@
-"""A stand-in for pynvml that answers from a recording (see `sidecar.gpu.recording`)."""
+"""A stand-in for pynvml that replays a recording (see `sidecar.gpu.recording`)."""
 
 import ctypes
 import json

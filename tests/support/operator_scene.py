@@ -1,4 +1,4 @@
-"""An election as an operator's commands see it: entries, keys, and what is read of both."""
+"""Builders of what an operator's command reads: catalog entries, election keys, a status."""
 
 from collections.abc import Sequence
 from dataclasses import replace

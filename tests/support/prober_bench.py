@@ -1,4 +1,4 @@
-"""A prober at work on a Triton in memory and a clock that is turned by hand."""
+"""A running prober with a Triton in memory and a virtual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A publisher on a model of Consul that can be slow, silent and forgetful."""
+"""A running publisher on a model of Consul that can be slow, fail and lose entries."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What the sentences of pydantic say, which none of ours may."""
+"""Fragments of pydantic's own messages, none of which may appear in ours."""
 
 import re
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Other words for every sentence that programs leave where others read.
+"""Changed wording for every sentence that programs write where others read it.
 
-A test module that imports `any_words` has each of its tests run twice, the second time with other
-words. What fails then reads a sentence: a test of the wording, which is to be marked so, or a
-program, which must not (docs/decisions/0064).
+A test module that imports `any_words` runs each of its tests twice, the second time with changed
+wording. A test that fails then depends on a sentence: either it tests the wording, and is marked
+`wording`, or a program reads prose, which it must not (docs/decisions/0064).
 """
 
 import json

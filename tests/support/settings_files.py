@@ -1,4 +1,4 @@
-"""Settings files as tests write them."""
+"""Builders of settings files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What takes too long for each change: `make soak` runs all tests, and these in full."""
+"""The `soak` marker and `times`: tests and repetitions that only `make soak` runs in full."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A network between a Triton and everybody who asks it, which can be cut and can fall silent."""
+"""A TCP proxy in front of a Triton that can cut connections and stop forwarding."""
 
 import asyncio
 import signal

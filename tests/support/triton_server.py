@@ -1,4 +1,4 @@
-"""A real Triton for tests, without a mesh: with models and ports of its own."""
+"""A real Triton for tests, without a mesh: with its own models and ports."""
 
 import asyncio
 import os

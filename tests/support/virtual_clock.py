@@ -1,4 +1,4 @@
-"""A clock that is turned by hand, so that loops can be tested without waiting."""
+"""A virtual clock that tests advance, so that loops are tested without waiting."""
 
 import asyncio
 import heapq
@@ -6,7 +6,7 @@ import itertools
 
 
 class VirtualClock:
-    """A `Clock`: `advance` lets time pass, and everything happen that is due in it, in order."""
+    """A `Clock` whose time passes only in `advance`, which wakes each sleeper in order."""
 
     def __init__(self) -> None:
         self._now = 1000.0
@@ -40,9 +40,9 @@ class VirtualClock:
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something, or for so long that it never will."""
+    """Run every task until all of them wait, or until it is clear that one never will."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
     for _ in range(50):
         await asyncio.sleep(0)
-        if not ready:  # whoever is to run, but ourselves
+        if not ready:  # no task but this one is to run
             return

@@ -10,6 +10,8 @@ from sidecar.gpu.api import ALL
 from sidecar.gpu.nvml import Nvml
 from tests.support.nvml_player import Player
 
+pytestmark = pytest.mark.files
+
 RUNNER = CliRunner(env={"COLUMNS": "200"})
 
 

@@ -19,6 +19,8 @@ from sidecar.runtime import errors
 from sidecar.runtime.errors import SidecarError
 from tests.support.pydantic_words import FOREIGN
 
+pytestmark = pytest.mark.files
+
 ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b", "[]")
 
 

@@ -2,7 +2,6 @@
 
 import configparser
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from sidecar.lifecycle import stop_timeout_problem
 from sidecar.settings import load_sidecar
 from sidecar.settings.values import parse_duration
 from tests.checks import validate_deploy
+from tests.support.deploy_files import ROOT, change
+from tests.support.deploy_files import files as files
 
-ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.files
 UNITS = ROOT / "deploy" / "systemd"
 SIDECARS = ("triton-sidecar.service", "triton-sidecar@.service")
 TRITONS = ("tritonserver.service", "tritonserver@.service")
@@ -23,25 +24,6 @@ OWN = {
     "ExecReload": "",
     "RuntimeDirectory": "",
 }  # what the two forms have to themselves
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the files, checked in place of the real ones."""
-    for name in ("consul", "deploy"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(validate_deploy, "ROOT", tmp_path)
-    monkeypatch.setattr(validate_deploy, "DEPLOY", tmp_path / "deploy")
-    monkeypatch.setattr(validate_deploy, "CONSUL", tmp_path / "consul")
-    return tmp_path
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
 Check = Callable[[], Iterator[str]]
 
 
@@ -117,15 +99,6 @@ def test_a_mistake_is_named(
     change(files / file, old, new)
     problems = list(check())
     assert any(message in problem for problem in problems), problems
-
-
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
-def test_a_misspelt_unit_key_is_named(files: Path) -> None:
-    change(files / "deploy/systemd/triton-sidecar@.service", "WatchdogSec", "WatchdogSecs")
-    problems = list(validate_deploy.units())
-    assert len(problems) == 1
-    assert "triton-sidecar@.service" in problems[0]
-    assert "'WatchdogSecs'" in problems[0]
 
 
 def read_unit(name: str) -> configparser.RawConfigParser:

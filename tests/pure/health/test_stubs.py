@@ -164,25 +164,3 @@ async def test_one_that_dies_at_once_was_seen_before_the_model_is_trusted() -> N
         bench.chat.error = Rejected("INTERNAL: Stub process 'chat_0_0' is not healthy.")
         await bench.pass_(5)
         assert bench.verdict.reason is Reason.MODEL_STUB_DIED
-
-
-async def test_a_hanging_scan_holds_up_nothing() -> None:
-    """The kernel may hold up whoever looks at a process that hangs in it."""
-
-    class Hanging(FakeStubs):
-        looks = 0
-
-        async def scan(self) -> tuple[Stub, ...] | None:
-            self.looks += 1
-            await asyncio.Event().wait()
-            return None
-
-    stubs = Hanging(A)
-    settings = SETTINGS.model_copy(update={"model_timeout": 0.01})
-    async with probing(settings=settings, stubs=stubs) as bench:
-        await bench.pass_(5)
-        async with asyncio.timeout(30):
-            while bench.verdict.reason is not Reason.OK:
-                await asyncio.sleep(0.02)
-                await bench.pass_(1)
-        assert stubs.looks == 1

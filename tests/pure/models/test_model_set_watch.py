@@ -27,6 +27,8 @@ from sidecar.xds.catalog.cached_state import CachedState
 from tests.support.fake_triton import FakeModel, FakeTriton
 from tests.support.virtual_clock import VirtualClock
 
+pytestmark = pytest.mark.files
+
 LONG = 60.0  # seconds; machines are shared
 
 

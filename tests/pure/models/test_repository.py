@@ -15,6 +15,8 @@ from sidecar.models.manifest import files_digest
 from sidecar.models.repository import Repository
 from sidecar.runtime.errors import ConfigError, SidecarError, Unavailable
 
+pytestmark = pytest.mark.files
+
 CONFIG = "config.pbtxt"
 ENSEMBLE = 'ensemble_scheduling { step [ { model_name: "chat" }, { model_name: "inner" } ] }'
 

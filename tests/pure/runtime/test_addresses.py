@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from sidecar.cli.main import app
 from sidecar.runtime.addresses import is_host, unicast_address
 
+pytestmark = pytest.mark.files
+
 OWN = '[triton]\nmodels = ["chat"]\n'
 ONE_HOST = "expected the IP address of one host, at which Envoys reach it"
 

@@ -8,6 +8,8 @@ import pytest
 from sidecar.runtime import credentials
 from sidecar.runtime.errors import ConfigError
 
+pytestmark = pytest.mark.files
+
 # Two untrusted certificates, the key of one, and the key of the other with a passphrase.
 TLS = Path(__file__).parents[3] / "tests" / "support" / "tls"
 

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.latest import Latest, first_of
-from tests.support.virtual_clock import settle
+from tests.support.virtual_clock import VirtualClock, settle
 
 PATIENCE = 60.0  # seconds; machines are shared
 
@@ -46,10 +45,12 @@ async def test_every_reader_is_woken() -> None:
 
 
 async def test_first_of_returns_for_news_or_time_and_leaves_nothing_running() -> None:
-    cell = Latest(0)
-    await asyncio.wait_for(first_of(SystemClock(), 0.01, cell.changed(0)), PATIENCE)
+    cell, clock = Latest(0), VirtualClock()
+    waiting = asyncio.create_task(first_of(clock, 5.0, cell.changed(0)))
+    await clock.advance(4.0)
+    assert not waiting.done()
+    await clock.advance(1.0)
+    await waiting
     cell.set(1)
-    await asyncio.wait_for(
-        first_of(SystemClock(), None, cell.changed(0), asyncio.Event().wait()), PATIENCE
-    )
+    await asyncio.wait_for(first_of(clock, None, cell.changed(0), asyncio.Event().wait()), PATIENCE)
     assert asyncio.all_tasks() == {asyncio.current_task()}

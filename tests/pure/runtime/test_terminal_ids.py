@@ -17,6 +17,8 @@ from sidecar.cli.main import app
 from sidecar.runtime import terminal
 from sidecar.runtime.terminal import Column, Grid
 
+pytestmark = pytest.mark.files
+
 CELLS = st.text("ab [/é界", max_size=40)
 # Many have both ends in common, and differ in their middle only.
 LONG = st.builds(

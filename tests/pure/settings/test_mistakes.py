@@ -8,6 +8,8 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar
 from tests.support.settings_files import INPUT, canary, one_input, write
 
+pytestmark = pytest.mark.files
+
 MODEL = "[triton]\nmodels = ['echo']\n"
 DEEP = "[" * 100 + "]" * 100
 

@@ -16,6 +16,8 @@ from sidecar.settings import load_operator, load_xds, paths
 from sidecar.xds.catalog import cached_state
 from sidecar.xds.catalog.cached_state import CachedState
 
+pytestmark = pytest.mark.files
+
 OWN = """
 [service]
 id = "a"

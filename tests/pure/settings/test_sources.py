@@ -9,6 +9,8 @@ from sidecar.settings import SidecarSettings, in_use, load_sidecar, load_xds
 from tests.support.settings_files import MINIMAL, write
 from tests.support.settings_files import without_consul_variables as without_consul_variables
 
+pytestmark = pytest.mark.files
+
 
 def test_defaults(tmp_path: Path) -> None:
     settings = load_sidecar(write(tmp_path, MINIMAL))

@@ -9,6 +9,8 @@ from sidecar.settings import load_sidecar
 from tests.support.settings_files import INPUT, canary, one_input, write
 from tests.support.settings_files import without_consul_variables as without_consul_variables
 
+pytestmark = pytest.mark.files
+
 
 @pytest.mark.parametrize(
     ("datatype", "data"),

@@ -32,6 +32,8 @@ from sidecar.settings.tables.recovery import (
     SystemdAction,
 )
 
+pytestmark = pytest.mark.files
+
 Tree = st.SearchStrategy[Any]
 
 ODD = st.sampled_from([

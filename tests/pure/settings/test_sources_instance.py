@@ -12,6 +12,8 @@ from sidecar.xds.config.edge import Edge
 from tests.support.settings_files import MINIMAL, write
 from tests.support.settings_files import without_consul_variables as without_consul_variables
 
+pytestmark = pytest.mark.files
+
 
 def test_capacity_and_zone_reach_the_instance(tmp_path: Path) -> None:
     service = '[service]\nid = "a"\ncapacity = 64\nzone = "east-1"\n'

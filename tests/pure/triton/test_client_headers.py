@@ -7,6 +7,8 @@ import pytest
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import SidecarSettings, load_sidecar
 
+pytestmark = pytest.mark.files
+
 
 def load(folder: Path, table: str) -> SidecarSettings:
     path = folder / "sidecar.toml"

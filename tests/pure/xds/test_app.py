@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import structlog
 
 from sidecar.consul.client import Consul
@@ -15,6 +16,8 @@ from sidecar.xds.catalog.cached_state import CachedState
 from sidecar.xds.metrics import ControlPlaneMetrics
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
+
+pytestmark = pytest.mark.files
 
 
 def plane(path: Path) -> Any:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import structlog
 
-from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings.tables.core import ControlPlaneSettings
 from sidecar.xds.rules import ControlPlaneRules
 from sidecar.xds.self_registration import deregister, keep_registered, registration
 from tests.support.consul_model import ConsulModel, FakeConsul
+from tests.support.virtual_clock import VirtualClock
 
 
 def settings(**changes: str) -> ControlPlaneRules:
@@ -61,14 +61,15 @@ async def test_an_entry_that_is_gone_or_another_one_is_written_again(
     else:
         consul.model.services["xds-0"] = replace(good, **changes)
     async with keeping(consul, wished):
-        await until(lambda: consul.model.services.get("xds-0") == good)
+        assert consul.model.services.get("xds-0") == good
 
 
 @asynccontextmanager
 async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[None]:
-    task = asyncio.create_task(
-        keep_registered(consul, wished, SystemClock(), structlog.get_logger())
-    )
+    """Kept registered on a clock that has been turned on by a minute."""
+    clock = VirtualClock()
+    task = asyncio.create_task(keep_registered(consul, wished, clock, structlog.get_logger()))
+    await clock.advance(60.0)
     try:
         yield
         assert not task.done()
@@ -76,12 +77,6 @@ async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[N
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again() -> None:
@@ -92,7 +87,7 @@ async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again
     consul.revoked.add(consul.token)
     consul.token = "new"
     async with keeping(consul, wished):
-        await until(lambda: consul._kept["xds-0"] == "new")
+        assert consul._kept["xds-0"] == "new"
     await consul.update_check("xds-0:alive", "passing", "")
     [entry] = (await consul.health_service(wished["Name"])).value
     assert entry.status == "passing"

@@ -1,4 +1,4 @@
-"""What a fault has cost a cluster under load, and what is wrong with that."""
+"""What a fault cost a cluster under load, and which of it is a failure."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The load of `sidecar.local.load`, made by a process in a namespace and told to this one."""
+"""The load of `sidecar.local.load`, from a process in a namespace that reports to this one."""
 
 import asyncio
 import json

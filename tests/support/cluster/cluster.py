@@ -1,4 +1,4 @@
-"""A running cluster: what can be done to its parts and networks, and how it is seen to be well.
+"""A running cluster: operations on its parts and networks, and checks that it is healthy.
 
     async with cluster(folder) as mesh:
         async with mesh.under_load() as scene:
@@ -8,7 +8,7 @@
             await mesh.well()
 
 Parts are `server-N`, and on host N `agent-N`, `triton-N` and `sidecar-N`; at the edge `agent-edge`,
-`xds` and `envoy`. A part that dies is started again after a second. Namespaces are `server-N`,
+`xds` and `envoy`. A part that dies is restarted after a second. Namespaces are `server-N`,
 `host-N` and `edge`; an instance's id is that of its Triton.
 """
 

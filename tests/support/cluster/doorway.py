@@ -1,7 +1,7 @@
-"""Doors of this process's network that lead into a namespace.
+"""Listening sockets in this process's network that forward into a namespace.
 
-The listening sockets are made here and inherited by a process in the namespace, which passes each
-connection on from there. So the two networks need no cable, and no addresses in common.
+This process opens the listening sockets; a process in the namespace inherits them and forwards each
+connection. The two networks need neither a link nor addresses in common.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Network namespaces on two networks, and the cutting of one from a network.
+"""Network namespaces on two networks, each of which can be cut off from either.
 
-Everything hangs on processes that hold the namespaces and end with this one: nothing is written to
-the machine's own network or to /run/netns, and no name can clash with that of another cluster.
+Processes that end with this one hold the namespaces: nothing changes in the machine's own network
+or in /run/netns, and names cannot clash with those of another cluster.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The faults that are done to a cluster under load, one after the other, and how a series is drawn.
+"""The faults that a cluster under load suffers one after another, and how a series is drawn.
 
-All of them leave a healthy instance that Envoy can reach, so none may cost a unary request.
+Each leaves a healthy instance that Envoy can reach, so none may fail a unary request.
 """
 
 import asyncio

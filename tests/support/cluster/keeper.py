@@ -1,4 +1,4 @@
-"""Keeps the parts of a cluster running, as a host's systemd would."""
+"""Restarts the parts of a cluster, as a host's systemd would."""
 
 import asyncio
 import os

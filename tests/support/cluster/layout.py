@@ -1,4 +1,4 @@
-"""Lays out a cluster: the plan of a local mesh, taken apart and spread over namespaces. Pure."""
+"""The layout of a cluster: the plan of a local mesh, spread over namespaces. Pure."""
 
 import dataclasses
 import json

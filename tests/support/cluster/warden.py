@@ -1,4 +1,4 @@
-"""Ends what a cluster has left, also when the process that ran it was killed."""
+"""Ends the processes of a cluster, even after the process that ran it was killed."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""What must hold at every moment of a simulation, and at its end."""
+"""The invariants of a simulation: at every moment, and at its end."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

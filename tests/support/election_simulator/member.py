@@ -1,4 +1,4 @@
-"""One simulated instance: the loops of the election, played on a clock that the schedule stops."""
+"""A simulated instance: the loops of the election on a clock that the schedule can stop."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field

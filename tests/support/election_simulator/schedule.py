@@ -1,4 +1,4 @@
-"""Schedules: bytes that say what happens to which instance, and when. Any bytes are one."""
+"""Schedules: bytes that decide what happens to which instance, and when. Any bytes are valid."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Consul as the simulated instances meet it: the model, its leader, and what readers see of it."""
+"""Consul as simulated instances see it: the model, its leader, and what each reader sees."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace

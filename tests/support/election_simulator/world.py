@@ -1,4 +1,4 @@
-"""The simulated world: time, the network, the agents, and the instances in them."""
+"""The simulated world: time, the network, the agents, and the instances."""
 
 import heapq
 import itertools

@@ -1,4 +1,4 @@
-"""Stages a fault on a loaded mesh, and tells what the sidecar said and what clients noticed."""
+"""Stages a fault on a mesh under load; reports what the sidecar logged and clients saw."""
 
 import asyncio
 import time

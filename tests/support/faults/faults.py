@@ -1,4 +1,4 @@
-"""The faults that are staged on a real mesh: how each is done and undone, and what must be seen.
+"""The faults staged on a real mesh: how each is caused and removed, and its expected outcome.
 
 A stage is done to one instance of a mesh that serves `faulty` and `faulty_stream`, under load. The
 table of docs/health.md and tests/chaos/test_mesh_faults.py are made of these declarations.

@@ -1,4 +1,4 @@
-"""Clients of the models `faulty` and `faulty_stream`, who know the right answers."""
+"""Clients of the models `faulty` and `faulty_stream` that know the right answers."""
 
 import asyncio
 import time

@@ -1,7 +1,7 @@
-"""How each fault is done to an instance of a real mesh, and undone.
+"""How each fault is caused on an instance of a real mesh, and removed.
 
-A stage is an async context: the fault is there while it lasts. The mesh serves the models `faulty`
-and `faulty_stream`.
+A stage is an async context: the fault lasts as long as the context. The mesh serves the
+models `faulty` and `faulty_stream`.
 """
 
 import asyncio

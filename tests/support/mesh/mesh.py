@@ -1,4 +1,4 @@
-"""A real mesh for tests: what can be done to it, and what has to be seen of it afterwards."""
+"""A real mesh for tests: operations on its parts, and assertions about the outcome."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Clients of a mesh for what the steady load does not ask: long, large, wrong and given up."""
+"""Clients of a mesh for what the steady load lacks: long, large, wrong and cancelled requests."""
 
 import asyncio
 import json

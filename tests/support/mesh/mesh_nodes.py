@@ -1,4 +1,4 @@
-"""A mesh on two nodes of Consul, and what operators do to a node."""
+"""A mesh on two Consul nodes, and what operators do to a node."""
 
 import json
 import signal

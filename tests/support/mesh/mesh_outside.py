@@ -1,6 +1,6 @@
-"""What the tests of a mesh need besides it: waiting, programs and processes, HTTP.
+"""Helpers of mesh tests around the mesh: waiting, programs and processes, HTTP.
 
-Whatever waits polls a condition, and has far more time than anything takes on a busy machine.
+Everything that waits polls a condition, with a limit far above what a busy machine needs.
 """
 
 import asyncio

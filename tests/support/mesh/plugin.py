@@ -1,4 +1,4 @@
-"""The mesh that the tests of a file share, and what it logged where one of them failed."""
+"""The mesh that the tests of a file share, and its logs when one of them fails."""
 
 from collections.abc import Generator, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""A mesh with more work than it can do, and short pauses of its primary: what it makes of them."""
+"""A mesh under overload, and short pauses of its primary."""
 
 import asyncio
 import random

@@ -1,1 +1,4 @@
-"""A Consul 1.8 that answers as one of 1.10 and later does: it streams the health of services."""
+"""A proxy that makes Consul 1.8 stream the health of services, as 1.10 and later do.
+
+Start with `program.py`, which tests run in place of Consul.
+"""

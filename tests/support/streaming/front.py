@@ -1,9 +1,9 @@
-"""The proxy that stands before an agent of 1.8 and answers as a streaming one does.
+"""The proxy in front of an agent of 1.8 that answers as a streaming agent does.
 
-A blocking query on a service's health is answered from a view; all else is passed on. While the
-agent behind it cannot be reached the proxy is an agent whose servers are gone: views show what they
-showed, and everything else is refused. What an agent keeps itself, such as the services registered
-with it, is refused then as well, which a real one would still answer.
+It answers a blocking query on a service's health from a view, and forwards everything else. While
+the agent is unreachable, the proxy behaves as an agent without servers: views keep their last
+state, and all other requests are refused; also those that a real agent would answer itself, such
+as for the services registered with it.
 """
 
 import argparse

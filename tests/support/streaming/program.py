@@ -1,4 +1,4 @@
-"""What `consul` in this folder runs; name it by CONSUL_BIN. The process is the real Consul's."""
+"""What `consul` in this folder runs, for CONSUL_BIN; its process becomes the real Consul."""
 
 import argparse
 import json

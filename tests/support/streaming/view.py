@@ -1,8 +1,7 @@
-"""A view: the newest answer to one question about a service's health, kept up to date beside it.
+"""A materialized view: the newest answer to one query on a service's health, kept up to date.
 
-What is answered when is Consul's own way (its package submatview): also that each failed attempt to
-hear of the servers ends the queries that wait, that a view which has never heard of them shows an
-empty list, and that attempts become rare.
+It answers as Consul's package submatview does: each failed attempt to subscribe to the servers ends
+the waiting queries, a view that never had an answer shows an empty list, and attempts become rarer.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Clients of a deployment, as a program; its arguments are Envoy and Triton, both as host:port.
 
-They send until they are killed, or standard input ends. For each line of it they say, as JSON, what
-has become of their requests so far: how many were answered, and what failed, of single ones and of
-streams; and at its end once more, when nothing is in flight.
+They send until they are killed or standard input ends. For each line of standard input they print,
+as JSON, how many unary requests and streams were answered so far and which failed; and once more at
+its end, when no request is in flight.
 """
 
 import asyncio

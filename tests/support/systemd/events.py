@@ -1,4 +1,4 @@
-"""What may happen to a Triton and its sidecar: each row of the table in docs/systemd.md."""
+"""Events that a Triton and its sidecar may meet: each row of the table in docs/systemd.md."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What an admin has put on the machine: the units, enabled, and stand-ins for the programs."""
+"""The files that an admin puts on the machine: the units, enabled, and stand-ins for programs."""
 
 import re
 import shutil

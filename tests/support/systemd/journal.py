@@ -1,4 +1,4 @@
-"""What systemd and services say in a machine's journal."""
+"""Entries of a machine's journal, from systemd and from services."""
 
 import json
 from collections.abc import Mapping

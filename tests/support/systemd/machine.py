@@ -1,4 +1,4 @@
-"""A machine that is nothing but systemd and what it starts, and a hand on its console."""
+"""A machine that runs systemd and what it starts, with access to its console."""
 
 import os
 import select

@@ -1,4 +1,4 @@
-"""The commands of deploy/README.md and docs/recovery.md, as they stand there."""
+"""The commands of deploy/README.md and docs/recovery.md, taken from the pages."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""The programs themselves in place of stand-ins: Consul, Envoy, Triton, and ours by the page.
+"""The real programs in place of stand-ins: Consul, Envoy, Triton, and ours installed by the page.
 
-This machine's Python is seen there at /opt/python: it may be in a home, which services don't see.
+The host's Python is mounted at /opt/python: it may be in a home folder, which services don't see.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A deployment by the page on one machine, with clients that send to it all the time."""
+"""A deployment on one machine by the page's commands, with clients that send all the time."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -SE
-"""What the units start in place of the programs; its name and first argument say which.
+"""The stand-in that units start in place of a program; its name and first argument say which.
 
-It appends what happens to it to /dev/shm/events/log, and is told what to do by files there:
+It appends its events to /dev/shm/events/log, and files there control it:
 `<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes;
 `<who>.unit`, what to restart.
 """

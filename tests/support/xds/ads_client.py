@@ -1,4 +1,4 @@
-"""A small reference client of ADS, in both variants, which knows only the protocol's rules."""
+"""A small reference client of ADS, for both variants, that knows only the protocol's rules."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The control plane as a program between a real Consul and a real Envoy, before fake Tritons."""
+"""The control plane as a process between a real Consul, a real Envoy and fake Tritons."""
 
 import asyncio
 import json

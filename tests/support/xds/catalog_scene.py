@@ -1,4 +1,4 @@
-"""A catalog watch on the model of Consul, with faults, and on a clock that is turned by hand."""
+"""A running catalog watch on the model of Consul, with faults, and on a virtual clock."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Sequences of a real model on two real Tritons behind a real Envoy, by `tritonclient`."""
+"""Sequences of a real model on two real Tritons behind a real Envoy, through `tritonclient`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping

@@ -224,9 +224,9 @@ _WRITER = """
 import asyncio, pathlib, sys
 from sidecar.runtime.clock import SystemClock
 from sidecar.xds.catalog.retention import Leadership
-from sidecar.xds.catalog import Instance
-from sidecar.xds.catalog.state_file import Disk
-from sidecar.xds.catalog.cached_state import Kept, State
+from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.catalog.state_file import StateFile
+from sidecar.xds.catalog.cached_state import CachedService, CachedState
 
 class Told:
     def state_read(self, path, age, services): print("read")
@@ -236,13 +236,13 @@ class Told:
 
 def state(count):
     instances = tuple(Instance(f"i{n}", "10.0.0.1", 8001 + n, 9001) for n in range(count))
-    return State(("s",), {"s": Kept(instances, {}, Leadership(), None)})
+    return CachedState(("s",), {"s": CachedService(instances, {}, Leadership(), None)})
 
 async def main(path):
-    disk = Disk(path, SystemClock(), Told())
+    disk = StateFile(path, SystemClock(), Told())
     await disk.write(state(2))
     await disk.write(state(1000))
-    again = Disk(path, SystemClock(), Told()).read(("s",))
+    again = StateFile(path, SystemClock(), Told()).read(("s",))
     print(len(again.kept["s"].instances), [each.name for each in path.parent.iterdir()])
 
 asyncio.run(main(pathlib.Path(sys.argv[1])))

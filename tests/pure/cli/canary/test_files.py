@@ -10,6 +10,8 @@ import pytest
 from sidecar.cli.canary.files import drafted
 from sidecar.runtime.errors import NoRoom
 
+pytestmark = pytest.mark.files
+
 
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_a_full_disk_leaves_what_was_recorded_before(

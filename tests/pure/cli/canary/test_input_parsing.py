@@ -14,6 +14,8 @@ from sidecar.cli.canary.request_fields import RequestFields
 from sidecar.runtime.errors import ConfigError
 from sidecar.triton.api import ModelDescription, TensorSpec
 
+pytestmark = pytest.mark.files
+
 MODEL = ModelDescription(
     "m",
     inputs=(

@@ -19,6 +19,8 @@ from sidecar.settings.tables.canary import CanarySettings
 from sidecar.triton.api import Answer, ModelDescription, TensorSpec
 from sidecar.triton.tensors import tensor
 
+pytestmark = pytest.mark.files
+
 ODD, OTHER = b"\x80\x01\xfe", b"\x99\x01\xff"  # both become the same where UTF-8 is replaced
 ELEMENTS = st.lists(st.binary(max_size=80) | st.text(max_size=8).map(str.encode), max_size=4)
 MODEL = ModelDescription("m", inputs=(TensorSpec("x", "BYTES", (-1,)),))

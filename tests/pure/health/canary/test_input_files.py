@@ -23,6 +23,8 @@ from sidecar.settings import load_sidecar
 from sidecar.settings.canaries import build, build_all
 from sidecar.settings.tables.canary import CanarySettings
 
+pytestmark = pytest.mark.files
+
 MODELS = Path(__file__).parents[4] / "triton_models"
 EXPECT = [{"output": "y", "finite": True}]
 

@@ -17,6 +17,8 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.settings import load_sidecar, load_xds
 from tests.support.local_plan import BOOTSTRAP, CANARY, DEMO, FOLDER, PROGRAMS, make
 
+pytestmark = pytest.mark.files
+
 
 def test_every_port_has_one_purpose() -> None:
     plan = make()

@@ -6,6 +6,8 @@ from sidecar.local.planning import models
 from sidecar.local.planning.plan import MODELS
 from sidecar.runtime.errors import ConfigError
 
+pytestmark = pytest.mark.files
+
 FAULTY = Path(__file__).parents[3] / "support" / "triton_models"
 
 

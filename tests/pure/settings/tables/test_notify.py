@@ -13,6 +13,8 @@ from sidecar.settings.tables.core import ConsulSettings
 from sidecar.settings.tables.notify import HooksSettings, NotifySettings
 from sidecar.settings.values import Name
 
+pytestmark = pytest.mark.files
+
 URL = "url = 'http://127.0.0.1:9093/api/v2/alerts'\n"
 
 

@@ -21,6 +21,8 @@ from sidecar.settings.tables.recovery import (
     SystemdAction,
 )
 
+pytestmark = pytest.mark.files
+
 ROOT = Path(__file__).parents[4]
 ALLOCATION = "5fc98185-17ff-26bc-a802-0c74fa471c99"
 TOKENS = 'token = "hush", token_file = "/f"'

@@ -1,0 +1,29 @@
+"""A look at Triton's stubs that hangs, on the real clock."""
+
+import asyncio
+
+from sidecar.triton.stubs_api import Stub
+from sidecar.verdict.evidence import Reason
+from tests.support.prober_bench import SETTINGS, FakeStubs, probing
+
+
+async def test_a_look_that_hangs_holds_up_nothing() -> None:
+    """The kernel may hold up whoever looks at a process that hangs in it."""
+
+    class Hanging(FakeStubs):
+        looks = 0
+
+        async def look(self) -> tuple[Stub, ...] | None:
+            self.looks += 1
+            await asyncio.Event().wait()
+            return None
+
+    stubs = Hanging(Stub(7, "chat", "chat_0_0"))
+    settings = SETTINGS.model_copy(update={"model_timeout": 0.01})
+    async with probing(settings=settings, stubs=stubs) as bench:
+        await bench.pass_(5)
+        async with asyncio.timeout(30):
+            while bench.verdict.reason is not Reason.OK:
+                await asyncio.sleep(0.02)
+                await bench.pass_(1)
+        assert stubs.looks == 1
