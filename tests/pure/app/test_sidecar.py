@@ -33,6 +33,8 @@ from tests.support.fake_triton import FakeModel, FakeTriton
 from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import VirtualClock
 
+UNSEEN = "1 control planes"
+
 pytestmark = pytest.mark.files
 
 SERVICE, PLANE = "triton", "triton-sidecar-xds"
@@ -210,12 +212,12 @@ async def test_control_planes_hidden_by_acls_leave_the_count_for_later(
 ) -> None:
     await scene.planes.say(*said)
     scene.planes.filtered = True
-    with pytest.raises(Unavailable, match="1 control planes"):
+    with pytest.raises(Unavailable, match=UNSEEN):
         await scene.sidecar._ports().count(8.0)
 
 
 async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
-    with pytest.raises(Unavailable, match="1 control planes"):  # not even itself is listed
+    with pytest.raises(Unavailable, match=UNSEEN):  # not even itself is listed
         await scene.sidecar._ports().count(8.0)
 
 

@@ -24,6 +24,14 @@ from sidecar.election.keys.lock import Claim, ElectionLock, Ended
 from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pause, Proof
 from sidecar.election.lease import Lease
 
+PAUSED = "automation is paused"
+ANOTHER_LEADS = "another instance is primary"
+TAKES_AGAIN = "it lost its session and takes the role again"
+EDITED = "the epoch was edited"
+FIRST_PRIMARY = "the first primary"
+B_UNPROVEN = "b must prove itself first"
+BY_ME = "switchover by me"
+
 TTL = 15.0
 WALL = 1_700_000_000.0
 NOW = 1000.0
@@ -105,7 +113,7 @@ def test_before_the_first_reading_it_waits_and_renews() -> None:
     ("state", "expected"),
     [
         (ElectionState(ElectionLock(index=8)), "its own acquisition is not visible yet"),
-        (ElectionState(ElectionLock("s", None, 9, 9)), Acquire("the epoch was edited")),
+        (ElectionState(ElectionLock("s", None, 9, 9)), Acquire(EDITED)),
         (MINE, "it is primary"),
     ],
 )
@@ -125,13 +133,13 @@ BACK = order("b", Kind.FAILBACK)
     [
         (LATER, None, False, "it is primary"),
         (LATE, None, False, CancelOrder(LATE, "it was not carried out within 60 s")),
-        (BACK, proof("b"), True, CancelOrder(BACK, "automation is paused")),
+        (BACK, proof("b"), True, CancelOrder(BACK, PAUSED)),
         (order("a"), None, False, CancelOrder(order("a"), "a is primary already")),
-        (FORCED, None, True, Release("switchover by me", "b", "o1")),
-        (TO_B, None, False, "b must prove itself first"),
-        (TO_B, proof("c"), False, "b must prove itself first"),
-        (TO_B, replace(proof("b"), order="o0"), False, "b must prove itself first"),
-        (TO_B, proof("b"), True, Release("switchover by me", "b", "o1")),
+        (FORCED, None, True, Release(BY_ME, "b", "o1")),
+        (TO_B, None, False, B_UNPROVEN),
+        (TO_B, proof("c"), False, B_UNPROVEN),
+        (TO_B, replace(proof("b"), order="o0"), False, B_UNPROVEN),
+        (TO_B, proof("b"), True, Release(BY_ME, "b", "o1")),
         (TO_B, proof("b", "it is ill"), False, CancelOrder(TO_B, "b is not fit: it is ill")),
         (order(), None, False, NameCandidate(order(), "b")),
     ],
@@ -147,7 +155,7 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
     scheduled = replace(MINE, order=LATER)
     assert decide(view(scheduled), HELD, NOW, RULES) == Wait("it is primary", NOW + 2)
     waiting = replace(MINE, order=replace(TO_B, at=WALL - 58))
-    assert decide(view(waiting), HELD, NOW, RULES) == Wait("b must prove itself first", NOW + 2)
+    assert decide(view(waiting), HELD, NOW, RULES) == Wait(B_UNPROVEN, NOW + 2)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +185,13 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (view(ElectionState(ElectionLock("s", None, 9, 9))), Acquire("the epoch was edited")),
-        (view(THEIRS), "another instance is primary"),
-        (view(), Acquire("the first primary")),
-        (view(LOST_BY_A), Acquire("it lost its session and takes the role again")),
+        (view(ElectionState(ElectionLock("s", None, 9, 9))), Acquire(EDITED)),
+        (view(THEIRS), ANOTHER_LEADS),
+        (view(), Acquire(FIRST_PRIMARY)),
+        (view(LOST_BY_A), Acquire(TAKES_AGAIN)),
         (
             view(LOST_BY_A, own=replace(A, state="warning")),
-            Acquire("it lost its session and takes the role again"),
+            Acquire(TAKES_AGAIN),
         ),
         (view(GIVEN_UP_BY_A), Acquire("a released the role: done")),
         (
@@ -192,9 +200,9 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
         ),
         (
             view(replace(GIVEN_UP_BY_A, pause=PAUSE)),
-            Acquire("it lost its session and takes the role again"),
+            Acquire(TAKES_AGAIN),
         ),
-        (view(replace(GIVEN_UP_BY_B, pause=PAUSE)), "automation is paused"),
+        (view(replace(GIVEN_UP_BY_B, pause=PAUSE)), PAUSED),
         (
             view(replace(GIVEN_UP_BY_B, pause=replace(PAUSE, until=WALL))),
             Acquire("b released the role: done"),
@@ -227,23 +235,23 @@ DONE = "b released the role: done"
 @pytest.mark.parametrize(
     ("state", "free_for", "expected"),
     [
-        (PROVEN, 0, Acquire("switchover by me", order("a"))),
-        (replace(PROVEN, pause=PAUSE), 0, Acquire("switchover by me", order("a"))),
+        (PROVEN, 0, Acquire(BY_ME, order("a"))),
+        (replace(PROVEN, pause=PAUSE), 0, Acquire(BY_ME, order("a"))),
         (
             replace(PROVEN, order=order("a", Kind.FAILBACK), pause=PAUSE),
             0,
-            "automation is paused",
+            PAUSED,
         ),
         (
             replace(GIVEN_UP_BY_A, order=order("c", Kind.FAILBACK), pause=PAUSE),
             0,
-            Acquire("it lost its session and takes the role again", order("c", Kind.FAILBACK)),
+            Acquire(TAKES_AGAIN, order("c", Kind.FAILBACK)),
         ),
         (replace(PROVEN, proof=None), 60, "it must prove itself first"),
         (
             replace(PROVEN, order=order("a", force=True), proof=None),
             0,
-            Acquire("switchover by me", order("a", force=True)),
+            Acquire(BY_ME, order("a", force=True)),
         ),
         (
             replace(PROVEN, proof=proof("a", "ill")),
@@ -269,12 +277,12 @@ DONE = "b released the role: done"
         (
             replace(LOST_BY_A, order=order()),
             1,
-            Acquire("it lost its session and takes the role again"),
+            Acquire(TAKES_AGAIN),
         ),
         (
             replace(LOST_BY_A, order=order("c")),
             6,
-            Acquire("it lost its session and takes the role again", order("c")),
+            Acquire(TAKES_AGAIN, order("c")),
         ),
     ],
 )
@@ -310,12 +318,12 @@ def test_a_free_lock_and_an_order(
             NOW,
             Wait("others come first: it is number 2", NOW + 0.2),
         ),
-        (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire("the first primary")),
+        (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire(FIRST_PRIMARY)),
         # Who may not take the lock yet is not waited for.
         (
             view(field=field(A, replace(C, settled_at=WALL + 1)), free_since=NOW),
             NOW,
-            Acquire("the first primary"),
+            Acquire(FIRST_PRIMARY),
         ),
     ],
 )
@@ -374,26 +382,26 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
     ("known", "rules", "expected"),
     [
         (view(THEIRS, own=PREFERRED), AUTO, OrderFailback("it has priority 200 and passes")),
-        (view(THEIRS, own=A), AUTO, "another instance is primary"),
-        (view(THEIRS, own=PREFERRED), RULES, "another instance is primary"),
+        (view(THEIRS, own=A), AUTO, ANOTHER_LEADS),
+        (view(THEIRS, own=PREFERRED), RULES, ANOTHER_LEADS),
         (
             view(THEIRS, own=PREFERRED),
             DecisionRules(failback=Failback.MANUAL),
-            "another instance is primary",
+            ANOTHER_LEADS,
         ),
-        (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, "another instance is primary"),
+        (view(THEIRS, own=replace(PREFERRED, since=None)), AUTO, ANOTHER_LEADS),
         (
             view(THEIRS, own=replace(PREFERRED, state="warning")),
             AUTO,
-            "another instance is primary",
+            ANOTHER_LEADS,
         ),
         (
             view(THEIRS, own=replace(PREFERRED, nofailover=True)),
             AUTO,
-            "another instance is primary",
+            ANOTHER_LEADS,
         ),
-        (view(replace(THEIRS, pause=PAUSE), own=PREFERRED), AUTO, "another instance is primary"),
-        (view(replace(THEIRS, order=order()), own=PREFERRED), AUTO, "another instance is primary"),
+        (view(replace(THEIRS, pause=PAUSE), own=PREFERRED), AUTO, ANOTHER_LEADS),
+        (view(replace(THEIRS, order=order()), own=PREFERRED), AUTO, ANOTHER_LEADS),
         (
             view(THEIRS, own=replace(PREFERRED, since=NOW - 59)),
             AUTO,

@@ -107,7 +107,7 @@ async def test_an_order_in_the_way_is_left_alone() -> None:
         a, _ = it.actors.values()
         await it.order(to="b", at=it.clock.wall() + 600)
         await settle()
-        with pytest.raises(Conflict, match="switchover by anna@desk"):
+        with pytest.raises(Conflict):
             await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
         assert a.role is Role.PRIMARY
         found = (await it.state()).order

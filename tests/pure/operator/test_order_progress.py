@@ -16,6 +16,11 @@ from sidecar.operator.times import parse_time
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
 
+CHOSEN = "b is the candidate"
+PROVED = "b has proved itself"
+RELEASED = "a has released the role"
+LEADS = "b is primary, epoch 53"
+
 ORDER = Order("o", Kind.SWITCHOVER, 100.0, "jane@desk", "b", index=50)
 BEFORE = ElectionState(ElectionLock("s", "a", 40, 49, Claim("a", "s", "x")))
 GIVEN = ElectionState(ElectionLock("s", "a", 40, 50, Claim("a", "s", "x")), ORDER)
@@ -45,20 +50,20 @@ def seen(
 
 def test_each_step_is_reported_once() -> None:
     known, told = seen(BEFORE, GIVEN, PROVEN, PROVEN, FREED, TAKEN, TAKEN)
-    assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
+    assert told == [PROVED, RELEASED, LEADS]
     assert (known.primary, known.epoch, known.over, known.failed) == ("b", 53, True, "")
 
 
 def test_steps_that_were_not_read_in_between_are_reported_all_the_same() -> None:
     _, told = seen(TAKEN)
-    assert told == ["b has proved itself", "a has released the role", "b is primary, epoch 53"]
+    assert told == [PROVED, RELEASED, LEADS]
 
 
 def test_the_choice_of_a_candidate_is_reported() -> None:
     open_ = replace(ORDER, to=None)
     waiting = replace(GIVEN, order=open_)
     known, told = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
-    assert told == ["b is the candidate"]
+    assert told == [CHOSEN]
     assert (known.to, known.index) == ("b", 51)
 
 
@@ -67,7 +72,7 @@ def test_a_choice_that_was_not_read_in_time_shows_in_its_proof(
     states: list[ElectionState],
 ) -> None:
     _, told = seen(*states, order=replace(ORDER, to=None))
-    assert told[:2] == ["b is the candidate", "b has proved itself"]
+    assert told[:2] == [CHOSEN, PROVED]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 
+IN_META = "differs in meta"
+
 INSTANCE = InstanceInfo(
     id="triton-0",
     service="triton",
@@ -80,7 +82,7 @@ def test_what_is_registered_in_consul() -> None:
 def test_an_instance_says_that_it_is_strict() -> None:
     body = registration(INSTANCE, replace(STANDING, mode="strict"))
     assert body["Meta"] == {**SEEN.meta, "election_mode": "strict"}
-    assert differences(INSTANCE, replace(STANDING, mode="strict"), SEEN) == "differs in meta"
+    assert differences(INSTANCE, replace(STANDING, mode="strict"), SEEN) == IN_META
 
 
 def test_there_is_room_for_all_of_its_own_meta() -> None:
@@ -109,7 +111,7 @@ def test_own_meta_wins_over_the_operators() -> None:
         (replace(SEEN, port=1), "differs in address"),
         (replace(SEEN, tags=("standby",), weight_passing=1), "differs in tags, weights"),
         (replace(SEEN, weight_warning=150), "differs in weights"),
-        (replace(SEEN, meta={}), "differs in meta"),
+        (replace(SEEN, meta={}), IN_META),
         (replace(SEEN, checks=CHECKS[:1]), "differs in checks triton-0:sidecar"),
     ],
 )
@@ -166,14 +168,14 @@ def test_when_it_will_have_settled_is_registered_until_then() -> None:
     settling = replace(STANDING, settled_at=1_700_000_004.56)
     assert registration(INSTANCE, settling)["Meta"]["settled_at"] == "1700000004.6"
     assert "settled_at" not in registration(INSTANCE, STANDING)["Meta"]
-    assert differences(INSTANCE, settling, SEEN) == "differs in meta"
+    assert differences(INSTANCE, settling, SEEN) == IN_META
     seen = replace(SEEN, meta={**SEEN.meta, "settled_at": "1700000004.6"})
     assert differences(INSTANCE, settling, seen) == ""
-    assert differences(INSTANCE, STANDING, seen) == "differs in meta"
+    assert differences(INSTANCE, STANDING, seen) == IN_META
 
 
 def test_capacity_and_zone_are_registered_if_known() -> None:
     body = registration(replace(INSTANCE, capacity=64, zone="east-1"), STANDING)
     assert (body["Meta"]["capacity"], body["Meta"]["zone"]) == ("64", "east-1")
     assert not {"capacity", "zone"} & registration(INSTANCE, STANDING)["Meta"].keys()
-    assert differences(replace(INSTANCE, zone="east-1"), STANDING, SEEN) == "differs in meta"
+    assert differences(replace(INSTANCE, zone="east-1"), STANDING, SEEN) == IN_META

@@ -11,6 +11,8 @@ from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.observer import Observer
 from tests.support.virtual_clock import VirtualClock
 
+SILENT = "catalog 10 s old; Consul: no answer in time"
+
 
 async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
     clock, metrics = VirtualClock(), ControlPlaneMetrics()
@@ -79,7 +81,7 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
         observer.answered("triton", "policy")
         assert observer.status == ""
         observer.failed("other", "policy", "Consul: no answer in time")
-        assert observer.status == "catalog 10 s old; Consul: no answer in time"
+        assert observer.status == SILENT
         observer.answered("other", "policy")
         for what in ("instances", "lock"):
             observer.failed("triton", what, "Consul: no answer in time")
@@ -174,7 +176,7 @@ async def test_the_line_of_one_that_was_never_answered() -> None:
         observer.state_written()  # which says nothing about Consul
         await clock.advance(10.0)
         observer.failed("triton", "lock", "Consul: no answer in time")
-        assert observer.status == "catalog 10 s old; Consul: no answer in time"
+        assert observer.status == SILENT
 
 
 async def test_what_proves_and_what_is_written_has_no_age() -> None:

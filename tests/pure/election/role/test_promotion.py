@@ -18,6 +18,8 @@ from tests.support.prober_bench import probing
 from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import VirtualClock, settle
 
+LOST = "the role was lost in the meantime"
+
 MODELS = ("tokenizer", "chat")
 
 
@@ -156,7 +158,7 @@ async def test_the_role_may_be_lost_while_models_load() -> None:
         await it.hold(True)
         await it.hold(False)
         await it.clock.advance(31)
-        assert outcomes(it) == ["the role was lost in the meantime"]
+        assert outcomes(it) == [LOST]
         assert it.loaded == []
 
 
@@ -172,7 +174,7 @@ async def test_a_role_that_was_lost_is_no_promotion_that_failed() -> None:
         assert it.is_(Phase.LOADING)
         await it.clock.advance(31)
         await it.prove()
-        assert outcomes(it) == ["the role was lost in the meantime", ""]
+        assert outcomes(it) == [LOST, ""]
         assert it.loaded == list(MODELS)
 
 

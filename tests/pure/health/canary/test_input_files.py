@@ -23,6 +23,8 @@ from sidecar.settings import load_sidecar
 from sidecar.settings.canaries import build, build_all
 from sidecar.settings.tables.canary import CanarySettings
 
+NO_FILE = "expected a file, found none"
+
 pytestmark = pytest.mark.files
 
 MODELS = Path(__file__).parents[4] / "triton_models"
@@ -196,7 +198,7 @@ Make = Callable[[Path], object]
 @pytest.mark.parametrize(
     ("name", "make", "given_input", "complaint"),
     [
-        ("x.npy", None, {}, "expected a file, found none"),
+        ("x.npy", None, {}, NO_FILE),
         ("x.txt", lambda p: written(p, "1"), {}, "expected a file named .npy, .json or .png"),
         ("x.npy", lambda p: written(p, "1"), {}, "expected an array as numpy.save writes it"),
         ("x.npy", lambda p: written(p, ""), {}, "expected an array as numpy.save writes it"),
@@ -252,7 +254,7 @@ def test_a_file_that_is_not_right_is_one_line(
 @pytest.mark.parametrize(
     ("key", "name", "make", "complaint"),
     [
-        ("allclose", "v.npy", None, "expected a file, found none"),
+        ("allclose", "v.npy", None, NO_FILE),
         ("allclose", "v.txt", None, "expected a file named .npy"),
         ("allclose", "v.npy", lambda p: saved(p, ["a"]), "expected numbers, found <U1 [1]"),
         ("allclose", "v.npy", lambda p: saved(p, []), "expected numbers, found float64 [0]"),
@@ -270,7 +272,7 @@ def test_a_file_that_is_not_right_is_one_line(
         ),
         ("cosine", "v.npy", lambda p: saved(p, [0, 0]), "expected numbers that are not all zero"),
         ("cosine", "v.npy", lambda p: saved(p, [np.inf]), "expected finite numbers, found inf"),
-        ("json_schema", "s.json", None, "expected a file, found none"),
+        ("json_schema", "s.json", None, NO_FILE),
         (
             "json_schema",
             "s.json",
@@ -307,7 +309,7 @@ expect = [{{ output = "y", cosine = "{0}.npy" }}]
     with pytest.raises(ConfigError) as caught:
         build_all(found)
     assert str(caught.value).splitlines() == [
-        f"{tmp_path}/{model}{suffix}: canary.{model}.{key}: expected a file, found none"
+        f"{tmp_path}/{model}{suffix}: canary.{model}.{key}: {NO_FILE}"
         for model in "ab"
         for suffix, key in (
             (".npy", "steps.0.0.file"), (".json", "steps.1.0.file"), (".npy", "expect.0.cosine"),
