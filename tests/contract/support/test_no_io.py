@@ -31,7 +31,7 @@ FILES: dict[str, Callable[[], object]] = {
     "a sleep": lambda: time.sleep(0.001),
     "a sleep of the loop": lambda: asyncio.run(asyncio.sleep(0.001)),
 }
-ACTIONS = {
+ACTIONS: dict[str, Callable[[], object]] = {
     "a socket": bind,
     "a connection": connect,
     "a name": lambda: socket.getaddrinfo("127.0.0.1", 1),
@@ -49,9 +49,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("files", [False, True])
 @pytest.mark.parametrize("kind", ACTIONS)
 def test_what_acts_is_noticed(kind: str, files: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    act: Callable[[], object] = ACTIONS[kind]
     with watched(monkeypatch, files=files) as found:
-        act()
+        ACTIONS[kind]()
     assert len(found) == 1
 
 

@@ -1,5 +1,6 @@
 """`make test ROOM=…` finds the tests of a room, and of a module, by their path."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ def test_what_is_no_room_is_told() -> None:
 def test_each_module_of_tests_is_named_after_what_it_tests(kind: str) -> None:
     tests = ROOT / "tests" / kind
     assert [path for path in sorted(tests.rglob("test_*.py")) if not _mirrors(path, tests)] == []
+
+
+@pytest.mark.parametrize("folder", ["pure", "support", "chaos", "checks"])
+def test_no_module_imports_a_test_module(folder: str) -> None:
+    """What several tests use is in tests/support."""
+    imports = re.compile(r"^\s*(from|import) tests\.\S*\btest_", re.MULTILINE)
+    modules = sorted((ROOT / "tests" / folder).rglob("*.py"))
+    assert [path for path in modules if imports.search(path.read_text())] == []
 
 
 def _mirrors(path: Path, tests: Path) -> bool:

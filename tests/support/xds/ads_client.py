@@ -90,12 +90,12 @@ def delta(
     return request if error is None else refusal(request, error)
 
 
-def told(reply: Reply) -> list[str]:
+def names_of(reply: Reply) -> list[str]:
     return sorted(resource.name for resource in reply.resources)
 
 
-def only(ads: AdsStream, newest: Snapshot) -> Reply:
-    [reply] = ads.offers(newest)
+def only(stream: AdsStream, newest: Snapshot) -> Reply:
+    [reply] = stream.offers(newest)
     return reply
 
 
@@ -111,44 +111,44 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
 def follow(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
     """Subscribe to everything as Envoy does, and acknowledge it."""
-    ads, ask = opened
+    stream, ask = opened
     replies = {}
     for type_url in ORDER:
-        ads.receive(ask(type_url, *NAMES.get(type_url, ())))
-    for reply in ads.offers(newest):
+        stream.receive(ask(type_url, *NAMES.get(type_url, ())))
+    for reply in stream.offers(newest):
         replies[reply.type_url] = reply
         acknowledge(opened, reply)
     return replies
 
 
 def acknowledge(opened: Opened, reply: Reply, error: str | None = None) -> Any:
-    ads, ask = opened
+    stream, ask = opened
     names = NAMES.get(reply.type_url, ())
     if ask is sotw:
-        return ads.receive(
+        return stream.receive(
             ask(reply.type_url, *names, version=reply.version, nonce=reply.nonce, error=error)
         )
-    return ads.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
+    return stream.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
 
 
 # A cluster that comes and goes, with a release.
 def request_endpoints(opened: Opened, *names: str, nonce: str = "") -> None:
     """Ask for exactly these endpoints, where `triton` was asked for before."""
-    ads, ask = opened
+    stream, ask = opened
     if ask is sotw:
-        ads.receive(ask(ENDPOINT, *names, nonce=nonce))
+        stream.receive(ask(ENDPOINT, *names, nonce=nonce))
     elif RELEASE in names:
-        ads.receive(ask(ENDPOINT, RELEASE))
+        stream.receive(ask(ENDPOINT, RELEASE))
     else:
-        ads.receive(ask(ENDPOINT, gone=(RELEASE,)))
+        stream.receive(ask(ENDPOINT, gone=(RELEASE,)))
 
 
 def confirm(opened: Opened, reply: Reply, *names: str) -> None:
-    ads, ask = opened
+    stream, ask = opened
     if ask is sotw:
-        ads.receive(ask(reply.type_url, *names, nonce=reply.nonce))
+        stream.receive(ask(reply.type_url, *names, nonce=reply.nonce))
     else:
-        ads.receive(ask(reply.type_url, nonce=reply.nonce))
+        stream.receive(ask(reply.type_url, nonce=reply.nonce))
 
 
 def offered(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
@@ -161,7 +161,7 @@ def with_release(opened: Opened) -> None:
     due = offered(opened, RELEASED)
     # The routes to the new cluster wait.
     assert due.keys() == {RUNTIME, CLUSTER}
-    assert RELEASE in told(due[CLUSTER])
+    assert RELEASE in names_of(due[CLUSTER])
     confirm(opened, due[RUNTIME], "triton")
     request_endpoints(opened, "triton", RELEASE, nonce="1")
     due = {CLUSTER: due[CLUSTER], **offered(opened, RELEASED)}
@@ -183,42 +183,42 @@ OTHERWISE = "triton~abcd"
 
 def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
     """Ask for everything as an Envoy that has these clusters does on a new stream, in its order."""
-    ads, ask = opened
+    stream, ask = opened
     has = {CLUSTER: clusters, ENDPOINT: clusters, LISTENER: ("triton",)}
     for type_url in ORDER:
         names = clusters if type_url == ENDPOINT else NAMES.get(type_url, ())
         version = routes if type_url == ROUTE else "old"
         if ask is sotw:
-            ads.receive(ask(type_url, *names, version=version))
+            stream.receive(ask(type_url, *names, version=version))
         else:
             versions = dict.fromkeys(has.get(type_url, names), version) if version else {}
-            ads.receive(ask(type_url, *names, has=versions))
+            stream.receive(ask(type_url, *names, has=versions))
 
 
 def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge all that comes until nothing does; gives the last reply of each type."""
     replies: dict[str, Reply] = {}
-    ads, ask = opened
+    stream, ask = opened
     for _ in range(5):
-        for reply in ads.offers(newest):
+        for reply in stream.offers(newest):
             replies[reply.type_url] = reply
-            endpoints = ads.subscriptions[ENDPOINT].names
+            endpoints = stream.subscriptions[ENDPOINT].names
             names = tuple(endpoints) if reply.type_url == ENDPOINT else ()
             confirm(opened, reply, *(names or NAMES.get(reply.type_url, ())))
             if reply.type_url == CLUSTER:
-                gone = () if ask is sotw else reply.removed
-                now = {*told(reply)} if ask is sotw else {*endpoints, *told(reply)} - {*gone}
+                gone, named = (() if ask is sotw else reply.removed), {*names_of(reply)}
+                now = named if ask is sotw else {*endpoints, *named} - {*gone}
                 nonce = replies[ENDPOINT].nonce if ENDPOINT in replies else ""
                 if ask is sotw:
-                    ads.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
+                    stream.receive(ask(ENDPOINT, *sorted(now), nonce=nonce))
                 else:
-                    ads.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
+                    stream.receive(ask(ENDPOINT, *sorted(now - endpoints), gone=gone))
     return replies
 
 
-def follow_all(ads: AdsStream, newest: Snapshot) -> dict[str, Reply]:
+def follow_all(stream: AdsStream, newest: Snapshot) -> dict[str, Reply]:
     """Acknowledge what is offered; gives the replies by type."""
-    replies = {reply.type_url: reply for reply in ads.offers(newest)}
+    replies = {reply.type_url: reply for reply in stream.offers(newest)}
     for reply in replies.values():
-        acknowledge((ads, delta), reply)
+        acknowledge((stream, delta), reply)
     return replies

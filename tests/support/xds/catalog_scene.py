@@ -29,28 +29,32 @@ OWN = "xds"
 MINUTE = 60.0
 
 
-class Consul(FakeConsul):
-    """The fake, with faults."""
+class FaultyConsul(FakeConsul):
+    """The fake, with faults.
+
+    A token without rights makes Consul reject a request (`forbidden_…`), or leave out of an answer
+    what it may not read (`omits_…`).
+    """
 
     made = Generation.CLASSIC  # as the fixture says
-    fault: SidecarError | None = None
-    consistent_fault: SidecarError | None = None
-    hangs = ""
-    deaf = False  # whether the agent still waits to subscribe to the servers again
-    leader = True
-    blind = False
-    keyless = False
-    unreadable = ""
-    unlisted = ""
-    unseen = ""
-    veiled = ""
-    hidden = ""
-    concealed = ""
-    unanswered = ""
+    fault: SidecarError | None = None  # of every request
+    consistent_fault: SidecarError | None = None  # of requests to the leader
+    leader = True  # whether the servers have one
+    hangs_on = ""  # a service whose consistent reads never return
+    times_out_on = ""  # a service or prefix whose requests fail
+    resubscribing = False  # whether the agent has not subscribed to the servers again
+    forbidden_service = ""  # its instances and keys
+    forbidden_instances = ""  # those of a service
+    forbidden_key = ""  # or prefix
+    omitted_key = ""  # from lists; reading it is rejected
+    omits_all = False
+    omits_keys = False
+    omits_service = ""  # its instances
+    omits_instance = ""
 
     def __init__(self, model: ConsulModel) -> None:
         super().__init__(model, generation=self.made)
-        self.datacenters: dict[str, Consul] = {}
+        self.datacenters: dict[str, FaultyConsul] = {}
 
     async def health_service(
         self,
@@ -65,19 +69,19 @@ class Consul(FakeConsul):
         if dc:
             return await self._elsewhere(name, index, wait, consistent, dc)
         self._fail(name, consistent and index == 0)
-        if self.unlisted == name:
+        if self.forbidden_instances == name:
             raise Rejected("Permission denied")
-        if self.unanswered == name:
+        if self.times_out_on == name:
             raise Unavailable("Consul: no answer in time")
-        if self.hangs == name and consistent:
+        if self.hangs_on == name and consistent:
             await asyncio.Event().wait()
-        if self.deaf and index and streamed and self.generation is Generation.STREAMING:
+        if self.resubscribing and index and streamed and self.generation is Generation.STREAMING:
             await asyncio.Event().wait()
         answer = await super().health_service(name, index=index, wait=wait, streamed=streamed)
         self._fail(name, False)
-        if name == self.unseen:
+        if name == self.omits_service:
             answer = replace(answer, value=())
-        shown = tuple(entry for entry in answer.value if entry.id != self.veiled)
+        shown = tuple(entry for entry in answer.value if entry.id != self.omits_instance)
         filtered = len(shown) < len(answer.value) and not answer.streamed
         return self._seen(replace(answer, value=shown, filtered=filtered), ())
 
@@ -85,18 +89,18 @@ class Consul(FakeConsul):
         self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
     ) -> QueryResult[tuple[KVEntry, ...]]:
         self._fail(prefix.split("/")[1], consistent and index == 0)
-        if prefix == self.hidden:
+        if prefix == self.forbidden_key:
             raise Rejected("Permission denied")
-        if prefix == self.unanswered:
+        if prefix == self.times_out_on:
             raise Unavailable("Consul: no answer in time")
         answer = await super().kv_prefix(prefix, index=index, wait=wait)
         self._fail(prefix.split("/")[1], False)
-        return self._seen(replace(answer, value=()) if self.keyless else answer, ())
+        return self._seen(replace(answer, value=()) if self.omits_keys else answer, ())
 
     async def kv(self, key: str, *, consistent: bool = False) -> QueryResult[KVEntry | None]:
         self._fail(key.split("/")[1], consistent)
         # A list leaves out what the token may not read; only here Consul says so.
-        if self.blind or self.keyless or key in (self.hidden, self.concealed):
+        if self.omits_all or self.omits_keys or key in (self.forbidden_key, self.omitted_key):
             raise Rejected("Permission denied")
         answer = await super().kv(key)
         return replace(answer, known_leader=self.leader)
@@ -147,30 +151,30 @@ class Consul(FakeConsul):
             self.model.keys[key] = KVEntry(key, value, session, index, 1)
 
     async def sees_all(self, name: str) -> bool:
-        return not self.blind and not self.veiled and name != self.unseen
+        return not self.omits_all and not self.omits_instance and name != self.omits_service
 
     def _fail(self, name: str, consistent: bool) -> None:
-        if self.unreadable == name:
+        if self.forbidden_service == name:
             raise Rejected("Permission denied")
         fault = self.fault or (self.consistent_fault if consistent else None)
         if fault:
             raise fault
 
     def _seen(self, answer: QueryResult[T], nothing: T) -> QueryResult[T]:
-        value = nothing if self.blind else answer.value
+        value = nothing if self.omits_all else answer.value
         return replace(answer, value=value, known_leader=answer.known_leader and self.leader)
 
 
 @pytest.fixture(params=Generation, ids=str, autouse=True)
 def generation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Generation:
-    """All of it works with every Consul."""
-    monkeypatch.setattr(Consul, "made", request.param)
+    """Run each test with the model of every generation of Consul."""
+    monkeypatch.setattr(FaultyConsul, "made", request.param)
     made: Generation = request.param
     return made
 
 
-class Ears:
-    """Remembers what the watches say."""
+class RecordedEvents:
+    """A listener that records what the watches report."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
@@ -214,21 +218,21 @@ class Scene:
     def __init__(
         self,
         *services: str,
-        consul: Consul | None = None,
+        consul: FaultyConsul | None = None,
         kept: CachedState | None = None,
         zone: str | None = "",
     ) -> None:
-        self.consul = consul or Consul(ConsulModel())
-        # What instances say when they are asked; the others say nothing.
-        self.words: dict[str, HealthReply] = {}
+        self.consul = consul or FaultyConsul(ConsulModel())
+        # The health replies of instances; the others do not answer.
+        self.replies: dict[str, HealthReply] = {}
         self.clock = VirtualClock()
-        self.ears = Ears()
+        self.recorded = RecordedEvents()
         self.published: list[Catalog] = []
-        means = WatchContext(self.consul, self.clock, self.ears, OWN, TIMING, self.ask)
+        means = WatchContext(self.consul, self.clock, self.recorded, OWN, TIMING, self.ask)
         self.watch = CatalogWatch(services, means, kept, zone, OWN)
 
     async def ask(self, instance: Instance) -> HealthReply:
-        return self.words.get(instance.id, HealthReply.SILENCE)
+        return self.replies.get(instance.id, HealthReply.SILENCE)
 
     async def record(self) -> None:
         async for catalog in self.watch.catalog:
@@ -244,7 +248,7 @@ class Scene:
         return [instance.id for instance in self.service.instances]
 
     async def change(self) -> None:
-        """Have Consul tell what was changed, and everybody act on it."""
+        """Have Consul report what was changed, and every loop act on it."""
         await self.consul.wake()
         await self.clock.advance(0.1)
 

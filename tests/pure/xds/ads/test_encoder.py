@@ -14,10 +14,12 @@ from tests.support.xds.ads_client import opened as opened
 
 def plain(reply: Reply, is_delta: bool) -> Any:
     """The reply as an ordinary message."""
-    told = {"type_url": reply.type_url, "nonce": reply.nonce}
+    common = {"type_url": reply.type_url, "nonce": reply.nonce}
     if not is_delta:
         bodies = [found.body for found in reply.resources]
-        return discovery_pb2.DiscoveryResponse(version_info=reply.version, resources=bodies, **told)
+        return discovery_pb2.DiscoveryResponse(
+            version_info=reply.version, resources=bodies, **common
+        )
     return discovery_pb2.DeltaDiscoveryResponse(
         system_version_info=reply.version,
         removed_resources=reply.removed,
@@ -25,7 +27,7 @@ def plain(reply: Reply, is_delta: bool) -> Any:
             discovery_pb2.Resource(name=found.name, version=found.version, resource=found.body)
             for found in reply.resources
         ],
-        **told,
+        **common,
     )
 
 

@@ -31,10 +31,10 @@ from tests.support.xds.ads_client import (
     acknowledge,
     delta,
     follow,
+    names_of,
     only,
     snapshot,
     sotw,
-    told,
     tuning,
 )
 from tests.support.xds.ads_client import opened as opened
@@ -50,7 +50,7 @@ def test_everything_is_sent_in_order_and_once(opened: Opened) -> None:
 def test_a_change_goes_to_its_subscribers(opened: Opened) -> None:
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
-    assert (reply.type_url, told(reply), reply.news) == (ENDPOINT, ["triton"], True)
+    assert (reply.type_url, names_of(reply), reply.news) == (ENDPOINT, ["triton"], True)
     assert isinstance(acknowledge(opened, reply), Acked)
     assert list(opened[0].offers(SWAPPED)) == []
 
@@ -71,7 +71,7 @@ def test_a_rejected_configuration_is_resent_only_when_it_changes(opened: Opened)
     assert outcome.reason == "no"
     assert list(opened[0].offers(SWAPPED)) == []
     assert list(opened[0].offers(FIRST)) == []  # Envoy still has it
-    assert told(only(opened[0], snapshot(B))) == ["triton"]
+    assert names_of(only(opened[0], snapshot(B))) == ["triton"]
 
 
 def test_a_changed_cluster_is_followed_by_its_unchanged_endpoints(opened: Opened) -> None:
@@ -87,17 +87,17 @@ def test_a_changed_cluster_is_followed_by_its_unchanged_endpoints(opened: Opened
 
 def test_only_a_confirmed_withdrawal_counts(opened: Opened) -> None:
     follow(opened, FIRST)
-    ads = opened[0]
-    assert not ads.acknowledges_without("triton", "a")
+    stream = opened[0]
+    assert not stream.acknowledges_without("triton", "a")
     withdrawn = snapshot(replace(A, draining=True), B)
-    limits, reply = ads.offers(withdrawn)
+    limits, reply = stream.offers(withdrawn)
     assert limits.type_url == RUNTIME  # or the last good one could be ejected in between
     acknowledge(opened, limits)
-    assert not ads.acknowledges_without("triton", "a")
+    assert not stream.acknowledges_without("triton", "a")
     acknowledge(opened, reply)
-    assert ads.acknowledges_without("triton", "a")
-    assert not ads.acknowledges_without("triton", "b")
-    assert not ads.acknowledges_without("other", "a")
+    assert stream.acknowledges_without("triton", "a")
+    assert not stream.acknowledges_without("triton", "b")
+    assert not stream.acknowledges_without("other", "a")
 
 
 def test_a_rejected_withdrawal_does_not_count(opened: Opened) -> None:
@@ -107,29 +107,29 @@ def test_a_rejected_withdrawal_does_not_count(opened: Opened) -> None:
 
 
 def test_nothing_is_said_about_what_is_not_known(opened: Opened) -> None:
-    ads, ask = opened
+    stream, ask = opened
     unknown = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
-    ads.receive(ask(ENDPOINT, "triton"))
-    assert list(ads.offers(unknown)) == []
-    assert told(only(ads, FIRST)) == ["triton"]
+    stream.receive(ask(ENDPOINT, "triton"))
+    assert list(stream.offers(unknown)) == []
+    assert names_of(only(stream, FIRST)) == ["triton"]
 
 
 def test_a_type_that_we_do_not_serve_is_not_answered(opened: Opened) -> None:
-    ads, ask = opened
-    ads.receive(ask("type.googleapis.com/envoy.Secret", "x"))
-    assert list(ads.offers(FIRST)) == []
+    stream, ask = opened
+    stream.receive(ask("type.googleapis.com/envoy.Secret", "x"))
+    assert list(stream.offers(FIRST)) == []
 
 
 def test_a_name_subscribed_to_later_is_answered(opened: Opened) -> None:
     follow(opened, snapshot(A, extra="other"))
-    ads, ask = opened
+    stream, ask = opened
     if ask is sotw:
-        ads.receive(ask(ENDPOINT, "triton", "other", nonce="1"))
+        stream.receive(ask(ENDPOINT, "triton", "other", nonce="1"))
         expected = ["other", "triton"]
     else:
-        ads.receive(ask(ENDPOINT, "other"))
+        stream.receive(ask(ENDPOINT, "other"))
         expected = ["other"]
-    assert told(only(ads, snapshot(A, extra="other"))) == expected
+    assert names_of(only(stream, snapshot(A, extra="other"))) == expected
 
 
 def test_an_answer_to_an_older_reply_is_ignored() -> None:
@@ -142,22 +142,22 @@ def test_an_answer_to_an_older_reply_is_ignored() -> None:
 
 
 def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
-    ads = SotwStream()
-    ads.receive(sotw(CLUSTER, "*"))
-    reply = only(ads, FIRST)
-    assert told(reply) == ["triton"]
-    ads.receive(sotw(CLUSTER, nonce=reply.nonce))
-    assert list(ads.offers(TUNED)) == []
+    stream = SotwStream()
+    stream.receive(sotw(CLUSTER, "*"))
+    reply = only(stream, FIRST)
+    assert names_of(reply) == ["triton"]
+    stream.receive(sotw(CLUSTER, nonce=reply.nonce))
+    assert list(stream.offers(TUNED)) == []
 
 
 def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) -> None:
-    ads, ask = opened
+    stream, ask = opened
     for type_url in ORDER:
-        ads.receive(ask(type_url, *NAMES.get(type_url, ())))
+        stream.receive(ask(type_url, *NAMES.get(type_url, ())))
     sent = []
     various = [snapshot(A, B, policy=tuning(1.0 + turn)) for turn in range(10)]
     for turn in range(1000):
-        sent += list(ads.offers(various[turn % 10]))
+        sent += list(stream.offers(various[turn % 10]))
     # Routes are held: their cluster was not acknowledged.
     assert [reply.type_url for reply in sent] == [RUNTIME, CLUSTER, ENDPOINT, LISTENER]
 
@@ -173,15 +173,15 @@ def test_nothing_is_kept_but_what_was_acknowledged(opened: Opened) -> None:
 
 
 def test_one_bad_cluster_does_not_keep_a_new_envoy_without_routes(opened: Opened) -> None:
-    ads, ask = opened
-    ads.receive(ask(CLUSTER))
-    ads.receive(ask(ROUTE, "triton"))
+    stream, ask = opened
+    stream.receive(ask(CLUSTER))
+    stream.receive(ask(ROUTE, "triton"))
     for _ in range(4):
-        for reply in ads.offers(RELEASED):
-            bad = reply.type_url == CLUSTER and RELEASE in told(reply)
+        for reply in stream.offers(RELEASED):
+            bad = reply.type_url == CLUSTER and RELEASE in names_of(reply)
             acknowledge(opened, reply, error="no" if bad else None)
-    assert ads.subscriptions[ROUTE].known == {"triton"}
-    assert ads.rejecting
+    assert stream.subscriptions[ROUTE].known == {"triton"}
+    assert stream.rejecting
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))

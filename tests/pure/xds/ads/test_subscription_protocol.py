@@ -55,7 +55,7 @@ class Protocol(RuleBasedStateMachine):
         self.pending: list[Reply] = []
         self.nonces: dict[str, str] = {}
         self.refused = set()
-        self.ads: AdsStream = DeltaStream() if self.delta else SotwStream()
+        self.stream: AdsStream = DeltaStream() if self.delta else SotwStream()
         for type_url in ORDER:
             has = self.has[type_url]
             if self.delta:
@@ -63,7 +63,7 @@ class Protocol(RuleBasedStateMachine):
             else:
                 version = "something" if has else ""
                 request = sotw(type_url, *self.names(type_url), version=version)
-            self.ads.receive(request)
+            self.stream.receive(request)
 
     def names(self, type_url: str) -> tuple[str, ...]:
         """What is asked for by name."""
@@ -87,7 +87,7 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def offer(self) -> None:
-        replies = list(self.ads.offers(self.newest))
+        replies = list(self.stream.offers(self.newest))
         busy = {reply.type_url for reply in self.pending}
         assert busy.isdisjoint(reply.type_url for reply in replies)
         order = [ORDER.index(reply.type_url) for reply in replies]
@@ -128,9 +128,9 @@ class Protocol(RuleBasedStateMachine):
 
     def send(self, type_url: str, nonce: str, error: str | None = None) -> Any:
         if self.delta:
-            return self.ads.receive(delta(type_url, nonce=nonce, error=error))
+            return self.stream.receive(delta(type_url, nonce=nonce, error=error))
         request = sotw(type_url, *self.names(type_url), nonce=nonce, error=error)
-        return self.ads.receive(request)
+        return self.stream.receive(request)
 
     def follow_clusters(self, before: set[str]) -> None:
         """Ask for the endpoints of clusters that are new, and no more for those that are gone."""
@@ -139,13 +139,13 @@ class Protocol(RuleBasedStateMachine):
             self.has[ENDPOINT].pop(name, None)
         if self.delta:
             gone = tuple(before - now)
-            self.ads.receive(delta(ENDPOINT, *sorted(now - before), gone=gone))
+            self.stream.receive(delta(ENDPOINT, *sorted(now - before), gone=gone))
         else:
             self.send(ENDPOINT, self.nonces.get(ENDPOINT, ""))
 
     @rule(type_url=st.sampled_from(ORDER))
     def answer_what_was_never_said(self, type_url: str) -> None:
-        outcome = self.ads.receive(
+        outcome = self.stream.receive(
             delta(type_url, nonce="stale")
             if self.delta
             else sotw(type_url, *self.names(type_url), nonce="stale")
@@ -155,7 +155,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(type_url=st.sampled_from((ENDPOINT, ROUTE)))
     def ask_again(self, type_url: str) -> None:
         if self.delta:
-            self.ads.receive(delta(type_url, *self.names(type_url)))
+            self.stream.receive(delta(type_url, *self.names(type_url)))
         else:
             self.send(type_url, self.nonces.get(type_url, ""))
 
@@ -163,12 +163,12 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def change_its_mind(self) -> None:
         names = self.names(ENDPOINT)
-        self.ads.receive(delta(ENDPOINT, gone=names))
+        self.stream.receive(delta(ENDPOINT, gone=names))
         self.has[ENDPOINT].clear()
         self.pending = [reply for reply in self.pending if reply.type_url != ENDPOINT] + [
             reply for reply in self.pending if reply.type_url == ENDPOINT
         ]
-        self.ads.receive(delta(ENDPOINT, *names))
+        self.stream.receive(delta(ENDPOINT, *names))
 
     @rule()
     def reconnect(self) -> None:
@@ -180,13 +180,13 @@ class Protocol(RuleBasedStateMachine):
 
         Nothing is in flight on what it came with.
         """
-        for name in self.ads.inherited:
-            self.ads.drop_inherited(name)
+        for name in self.stream.inherited:
+            self.stream.drop_inherited(name)
         for _ in range(20):
             self.offer()
             while self.pending:
                 self.answer(good=True)
-        assert list(self.ads.offers(self.newest)) == []
+        assert list(self.stream.offers(self.newest)) == []
         for type_url in ORDER:
             for name, resource in self.newest.of(type_url).items():
                 asked = type_url != ENDPOINT or name in self.has[CLUSTER]
@@ -208,7 +208,7 @@ class Protocol(RuleBasedStateMachine):
 
     @invariant()
     def confirmed_is_what_the_client_has(self) -> None:
-        for type_url, subscription in self.ads.subscriptions.items():
+        for type_url, subscription in self.stream.subscriptions.items():
             for name, found in subscription.acknowledged.items():
                 version = found.of(type_url)[name].version
                 # A request that names fewer endpoints may be on its way.
@@ -223,7 +223,7 @@ class Protocol(RuleBasedStateMachine):
     @invariant()
     def who_is_said_to_get_nothing_gets_nothing(self) -> None:
         for instance in "ab":
-            if self.ads.acknowledges_without("triton", instance):
+            if self.stream.acknowledges_without("triton", instance):
                 for name in self.has[CLUSTER]:
                     told = self.has[ENDPOINT].get(name)
                     assert told is None or instance not in self.gets[told]

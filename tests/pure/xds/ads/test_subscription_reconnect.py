@@ -29,63 +29,63 @@ from tests.support.xds.ads_client import (
     confirm,
     delta,
     follow_all,
+    names_of,
     offered,
     only,
     request_endpoints,
     resume,
     snapshot,
     sotw,
-    told,
     warm,
 )
 from tests.support.xds.ads_client import opened as opened
 
 
 def test_an_envoy_that_reconnects_is_answered(opened: Opened) -> None:
-    ads, ask = opened
+    stream, ask = opened
     version = FIRST.of(ENDPOINT)["triton"].version
     if ask is sotw:
-        ads.receive(ask(ENDPOINT, "triton", version=version))
+        stream.receive(ask(ENDPOINT, "triton", version=version))
     else:
-        ads.receive(ask(ENDPOINT, "triton", has={"triton": version}))
-    assert told(only(ads, FIRST)) == ["triton"]
+        stream.receive(ask(ENDPOINT, "triton", has={"triton": version}))
+    assert names_of(only(stream, FIRST)) == ["triton"]
 
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
-    ads = DeltaStream()
+    stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     old = RELEASED.of(ROUTE)["triton"].version
-    ads.receive(delta(CLUSTER, has=versions))
-    reply = only(ads, FIRST)
-    assert (told(reply), reply.removed) == ([], ())
-    acknowledge((ads, delta), reply)
-    ads.receive(delta(ROUTE, "triton", has={"triton": old}))
-    reply = only(ads, FIRST)
+    stream.receive(delta(CLUSTER, has=versions))
+    reply = only(stream, FIRST)
+    assert (names_of(reply), reply.removed) == ([], ())
+    acknowledge((stream, delta), reply)
+    stream.receive(delta(ROUTE, "triton", has={"triton": old}))
+    reply = only(stream, FIRST)
     assert reply.type_url == ROUTE
-    ads.drop_inherited(RELEASE)
-    assert list(ads.offers(FIRST)) == []
-    acknowledge((ads, delta), reply)
-    assert only(ads, FIRST).removed == (RELEASE,)
+    stream.drop_inherited(RELEASE)
+    assert list(stream.offers(FIRST)) == []
+    acknowledge((stream, delta), reply)
+    assert only(stream, FIRST).removed == (RELEASE,)
 
 
 def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
     """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
-    ads = DeltaStream()
+    stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
-    ads.receive(delta(CLUSTER, has=versions))
-    ads.receive(delta(ENDPOINT, *versions))
+    stream.receive(delta(CLUSTER, has=versions))
+    stream.receive(delta(ENDPOINT, *versions))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
-    ads.receive(delta(ROUTE, "triton", has=routes))
-    replies = follow_all(ads, FIRST)
+    stream.receive(delta(ROUTE, "triton", has=routes))
+    replies = follow_all(stream, FIRST)
     assert replies[CLUSTER].removed == ()
-    assert told(replies[ENDPOINT]) == sorted(versions)
-    assert not ads.acknowledges_without("triton", "a")
+    assert names_of(replies[ENDPOINT]) == sorted(versions)
+    assert not stream.acknowledges_without("triton", "a")
     gone = snapshot(replace(A, draining=True), B)
-    assert told(follow_all(ads, gone)[ENDPOINT]) == sorted(versions)
-    assert ads.acknowledges_without("triton", "a")
-    ads.drop_inherited(RELEASE)
-    assert follow_all(ads, gone)[CLUSTER].removed == (RELEASE,)
-    assert ads.inherited == frozenset()
+    assert names_of(follow_all(stream, gone)[ENDPOINT]) == sorted(versions)
+    assert stream.acknowledges_without("triton", "a")
+    stream.drop_inherited(RELEASE)
+    assert follow_all(stream, gone)[CLUSTER].removed == (RELEASE,)
+    assert stream.inherited == frozenset()
 
 
 def test_endpoints_for_what_envoys_came_with_are_made_once(
@@ -100,19 +100,19 @@ def test_endpoints_for_what_envoys_came_with_are_made_once(
 
     monkeypatch.setattr(resources, "load_assignment", load_assignment)
     for _ in range(3):  # Envoys
-        ads = DeltaStream()
-        resume((ads, delta), OTHERWISE)
+        stream = DeltaStream()
+        resume((stream, delta), OTHERWISE)
         for _ in range(3):
-            list(ads.offers(newest))
+            list(stream.offers(newest))
     assert made == [OTHERWISE]
 
 
 def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
-    ads = DeltaStream()
-    ads.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
+    stream = DeltaStream()
+    stream.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
-    ads.receive(delta(ROUTE, "triton", has=routes))
-    assert only(ads, FIRST).removed == ("other",)
+    stream.receive(delta(ROUTE, "triton", has=routes))
+    assert only(stream, FIRST).removed == ("other",)
 
 
 def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
@@ -130,32 +130,32 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_h
     opened: Opened,
 ) -> None:
     """Of another policy, or of a control plane that configures clusters otherwise."""
-    ads = opened[0]
+    stream = opened[0]
     resume(opened, OTHERWISE)
-    replies = {reply.type_url: reply for reply in ads.offers(SETTLED)}
+    replies = {reply.type_url: reply for reply in stream.offers(SETTLED)}
     assert ROUTE not in replies
-    assert told(replies[ENDPOINT]) == [OTHERWISE]
+    assert names_of(replies[ENDPOINT]) == [OTHERWISE]
     if opened[1] is sotw:
-        assert told(replies[CLUSTER]) == ["triton", OTHERWISE]
+        assert names_of(replies[CLUSTER]) == ["triton", OTHERWISE]
         plain, likewise = (cluster_pb2.Cluster() for _ in range(2))
         for found, message in zip(replies[CLUSTER].resources, (plain, likewise), strict=True):
             found.body.Unpack(message)
         plain.name, plain.alt_stat_name = OTHERWISE, "triton"
         assert likewise == plain
     else:
-        assert (told(replies[CLUSTER]), replies[CLUSTER].removed) == (["triton"], ())
+        assert (names_of(replies[CLUSTER]), replies[CLUSTER].removed) == (["triton"], ())
     for reply in replies.values():
         confirm(opened, reply, *(NAMES | {ENDPOINT: (OTHERWISE,)}).get(reply.type_url, ()))
     request_endpoints(opened, OTHERWISE, "triton", nonce=replies[ENDPOINT].nonce)
     if opened[1] is delta:
-        ads.receive(delta(ENDPOINT, "triton"))
+        stream.receive(delta(ENDPOINT, "triton"))
     last = warm(opened, SETTLED)
     assert ROUTE in last
-    assert ads.inherited == {OTHERWISE}
-    ads.drop_inherited(OTHERWISE)
+    assert stream.inherited == {OTHERWISE}
+    stream.drop_inherited(OTHERWISE)
     due = offered(opened, SETTLED)
     assert due.keys() == {CLUSTER}
-    assert told(due[CLUSTER]) == (["triton"] if opened[1] is sotw else [])
+    assert names_of(due[CLUSTER]) == (["triton"] if opened[1] is sotw else [])
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_routes_go_out_where_nothing_would_be_lost_by_them(
 
 
 def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
-    ads = DeltaStream()
+    stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
-    ads.receive(delta(CLUSTER, has=versions))
+    stream.receive(delta(CLUSTER, has=versions))
     current = FIRST.of(ROUTE)["triton"].version
-    ads.receive(delta(ROUTE, "triton", has={"triton": current}))
-    ads.drop_inherited(RELEASE)
-    assert only(ads, FIRST).removed == (RELEASE,)
+    stream.receive(delta(ROUTE, "triton", has={"triton": current}))
+    stream.drop_inherited(RELEASE)
+    assert only(stream, FIRST).removed == (RELEASE,)

@@ -19,11 +19,11 @@ from tests.support.xds.ads_client import (
     Opened,
     acknowledge,
     confirm,
+    names_of,
     offered,
     request_endpoints,
     snapshot,
     sotw,
-    told,
     with_release,
 )
 from tests.support.xds.ads_client import opened as opened
@@ -43,7 +43,7 @@ def test_a_cluster_goes_after_the_routes_to_it(opened: Opened) -> None:
     due = offered(opened, FIRST)
     assert due.keys() == {CLUSTER}
     if opened[1] is sotw:
-        assert told(due[CLUSTER]) == ["triton"]
+        assert names_of(due[CLUSTER]) == ["triton"]
     else:
         assert due[CLUSTER].removed == (RELEASE,)
     confirm(opened, due[CLUSTER])
@@ -61,11 +61,11 @@ def test_a_cluster_stays_while_the_routes_to_it_are_in_use(opened: Opened) -> No
     due = offered(opened, SWAPPED)
     assert due.keys() == {ENDPOINT}
     if opened[1] is sotw:
-        assert told(due[ENDPOINT]) == ["triton", RELEASE]
+        assert names_of(due[ENDPOINT]) == ["triton", RELEASE]
         kept = due[ENDPOINT].snapshot.of(ENDPOINT)[RELEASE]
         assert kept == RELEASED.of(ENDPOINT)[RELEASE]
     else:
-        assert told(due[ENDPOINT]) == ["triton"]
+        assert names_of(due[ENDPOINT]) == ["triton"]
 
 
 def test_a_release_that_comes_back_before_it_has_gone_needs_no_new_cluster(opened: Opened) -> None:
@@ -90,7 +90,7 @@ def test_routes_wait_for_a_cluster_that_comes_back_while_its_removal_is_on_its_w
     confirm(opened, removal)
     request_endpoints(opened, "triton", nonce="2")
     [again] = [each for each in opened[0].offers(RELEASED) if each.type_url == CLUSTER]
-    assert RELEASE in told(again)
+    assert RELEASE in names_of(again)
     request_endpoints(opened, "triton", RELEASE, nonce="2")
     confirm(opened, offered(opened, RELEASED)[ENDPOINT], "triton", RELEASE)
     confirm(opened, again)
@@ -99,25 +99,25 @@ def test_routes_wait_for_a_cluster_that_comes_back_while_its_removal_is_on_its_w
 
 def test_an_instance_is_withdrawn_when_no_cluster_has_it(opened: Opened) -> None:
     with_release(opened)
-    ads = opened[0]
-    assert not ads.acknowledges_without("triton", "a")
+    stream = opened[0]
+    assert not stream.acknowledges_without("triton", "a")
     gone = snapshot(replace(A, draining=True), B, policy=RELEASING)
     due = offered(opened, gone)
-    assert told(due[ENDPOINT]) == ["triton", RELEASE]
-    assert not ads.acknowledges_without("triton", "a")
+    assert names_of(due[ENDPOINT]) == ["triton", RELEASE]
+    assert not stream.acknowledges_without("triton", "a")
     confirm(opened, due[ENDPOINT], "triton", RELEASE)
-    assert ads.acknowledges_without("triton", "a")
+    assert stream.acknowledges_without("triton", "a")
 
 
 def test_the_kept_endpoints_of_a_cluster_count_until_it_is_gone(opened: Opened) -> None:
     with_release(opened)
-    ads = opened[0]
+    stream = opened[0]
     gone = snapshot(replace(A, draining=True), B)  # the release ends at the same time
     due = offered(opened, gone)
     for type_url in (RUNTIME, ROUTE):
         confirm(opened, due[type_url], "triton")
     confirm(opened, due[ENDPOINT], "triton", RELEASE)
-    assert not ads.acknowledges_without("triton", "a")
+    assert not stream.acknowledges_without("triton", "a")
     confirm(opened, offered(opened, gone)[CLUSTER])
     request_endpoints(opened, "triton", nonce=due[ENDPOINT].nonce)
-    assert ads.acknowledges_without("triton", "a")
+    assert stream.acknowledges_without("triton", "a")

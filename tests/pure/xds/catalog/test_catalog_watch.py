@@ -41,7 +41,7 @@ async def test_what_is_left_out_is_said(scene: Scene) -> None:
     entry = scene.consul.model.services["c"]
     scene.consul.model.services["c"] = replace(entry, meta={})
     await scene.change()
-    assert [found.id for found in scene.ears.excluded] == ["c"]
+    assert [found.id for found in scene.recorded.excluded] == ["c"]
     assert scene.ids == ["a", "b"]
 
 
@@ -55,7 +55,7 @@ async def test_the_watches_of_all_services_share_a_budget_of_retries() -> None:
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
         # Without it, 210 watches would ask more than 8,000 times; `running` takes 0.1 s.
-        assert len(scene.ears.failures) <= 210 + 20 + 10 * (10 * MINUTE + 0.1)
+        assert len(scene.recorded.failures) <= 210 + 20 + 10 * (10 * MINUTE + 0.1)
         scene.consul.fault = None
         await scene.clock.advance(5.0)
         assert all(service.settled for service in scene.published[-1].services)

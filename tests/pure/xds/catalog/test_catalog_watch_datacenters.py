@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from tests.support.consul_model import ConsulModel
-from tests.support.xds.catalog_scene import MINUTE, OWN, Consul, Scene, running
+from tests.support.xds.catalog_scene import MINUTE, OWN, FaultyConsul, Scene, running
 from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
@@ -16,7 +16,7 @@ async def federated() -> AsyncIterator[Scene]:
     scene = Scene("triton")
     for name in ("xds", "a"):
         scene.consul.up(name, OWN if name == "xds" else "triton")
-    there = scene.consul.datacenters["dc2"] = Consul(ConsulModel())
+    there = scene.consul.datacenters["dc2"] = FaultyConsul(ConsulModel())
     for name in "ab":
         there.up(name)
     scene.consul.order('{"locality": {"datacenters": ["dc2"]}}')
@@ -38,7 +38,7 @@ async def test_a_datacenter_that_cannot_be_reached_freezes_its_own_part_only() -
         await scene.change()
         await scene.clock.advance(10 * MINUTE)
         assert scene.ids == ["a", "c", "dc2/a", "dc2/b"]
-        assert "Consul: no path to datacenter dc2" in scene.ears.failures
+        assert "Consul: no path to datacenter dc2" in scene.recorded.failures
 
 
 async def test_our_own_entry_proves_nothing_about_another_datacenter() -> None:
@@ -59,7 +59,7 @@ async def test_a_datacenter_is_watched_for_as_long_as_the_policy_names_it() -> N
         scene.consul.order("{}")
         await scene.change()
         assert scene.ids == ["a"]
-        assert scene.ears.forgotten == ["triton@dc2"]
+        assert scene.recorded.forgotten == ["triton@dc2"]
         scene.consul.order('{"locality": {"datacenters": ["dc2"]}}')
         await scene.change()
         assert scene.ids == ["a", "dc2/a", "dc2/b"]

@@ -37,17 +37,17 @@ async def test_a_proof_that_fails_is_told_apart_from_the_watch(scene: Scene) -> 
         scene.consul.model.deregister(name, 0.0)
     await scene.change()
     await scene.clock.advance(MINUTE)
-    assert scene.ears.failing == {"verification"}
+    assert scene.recorded.failing == {"verification"}
     scene.consul.consistent_fault = None
     await scene.clock.advance(6.0)
-    assert scene.ears.failing == set()
+    assert scene.recorded.failing == set()
 
 
 async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
     scene = Scene("gone", "triton")
     scene.consul.up("xds", OWN)
     scene.consul.up("a")
-    scene.consul.hangs = OWN
+    scene.consul.hangs_on = OWN
     async with running(scene):
         await scene.clock.advance(2 * MINUTE)
         scene.consul.up("b")
@@ -68,37 +68,37 @@ async def test_an_entry_deleted_by_somebody_is_held_for_a_while(scene: Scene) ->
 
 
 async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> None:
-    scene.words["b"] = HealthReply.SERVES
+    scene.replies["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
-    assert scene.ears.kept == {"triton": (RetainedInstance("b", serves=True),)}
+    assert scene.recorded.kept == {"triton": (RetainedInstance("b", serves=True),)}
     await scene.clock.advance(50 * MINUTE)
     assert len(scene.published) == 1
     await scene.clock.advance(11 * MINUTE)
     assert scene.ids == ["a"]  # nothing is kept for ever
-    assert scene.ears.kept == {"triton": ()}
-    assert [name for name, _ in scene.ears.given_up] == ["b"]
+    assert scene.recorded.kept == {"triton": ()}
+    assert [name for name, _ in scene.recorded.given_up] == ["b"]
 
 
 async def test_one_that_says_it_is_gone_goes_at_once(scene: Scene) -> None:
-    scene.words["b"] = HealthReply.GONE
+    scene.replies["b"] = HealthReply.GONE
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     assert scene.ids == ["a"]
 
 
 async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> None:
-    scene.words["b"] = HealthReply.SERVES
+    scene.replies["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     scene.consul.up("b")
     await scene.change()
-    assert scene.ears.kept == {"triton": ()}
+    assert scene.recorded.kept == {"triton": ()}
     assert len(scene.published) == 1
 
 
 async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
-    scene.words |= {"a": HealthReply.SERVES, "b": HealthReply.GONE}
+    scene.replies |= {"a": HealthReply.SERVES, "b": HealthReply.GONE}
     for name in "ab":
         scene.consul.model.deregister(name, 0.0)
     await scene.change()
@@ -110,11 +110,11 @@ async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
 
 
 async def test_what_a_token_hid_is_found_again_without_a_change(scene: Scene) -> None:
-    scene.consul.blind = True
+    scene.consul.omits_all = True
     await scene.change()
-    scene.consul.blind = False
+    scene.consul.omits_all = False
     await scene.clock.advance(6.0)
-    assert scene.ears.kept == {"triton": ()}
+    assert scene.recorded.kept == {"triton": ()}
     assert len(scene.published) == 1
 
 

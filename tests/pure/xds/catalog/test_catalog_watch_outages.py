@@ -14,7 +14,7 @@ MAY_NOT_READ = "service:read for 'triton'"
 
 @pytest.mark.parametrize("trouble", ["no answer", "no leader"])
 async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -> None:
-    scene.consul.blind = True
+    scene.consul.omits_all = True
     if trouble == "no answer":
         scene.consul.fault = Unavailable("Consul: no answer in time")
     else:
@@ -23,8 +23,8 @@ async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -
     await scene.clock.advance(10 * MINUTE)
     assert scene.ids == ["a", "b"]
     assert len(scene.published) == 1
-    assert scene.ears.failures
-    scene.consul.fault, scene.consul.leader, scene.consul.blind = None, True, False
+    assert scene.recorded.failures
+    scene.consul.fault, scene.consul.leader, scene.consul.omits_all = None, True, False
     scene.consul.up("c")
     await scene.change()
     await scene.clock.advance(20.0)
@@ -44,13 +44,13 @@ async def test_without_servers_all_stays_and_it_is_told(
     await scene.clock.advance(10 * MINUTE)
     assert scene.ids == ["a", "b"]
     assert len(scene.published) == 1
-    assert scene.ears.failing >= {"lock", "policy"}
+    assert scene.recorded.failing >= {"lock", "policy"}
     await scene.consul.set_servers(Servers.LEADING)
     scene.consul.up("c")
     await scene.change()
     await scene.clock.advance(40.0)
     assert scene.ids == ["a", "b", "c"]
-    assert not scene.ears.failing
+    assert not scene.recorded.failing
 
 
 @pytest.mark.parametrize("fault", [Unavailable("no answer in time"), None])
@@ -62,17 +62,17 @@ async def test_after_trouble_what_is_streamed_is_not_waited_for(
     await scene.consul.set_servers(Servers.LEADING if fault else Servers.GONE)
     await scene.change()
     await scene.clock.advance(10.0)
-    scene.consul.fault, scene.consul.deaf = None, True
+    scene.consul.fault, scene.consul.resubscribing = None, True
     await scene.consul.set_servers(Servers.LEADING)
     await scene.clock.advance(20.0)
-    assert not scene.ears.failing
+    assert not scene.recorded.failing
     scene.consul.up("c")
     await scene.change()
     assert scene.ids == ["a", "b", "c"]
 
 
 async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
-    scene.consul.blind = True
+    scene.consul.omits_all = True
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
     assert scene.ids == ["a", "b"]
@@ -80,11 +80,11 @@ async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
 
 
 async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> None:
-    scene.consul.unseen = "triton"
+    scene.consul.omits_service = "triton"
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
     assert scene.ids == ["a", "b"]
-    assert any(MAY_NOT_READ in why for why in scene.ears.failures)
+    assert any(MAY_NOT_READ in why for why in scene.recorded.failures)
 
 
 @pytest.mark.parametrize("word", [HealthReply.SERVES, None])
@@ -96,12 +96,12 @@ async def test_who_is_hidden_by_the_token_is_not_gone(
         scene.consul.up(name)
     await scene.change()
     if word:
-        scene.words |= {"d": word}
-    scene.consul.veiled = "d"
+        scene.replies |= {"d": word}
+    scene.consul.omits_instance = "d"
     await scene.change()
     await scene.clock.advance(70 * MINUTE)
     assert scene.ids == [*"abcde"]
-    assert any(MAY_NOT_READ in why for why in scene.ears.failures)
+    assert any(MAY_NOT_READ in why for why in scene.recorded.failures)
 
 
 async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> None:
@@ -109,7 +109,7 @@ async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> 
     await scene.change()
     scene.consul.model = ConsulModel(index=1)
     scene.consul.fault = None
-    scene.words |= dict.fromkeys("ab", HealthReply.SERVES)
+    scene.replies |= dict.fromkeys("ab", HealthReply.SERVES)
     await scene.clock.advance(5.0)
     # The sidecars register again, one after the other, and elect again at a lower index.
     scene.consul.up("b")

@@ -36,32 +36,32 @@ async def test_a_bad_policy_is_ignored_and_told_once(scene: Scene) -> None:
     await scene.change()
     await scene.change()
     assert scene.service.policy.mode is Mode.STRICT
-    [why] = scene.ears.refused
+    [why] = scene.recorded.refused
     assert "mode: expected" in why
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
-    assert scene.ears.refused == [why, ""]
+    assert scene.recorded.refused == [why, ""]
 
 
 async def test_a_policy_that_is_hidden_stays(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
-    scene.consul.blind = True
+    scene.consul.omits_all = True
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
     assert scene.service.policy.mode is Mode.STRICT
-    assert "Permission denied" in scene.ears.failures
+    assert "Permission denied" in scene.recorded.failures
 
 
 async def test_a_token_that_lost_only_the_keys_moves_no_policy(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
-    scene.consul.keyless = True
+    scene.consul.omits_keys = True
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
     assert scene.service.policy.mode is Mode.STRICT
     assert scene.service.leader is not None
-    scene.consul.keyless = False
+    scene.consul.omits_keys = False
     scene.consul.order(None)
     await scene.change()
     await scene.clock.advance(20.0)
@@ -75,18 +75,18 @@ async def test_a_policy_is_not_believed_gone_by_servers_that_know_nobody(scene: 
     scene.consul.order(None)
     await scene.change()
     assert scene.service.policy.mode is Mode.STRICT
-    assert any("nothing proves" in why for why in scene.ears.failures)
+    assert any("nothing proves" in why for why in scene.recorded.failures)
 
 
 async def test_at_the_start_keys_that_are_hidden_are_not_taken_for_absent() -> None:
     scene = Scene("triton")
     scene.consul.up("a")
     scene.consul.order('{"mode": "strict"}')
-    scene.consul.keyless = True
+    scene.consul.omits_keys = True
     async with running(scene):
         await scene.clock.advance(MINUTE)
         assert scene.published == []
-        scene.consul.keyless = False
+        scene.consul.omits_keys = False
         await scene.clock.advance(20.0)
         assert (scene.service.settled, scene.service.policy.mode) == (True, Mode.STRICT)
 
@@ -94,10 +94,10 @@ async def test_at_the_start_keys_that_are_hidden_are_not_taken_for_absent() -> N
 async def test_a_service_is_unsettled_until_its_policy_is_known() -> None:
     scene = Scene("triton")
     scene.consul.up("a")
-    scene.consul.hidden = policy_key("triton")
+    scene.consul.forbidden_key = policy_key("triton")
     async with running(scene):
         assert scene.published == []
-        scene.consul.hidden = ""
+        scene.consul.forbidden_key = ""
         await scene.clock.advance(20.0)
         assert scene.service.settled
 
@@ -106,7 +106,7 @@ async def test_what_lies_beside_the_policy_is_not_taken_for_it(scene: Scene) -> 
     key = policy_key("triton") + "-draft"
     scene.consul.model.keys[key] = KVEntry(key, b"garbage", None, 99, 0)
     await scene.change()
-    assert (scene.service.policy, scene.ears.refused) == (DEFAULTS, [])
+    assert (scene.service.policy, scene.recorded.refused) == (DEFAULTS, [])
 
 
 async def test_how_long_sequences_have_been_followed_is_known(scene: Scene) -> None:
@@ -149,12 +149,12 @@ async def test_envoys_that_were_told_of_no_policy_have_followed_no_sequence() ->
         if life > 1:
             scene = Scene("triton", "other", consul=scene.consul)
             await scene.clock.advance(MINUTE)
-        scene.consul.hidden = policy_key("triton")
+        scene.consul.forbidden_key = policy_key("triton")
         async with running(scene):
             await scene.clock.advance(MINUTE)
             [before, _] = scene.published[-1].services
             assert not before.settled
-            scene.consul.hidden = ""
+            scene.consul.forbidden_key = ""
             await scene.clock.advance(20.0)
             assert scene.service.settled
             found.add(scene.service.since.followed)

@@ -15,7 +15,7 @@ from tests.support.xds.catalog_scene import (
     FOLLOWED_STRICTLY,
     MINUTE,
     OWN,
-    Consul,
+    FaultyConsul,
     Scene,
     in_force,
     running,
@@ -24,7 +24,7 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def past() -> tuple[Consul, CachedState]:
+async def past() -> tuple[FaultyConsul, CachedState]:
     """A Consul, and what a control plane kept that has ended."""
     scene = Scene("triton")
     for name in ("xds", "a", "b"):
@@ -49,11 +49,11 @@ async def test_without_consul_what_was_known_is_published() -> None:
         assert service.leader is not None
         assert (service.leader.instance, service.policy.mode) == ("a", Mode.STRICT)
         assert scene.ids == ["a", "b"]
-        assert scene.ears.stale == {"triton"}
+        assert scene.recorded.stale == {"triton"}
         consul.fault = None
         await scene.clock.advance(20.0)
         assert len(scene.published) == 1
-        assert scene.ears.stale == set()
+        assert scene.recorded.stale == set()
 
 
 @pytest.mark.parametrize("meanwhile", [(), ("{}", FOLLOWED)])
@@ -81,7 +81,7 @@ async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
     consul, state = await past()
     consul.model.services.clear()
     scene = Scene("triton", consul=consul, kept=state)
-    scene.words |= {"a": HealthReply.SERVES}
+    scene.replies |= {"a": HealthReply.SERVES}
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
         assert scene.ids == ["a", "b"]
@@ -96,11 +96,11 @@ async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> N
     missing = {"b": 1_700_000_000 - 100}
     kept = replace(state, kept={"triton": replace(state.kept["triton"], missing=missing)})
     scene = Scene("triton", consul=consul, kept=kept)
-    scene.words["b"] = HealthReply.SERVES
+    scene.replies["b"] = HealthReply.SERVES
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
         assert scene.ids == ["a", "b"]
-        assert scene.ears.kept["triton"] == (RetainedInstance("b", serves=True),)
+        assert scene.recorded.kept["triton"] == (RetainedInstance("b", serves=True),)
     scene = Scene("triton", consul=consul, kept=kept)
     async with running(scene):  # it says nothing
         await scene.clock.advance(0.9 * MINUTE)
@@ -113,10 +113,10 @@ async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
     consul, state = await past()
     consul.lead("b")
     await consul.maintain_service("a", "stopping in order")
-    consul.hidden = lock.prefix("triton")
+    consul.forbidden_key = lock.prefix("triton")
     scene = Scene("triton", consul=consul, kept=state)
     async with running(scene):
-        consul.hidden = ""
+        consul.forbidden_key = ""
         await scene.clock.advance(20.0)
         before, after = (catalog.services[0] for catalog in scene.published)
         assert [each.usable for each in before.instances] == [True, True]
@@ -128,12 +128,12 @@ async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
 async def test_a_watch_that_stays_silent_does_not_hold_the_others_back_for_long() -> None:
     consul, state = await past()
     await consul.maintain_service("a", "stopping in order")
-    consul.hidden = lock.prefix("triton")
+    consul.forbidden_key = lock.prefix("triton")
     scene = Scene("triton", consul=consul, kept=state)
     async with running(scene):
         await scene.clock.advance(3.0)
         assert [each.usable for each in scene.service.instances] == [False, True]
-        assert scene.ears.stale == {"triton"}
+        assert scene.recorded.stale == {"triton"}
 
 
 async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
@@ -149,7 +149,7 @@ async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
 
 async def test_what_is_unsettled_is_kept_as_it_was() -> None:
     consul, state = await past()
-    consul.blind = True
+    consul.omits_all = True
     scene = Scene("triton", consul=consul, kept=state)
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)

@@ -46,7 +46,7 @@ async def test_at_the_start_an_empty_view_is_not_believed() -> None:
 
 async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> None:
     scene = Scene("secret", "triton")
-    scene.consul.unreadable = "secret"
+    scene.consul.forbidden_service = "secret"
     scene.consul.up("a")
     async with running(scene):
         await scene.clock.advance(4.5)  # its token may be on its way
@@ -63,13 +63,13 @@ async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None
         scene.consul.up(service[0], service)
     match part:
         case "unlisted":
-            scene.consul.unlisted = "triton"
+            scene.consul.forbidden_instances = "triton"
         case "hidden lock":
-            scene.consul.hidden = lock.prefix("triton")
+            scene.consul.forbidden_key = lock.prefix("triton")
         case "hidden policy":
-            scene.consul.hidden = policy_key("triton")
+            scene.consul.forbidden_key = policy_key("triton")
         case "keyless":  # a list shows nothing, and only a question for the key is refused
-            scene.consul.concealed = policy_key("triton")
+            scene.consul.omitted_key = policy_key("triton")
     async with running(scene):
         await scene.clock.advance(5.5)
         triton, other = scene.published[-1].services
@@ -78,12 +78,12 @@ async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None
 
 async def test_a_token_that_comes_in_time_costs_the_first_catalog_nothing() -> None:
     scene = Scene("secret", "triton")
-    scene.consul.unreadable = "secret"
+    scene.consul.forbidden_service = "secret"
     for service in ("secret", "triton"):
         scene.consul.up(service[0], service)
     async with running(scene):
         await scene.clock.advance(2.0)
-        scene.consul.unreadable = ""
+        scene.consul.forbidden_service = ""
         await scene.clock.advance(2.0)
         [first] = scene.published
         assert [each.settled for each in first.services] == [True, True]
@@ -93,8 +93,8 @@ async def test_a_token_that_comes_in_time_costs_the_first_catalog_nothing() -> N
 async def test_one_that_has_only_not_answered_yet_is_waited_for(beside: bool) -> None:
     services = ("late", "triton", *(["secret"] if beside else []))
     scene = Scene(*services)
-    scene.consul.unreadable = "secret"
-    scene.consul.unanswered = lock.prefix("late")
+    scene.consul.forbidden_service = "secret"
+    scene.consul.times_out_on = lock.prefix("late")
     for service in services:
         scene.consul.up(service[0], service)
     async with running(scene):
@@ -107,16 +107,16 @@ async def test_one_that_has_only_not_answered_yet_is_waited_for(beside: bool) ->
 @pytest.mark.parametrize("part", ["instances", "lock"])
 async def test_a_refusal_that_comes_late_is_one_too(part: str) -> None:
     scene = Scene("secret", "triton")
-    scene.consul.unanswered = "secret" if part == "instances" else lock.prefix("secret")
+    scene.consul.times_out_on = "secret" if part == "instances" else lock.prefix("secret")
     for service in ("secret", "triton"):
         scene.consul.up(service[0], service)
     async with running(scene):
         await scene.clock.advance(6.0)
         assert scene.published == []
         if part == "instances":
-            scene.consul.unlisted = "secret"
+            scene.consul.forbidden_instances = "secret"
         else:
-            scene.consul.hidden = lock.prefix("secret")
+            scene.consul.forbidden_key = lock.prefix("secret")
         await scene.clock.advance(4.0)  # it asks after 7 s
         assert [each.settled for each in scene.published[-1].services] == [False, True]
 
@@ -125,18 +125,18 @@ async def test_a_refusal_that_comes_late_is_one_too(part: str) -> None:
 async def test_what_is_refused_no_longer_is_waited_for_again(part: str) -> None:
     scene = Scene("late", "triton")
     if part == "instances":
-        scene.consul.unlisted = "late"
+        scene.consul.forbidden_instances = "late"
     else:
-        scene.consul.hidden = lock.prefix("late")
-    scene.consul.unanswered = policy_key("late")
+        scene.consul.forbidden_key = lock.prefix("late")
+    scene.consul.times_out_on = policy_key("late")
     for service in ("late", "triton"):
         scene.consul.up(service[0], service)
     async with running(scene):
         await scene.clock.advance(2.0)
-        scene.consul.unlisted = scene.consul.hidden = ""
+        scene.consul.forbidden_instances = scene.consul.forbidden_key = ""
         await scene.clock.advance(5.0)
         assert scene.published == []
-        scene.consul.unanswered = ""
+        scene.consul.times_out_on = ""
         await scene.clock.advance(15.0)
         [first] = scene.published
         assert [each.settled for each in first.services] == [True, True]
@@ -146,7 +146,7 @@ async def test_an_unsettled_service_has_the_policy_that_was_read() -> None:
     scene = Scene("other", "triton")
     scene.consul.up("a", "other")
     scene.consul.order('{"mode": "strict"}')
-    scene.consul.unlisted = "triton"
+    scene.consul.forbidden_instances = "triton"
     async with running(scene):
         await scene.clock.advance(MINUTE)
         _, triton = scene.published[-1].services
@@ -162,10 +162,10 @@ async def test_the_first_catalog_waits_from_the_first_answer_on() -> None:
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
         # Consul is back, and one of the watches has just begun its longest pause.
-        scene.consul.fault, scene.consul.unanswered = None, policy_key("triton")
+        scene.consul.fault, scene.consul.times_out_on = None, policy_key("triton")
         await scene.clock.advance(15.0)
         assert scene.published == []
-        scene.consul.unanswered = ""
+        scene.consul.times_out_on = ""
         await scene.clock.advance(15.0)
         [first] = scene.published
         assert [each.policy.mode for each in first.services] == [DEFAULTS.mode, Mode.STRICT]
