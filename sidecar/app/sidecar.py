@@ -54,7 +54,7 @@ from sidecar.runtime.errors import Unavailable
 from sidecar.settings import SidecarSettings
 from sidecar.settings.canaries import build_all
 from sidecar.triton.api import TritonApi
-from sidecar.triton.stubs import Stubs
+from sidecar.triton.python_stubs import Stubs
 from sidecar.verdict.evidence import SERVER, Layer, Level
 from sidecar.verdict.verdict import Verdict
 

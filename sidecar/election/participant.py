@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sidecar.consul.api import ConsulApi
-from sidecar.election import candidacy, decision, execute
-from sidecar.election.candidacy import Fit, InstanceFacts, Settle
+from sidecar.election import decision, execute, own_candidacy
 from sidecar.election.keys.orders import ElectionState
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election
+from sidecar.election.own_candidacy import Fit, InstanceFacts, Settle
 from sidecar.election.role import handover
 from sidecar.election.role.history_update import Count, HistoryUpdate
 from sidecar.election.role.model_set_check import ModelSetCheck, ModelSetInputs
@@ -216,7 +216,7 @@ class Participant:
             model_set=self._ports.model_set.value,
             tags=self._instance.tags,
         )
-        self.election.candidacy.set(candidacy.stand(self._instance.id, known))
+        self.election.candidacy.set(own_candidacy.stand(self._instance.id, known))
 
     async def hand_over(self) -> None:
         """Hand the role to a candidate that proves itself, before a graceful stop.
@@ -335,10 +335,10 @@ class Participant:
             seen, state = election.state.version, election.state.value
             waits, wall = state is not None and state.order is not None, self._clock.wall()
             pause = self._clock.jitter(_RETRY, 0.2) if waits else None
-            if candidacy.wants_proof(state, self._instance.id, wall) and state and state.order:
+            if own_candidacy.wants_proof(state, self._instance.id, wall) and state and state.order:
                 rules, order = self._rules.value.decision, state.order
                 own, now = election.candidacy.value[1], self._clock.now()
-                found = candidacy.objection(
+                found = own_candidacy.objection(
                     own, rules.declared, state, order, now, wall, rules.settle
                 )
                 if isinstance(found, Settle):

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.recovery import nomad
+from sidecar.recovery.recovering_marker import recovering
 from sidecar.recovery.rules import Command, Container, Nomad, Restart, Signal, Systemd
-from sidecar.recovery.systemd_notice import recovering
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.errors import DeadlineExceeded, Rejected
 from sidecar.runtime.subprocesses import ending, run

@@ -21,9 +21,9 @@ from sidecar.xds.api.explain import RetainedState
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.snapshot import ORDER
 from sidecar.xds.envoys.ads_service import AdsService, ServerListener
-from sidecar.xds.envoys.connections import Envoys
 from sidecar.xds.envoys.csds import ClientStatusService
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.envoys.envoy_streams import Envoys
 from sidecar.xds.envoys.load_report import read_report
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication

@@ -22,7 +22,7 @@ from sidecar.triton.api import (
     Tensor,
     TensorSpec,
 )
-from sidecar.triton.stubs_api import Stub, StubsApi
+from sidecar.triton.python_stubs_api import Stub, StubsApi
 from sidecar.verdict.evidence import Finding, Layer, Reason
 from sidecar.verdict.verdict import Verdict
 from tests.support.fake_triton import FakeModel, FakeTriton

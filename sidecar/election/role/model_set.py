@@ -7,7 +7,7 @@ with another set refuses requests.
 
 from dataclasses import dataclass
 
-from sidecar.election import candidacy
+from sidecar.election import own_candidacy
 from sidecar.election.keys.orders import ElectionState
 
 
@@ -42,10 +42,10 @@ def compare(
     """The stance after a change of any argument; `serves` is whether it takes requests now."""
     agreed = before.own if before.accord and serves else before.agreed
     compared = own.model_set, own.declared, state, instance
-    wrong = own.refuse and candidacy.must_refuse(*compared)
+    wrong = own.refuse and own_candidacy.must_refuse(*compared)
     return Stance(
         own=own,
-        differs=candidacy.model_set_difference(*compared),
+        differs=own_candidacy.model_set_difference(*compared),
         refuses=wrong and not (own == agreed or _was_right(own, state)),
         accord=bool(own.model_set) and not wrong and _is_led(state, instance),
         agreed=agreed,

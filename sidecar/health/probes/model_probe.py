@@ -10,12 +10,12 @@ from sidecar.health.probes.loaded_model import check_model, is_unchanged
 from sidecar.health.probes.neighbour_probe import NeighbourProbe
 from sidecar.health.probes.server_probe import ProbeContext, ServerProbe
 from sidecar.health.probes.stub_probe import StubProbe
-from sidecar.health.stubs import StubCounts
-from sidecar.health.stubs import finding as stub_finding
+from sidecar.health.python_stubs import StubCounts
+from sidecar.health.python_stubs import finding as stub_finding
 from sidecar.runtime.errors import SidecarError
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.triton.api import ModelDescription
-from sidecar.triton.stubs_api import Stub
+from sidecar.triton.python_stubs_api import Stub
 from sidecar.verdict.evidence import SERVER, Finding, Layer, Reason
 
 _DESCRIBE = 10  # probes after which a model is described again in any case

@@ -35,7 +35,7 @@ from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import NotAdmitted, SidecarError
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.triton.api import ModelDescription, TritonApi
-from sidecar.triton.stubs_api import StubsApi
+from sidecar.triton.python_stubs_api import StubsApi
 from sidecar.verdict.evidence import SERVER, Finding, Layer
 
 Loop = Callable[[], Coroutine[Any, Any, None]]

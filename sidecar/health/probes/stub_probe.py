@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.runtime.latest import first_of
-from sidecar.triton.stubs_api import Stub, StubsApi
+from sidecar.triton.python_stubs_api import Stub, StubsApi
 
 
 class StubProbe:

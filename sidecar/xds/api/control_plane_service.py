@@ -11,9 +11,9 @@ from sidecar.xds.api import messages
 from sidecar.xds.api.explain import RetainedState, explain
 from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.envoys.client_status import Client, client
-from sidecar.xds.envoys.connections import Envoys
 from sidecar.xds.envoys.drain_status import DrainStatus
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.envoys.envoy_streams import Envoys
 from sidecar.xds.envoys.primary_status import PrimaryStatus
 from sidecar.xds.publication import Publication
 

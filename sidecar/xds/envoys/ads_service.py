@@ -13,8 +13,8 @@ from sidecar.xds.ads.ads_stream import AdsStream, DeltaStream, SotwStream
 from sidecar.xds.ads.encoder import Encoder
 from sidecar.xds.ads.subscription import Nacked, Outcome, Reply
 from sidecar.xds.ads.type_names import short
-from sidecar.xds.envoys.connections import Envoys, EnvoyStream
 from sidecar.xds.envoys.convergence import Convergence
+from sidecar.xds.envoys.envoy_streams import Envoys, EnvoyStream
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 

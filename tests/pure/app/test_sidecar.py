@@ -24,7 +24,7 @@ from sidecar.notify.notifier import Notifier
 from sidecar.notify.rules import HookRules
 from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.settings import SidecarSettings
-from sidecar.triton import stubs
+from sidecar.triton import python_stubs
 from sidecar.triton.api import Answer, ModelDescription, Statistics, TensorSpec
 from sidecar.triton.tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
@@ -224,7 +224,7 @@ async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scen
 async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stubs, "_is_here", lambda host: False)  # or it looks for processes
+    monkeypatch.setattr(python_stubs, "_is_here", lambda host: False)  # or it looks for processes
     state, models = tmp_path / "state.json", tmp_path / "models"
     (models / "m" / "1").mkdir(parents=True)
     scene.more = {"repository": models, "state": state}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.consul.api import Operation, Set
-from sidecar.election import candidacy, execute
+from sidecar.election import execute, own_candidacy
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import Intent
 from sidecar.election.keys import history, lock, orders
@@ -312,7 +312,7 @@ async def test_an_order_is_carried_out_once_its_candidate_has_proven_itself() ->
         named = b.state.order
         assert named
         assert named.to == "b"
-        assert candidacy.wants_proof(b.state, "b", b.clock.wall())
+        assert own_candidacy.wants_proof(b.state, "b", b.clock.wall())
         await execute.write_proof(named, "", b.election.context)
         await a.clock.advance(1)
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)

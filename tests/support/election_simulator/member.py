@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from sidecar.consul.api import ConsulApi
-from sidecar.election import actions, candidacy, decision, execute, lease
+from sidecar.election import actions, decision, execute, lease, own_candidacy
 from sidecar.election.actions import Action, Wait
-from sidecar.election.candidacy import Fit, InstanceFacts, Settle
 from sidecar.election.candidates import Candidate, Field
 from sidecar.election.decision import DecisionRules, ElectionView, Intent
 from sidecar.election.execute import Done, ElectionContext
 from sidecar.election.keys.orders import HAND_OVER, ElectionState, Kind
 from sidecar.election.lease import Lease, Role
+from sidecar.election.own_candidacy import Fit, InstanceFacts, Settle
 from sidecar.registry.registration import InstanceInfo
 from sidecar.runtime.errors import SessionLost, SidecarError, Unavailable
 from sidecar.verdict.evidence import Reason
@@ -213,7 +213,7 @@ class Member:
             model_set=self.truth.model_set,
             tags=self.truth.tags,
         )
-        stand = candidacy.stand(self.name, known)
+        stand = own_candidacy.stand(self.name, known)
         if stand != self.stand:
             self.stand = stand
             self.step()
@@ -382,11 +382,11 @@ class Member:
             self._proving = False
             self._prove()
 
-        if not candidacy.wants_proof(state, self.name, wall):
+        if not own_candidacy.wants_proof(state, self.name, wall):
             self.later(_PROOFS, again)
             return
         rules = self.rules
-        found = candidacy.objection(
+        found = own_candidacy.objection(
             self.stand[1], rules.declared, state, order, now, wall, rules.settle
         )
         if isinstance(found, Settle):

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sidecar.consul import api
-from sidecar.election.candidacy import Fit
 from sidecar.election.decision import Failback
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Kind, Order, Pause
+from sidecar.election.own_candidacy import Fit
 from sidecar.registry.registration import NOFAILOVER
 from sidecar.verdict.verdict_line import State
 from tests.support.election_simulator.laws import require

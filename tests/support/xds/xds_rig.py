@@ -33,8 +33,8 @@ from sidecar.xds.catalog.catalog import Catalog, Instance, Leader, ServiceCatalo
 from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import build
-from sidecar.xds.envoys.connections import ABSENCE
 from sidecar.xds.envoys.envoy_stats import EnvoyCounters
+from sidecar.xds.envoys.envoy_streams import ABSENCE
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer

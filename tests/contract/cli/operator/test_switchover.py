@@ -20,7 +20,7 @@ from sidecar.cli.operator import json_output, switchover
 from sidecar.consul.access import ConsulAccess
 from sidecar.consul.api import ConsulApi, Set
 from sidecar.consul.client import Consul
-from sidecar.election import candidacy, execute
+from sidecar.election import execute, own_candidacy
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys import orders
@@ -86,7 +86,7 @@ class Player:
 
     async def _prove(self) -> None:
         async for state in self.election.state:
-            if self.proof is not None and candidacy.wants_proof(state, self.id, CLOCK.wall()):
+            if self.proof is not None and own_candidacy.wants_proof(state, self.id, CLOCK.wall()):
                 assert state
                 assert state.order
                 await execute.write_proof(state.order, self.proof, self.election.context)

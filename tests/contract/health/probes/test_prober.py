@@ -20,7 +20,7 @@ from sidecar.runtime.errors import Overloaded
 from sidecar.settings.tables.health import HealthSettings
 from sidecar.triton.api import InferenceRequest, Statistics
 from sidecar.triton.client import Triton
-from sidecar.triton.stubs import Stubs
+from sidecar.triton.python_stubs import Stubs
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Layer, Reason
 from sidecar.verdict.verdict import Verdict

@@ -20,7 +20,7 @@ from sidecar.xds.config import clusters
 from sidecar.xds.config.capabilities import Capabilities, capabilities_of
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME, Snapshot
 from sidecar.xds.envoys.client_status import ResourceStatus, client
-from sidecar.xds.envoys.connections import EnvoyStream
+from sidecar.xds.envoys.envoy_streams import EnvoyStream
 from tests.support.xds.ads_client import (
     FIRST,
     NAMES,

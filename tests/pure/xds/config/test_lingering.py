@@ -35,8 +35,8 @@ from sidecar.xds.config.endpoints import clusters_of, is_release, release_cluste
 from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters, linger
 from sidecar.xds.config.routes import ROUTES
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, RUNTIME, Snapshot, build
-from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.envoys.drain_status import EnvoyView, is_idle
+from sidecar.xds.envoys.envoy_streams import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.envoys.primary_status import primary_status
 from sidecar.xds.publication import Publication

@@ -10,7 +10,7 @@ from sidecar.xds.catalog.catalog import Catalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE, RUNTIME, Snapshot, build
 from sidecar.xds.envoys.client_status import ResourceStatus, client
-from sidecar.xds.envoys.connections import EnvoyStream
+from sidecar.xds.envoys.envoy_streams import EnvoyStream
 from tests.support.xds.ads_client import (
     FIRST,
     SWAPPED,

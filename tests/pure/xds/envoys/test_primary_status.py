@@ -14,7 +14,7 @@ from sidecar.xds.ads.ads_stream import DeltaStream
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
-from sidecar.xds.envoys.connections import ABSENCE, Envoys, EnvoyStream
+from sidecar.xds.envoys.envoy_streams import ABSENCE, Envoys, EnvoyStream
 from sidecar.xds.envoys.primary_status import PrimaryStatus
 from sidecar.xds.publication import Publication
 from tests.support.virtual_clock import VirtualClock, settle

@@ -13,8 +13,8 @@ from sidecar.xds.ads.ads_stream import DeltaStream
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.snapshot import ENDPOINT, build
-from sidecar.xds.envoys.connections import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.envoys.drain_status import DrainStatus
+from sidecar.xds.envoys.envoy_streams import ABSENCE, PACE, Envoys, EnvoyStream
 from sidecar.xds.envoys.load_report import LoadReport
 from sidecar.xds.publication import Publication
 from tests.support.virtual_clock import VirtualClock, settle

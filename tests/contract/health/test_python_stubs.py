@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sidecar.triton.stubs_api import Stub
+from sidecar.triton.python_stubs_api import Stub
 from sidecar.verdict.evidence import Reason
 from tests.support.prober_bench import SETTINGS, FakeStubs, probing
 

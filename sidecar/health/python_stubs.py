@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.triton.api import ModelDescription
-from sidecar.triton.stubs_api import Stub
+from sidecar.triton.python_stubs_api import Stub
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 

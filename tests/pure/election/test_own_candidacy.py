@@ -2,12 +2,12 @@
 
 import pytest
 
-from sidecar.election import candidacy
-from sidecar.election.candidacy import Fit, InstanceFacts, Settle, stand
+from sidecar.election import own_candidacy
 from sidecar.election.candidates import Candidate
 from sidecar.election.decision import Intent
 from sidecar.election.keys.lock import Claim, ElectionLock
 from sidecar.election.keys.orders import ElectionState, Kind, Order, Proof
+from sidecar.election.own_candidacy import Fit, InstanceFacts, Settle, stand
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State
@@ -90,8 +90,8 @@ def test_which_instance_serves_another_model_set(
     own: str, declared: str, seen: ElectionState | None, differs: bool, refused: bool
 ) -> None:
     compared = own, declared, seen, "a"
-    assert bool(candidacy.model_set_difference(*compared)) == differs
-    assert candidacy.must_refuse(*compared) == refused
+    assert bool(own_candidacy.model_set_difference(*compared)) == differs
+    assert own_candidacy.must_refuse(*compared) == refused
 
 
 ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
@@ -114,13 +114,13 @@ ORDER = Order("1", Kind.SWITCHOVER, 100.0, "anna", to="a")
 def test_when_an_order_waits_for_its_own_proof(
     seen: ElectionState | None, wall: float, wants: bool
 ) -> None:
-    assert candidacy.wants_proof(seen, "a", wall) == wants
+    assert own_candidacy.wants_proof(seen, "a", wall) == wants
 
 
 def against(own: Candidate, declared: str, wall: float, kind: Kind = Kind.SWITCHOVER) -> object:
     """For an order of the wall clock's 100, at 12 of the monotonic one."""
     order = Order("1", kind, 100.0, "anna", "a")
-    return candidacy.objection(own, declared, state("b", THEIRS), order, 12.0, wall, 5.0)
+    return own_candidacy.objection(own, declared, state("b", THEIRS), order, 12.0, wall, 5.0)
 
 
 def test_what_stands_against_the_candidate_of_an_order() -> None:

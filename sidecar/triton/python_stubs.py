@@ -13,7 +13,7 @@ from typing import Any
 
 from sidecar.runtime.addresses import split_address
 from sidecar.runtime.threads import in_daemon_thread
-from sidecar.triton.stubs_api import Stub
+from sidecar.triton.python_stubs_api import Stub
 
 _PROC = Path("/proc")
 _SERVER, _STUB = "tritonserver", "triton_python_backend_stub"

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.health.stubs import StubCounts
+from sidecar.health.python_stubs import StubCounts
 from sidecar.runtime.errors import Rejected
 from sidecar.triton.api import ModelDescription
-from sidecar.triton.stubs_api import Stub
+from sidecar.triton.python_stubs_api import Stub
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict_line import State
 from tests.support.prober_bench import SETTINGS, FakeStubs, load_anew, model, probing
