@@ -14,9 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from sidecar.health.canary.bytes_elements import is_blob
-from sidecar.health.canary.definition import Canary, misfit
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations.exact import fits
 from sidecar.health.canary.input_files import read_tensor
+from sidecar.health.canary.judge import misfit
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings.mistakes import message_for
 from sidecar.settings.tables.canary import CanaryInput

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from sidecar.health.canary.definition import Canary, fault, misfit
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derived_canary import DerivedCanary
+from sidecar.health.canary.judge import fault, misfit
 from sidecar.health.probes.loaded_model import check_model, is_unchanged
 from sidecar.health.progress import Counted, Progress, answered
 from sidecar.runtime.errors import (

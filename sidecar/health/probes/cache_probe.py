@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable
 
 from sidecar.events import CanaryCached
-from sidecar.health.canary.definition import Canary, fault
+from sidecar.health.canary.definition import Canary
+from sidecar.health.canary.judge import fault
 from sidecar.health.canary.variation import NUMBERS, Variation, VariationEffect, advice
 from sidecar.health.probes.server_probe import ProbeContext
 from sidecar.health.progress import Counted, Progress

@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 from sidecar.events import CanaryDerived, CanarySent
-from sidecar.health.canary.definition import Canary, fault, misfit
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import advice
 from sidecar.health.canary.derived_canary import DerivedCanary, Proven
+from sidecar.health.canary.judge import fault, misfit
 from sidecar.health.neighbours import NOT_HELD, HeldUp
 from sidecar.health.probes.cache_probe import CacheProbe
 from sidecar.health.probes.neighbour_probe import NeighbourProbe

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from sidecar.xds.envoys.ads_service import AdmissionGate
+from sidecar.xds.envoys.admission_gate import AdmissionGate
 from tests.support.virtual_clock import VirtualClock, settle
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.health.canary.definition import Canary, fault, misfit
+from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.derive import derive
 from sidecar.health.canary.expectations import (
     AllClose,
@@ -24,6 +24,7 @@ from sidecar.health.canary.expectations import (
     Shape,
     broken_by,
 )
+from sidecar.health.canary.judge import fault, misfit
 from sidecar.triton.api import Answer, ModelDescription, Tensor, TensorSpec
 from sidecar.triton.tensors import DATATYPES, tensor
 from sidecar.verdict.evidence import Reason
