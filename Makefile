@@ -50,10 +50,9 @@ soak: setup
 
 # The demo, and the tests that could fail on a streaming Consul: on 1.8 behind a proxy that streams.
 streams := CONSUL_BIN='$(CURDIR)/tests/support/streaming/consul'
-streamed := tests/contract/consul/test_client.py $(wildcard tests/contract/test_*_verbs.py) \
-  tests/integration/consul/test_acl_policies.py tests/integration/xds/catalog/test_calm_control_plane.py \
-  tests/chaos/test_cluster_faults.py $(wildcard tests/integration/test_mesh_*.py) \
-  $(wildcard tests/integration/test_streaming_*.py)
+streamed := tests/contract/consul/test_client.py tests/contract/cli \
+  tests/integration/consul tests/integration/xds/catalog/test_calm_control_plane.py \
+  tests/chaos/test_cluster_faults.py $(wildcard tests/chaos/test_mesh_*.py) tests/integration/mesh
 
 test-streaming: setup
 	@$(streams) $(python) -m sidecar.local.demo

@@ -15,7 +15,7 @@ from tests.support.consul_agent import ConsulAgent
 
 pytest_plugins = ("tests.support.mesh.plugin",)
 
-# Their assertions show what they compared, whoever imports them first.
+# Their assertions show what they compared, whichever module imports them first.
 pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
 
 _TESTS = Path(__file__).parent

@@ -15,7 +15,7 @@ from tests.support.soak import pause, soak, times
 
 pytestmark = pytest.mark.integration
 
-# Each beside another that is told by the same reason, on the same way.
+# Each next to another one that has the same reason and the same path.
 VARIANTS = {
     "NaN": "wrong answer",
     "degenerate text": "empty stream",
@@ -57,7 +57,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
 async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
     outcome = await play(mesh, fault, afterwards=times(0, soaking=3), pause=pause(CLIENTS))
     assert outcome.trouble == []
-    # Who is avoided is not asked: what still fails was on its way when the verdict fell.
+    # An avoided instance gets no requests: those that still fail were in flight before.
     assert outcome.after.unary.done
 
 

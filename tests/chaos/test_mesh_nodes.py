@@ -1,4 +1,4 @@
-"""Two nodes of Consul, and operators who take the one with the primary out of service."""
+"""Two Consul nodes; an operator takes the one with the primary out of service."""
 
 from collections.abc import Awaitable, Callable
 

@@ -92,7 +92,7 @@ def stop_order(group: jobspec.Block) -> Iterator[str]:
 
 
 def restarts(group: jobspec.Block) -> Iterator[str]:
-    """Whoever ends is started again for ever, in place: else the end of the leader ends all."""
+    """Every task restarts forever, in place: otherwise the end of the leader ends all."""
     modes = [block.attributes.get("mode") for block in group.blocks if block.kind == "restart"]
     if modes != ["delay"]:
         yield f'group {group.label} > restart > mode: expected "delay", found {modes}'

@@ -92,7 +92,7 @@ class FakeTriton:
 
     @property
     def frozen(self) -> bool:
-        """Whether it answers nothing; what it was asked meanwhile it answers afterwards."""
+        """Whether it answers nothing; it answers pending requests afterwards."""
         return not self._thawed.is_set()
 
     @frozen.setter

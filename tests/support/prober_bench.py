@@ -92,7 +92,7 @@ class FakeStubs:
 
 @dataclass
 class Bench:
-    """A prober at work."""
+    """A running prober."""
 
     clock: VirtualClock
     triton: FakeTriton
@@ -154,7 +154,7 @@ class Bench:
 
 @asynccontextmanager
 async def running(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
-    """Loops that run meanwhile."""
+    """Loops that run during the context."""
     tasks = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
     try:
         yield

@@ -80,7 +80,7 @@ class ProxiedMesh(LiveMesh):
 
     @property
     def now(self) -> Mesh:
-        """The mesh as those see it who use it: a proxy is the Triton's address."""
+        """The mesh as its clients see it: the proxy's address is the Triton's."""
         mesh = super().now
         return replace(
             mesh,

@@ -31,7 +31,7 @@ async def clients(
 ) -> AsyncIterator[Load]:
     """Clients in a namespace as long as the context lasts; see `sidecar.local.load.load`.
 
-    They give way to everything else on the machine: it is not they who are tested.
+    They have the lowest priority on the machine: they are not what is tested.
 
     Args:
         inside: what to put before a command so that it runs in the namespace.

@@ -48,9 +48,9 @@ async def _main(leads: Sequence[str]) -> None:
         number, _, where = lead.partition("=")
         door = socket.socket(fileno=int(number))
         await asyncio.start_server(_Door(where.split(",")).serve, sock=door)
-    # The end of the pipe is that of whoever has started us.
+    # The pipe ends when the parent process does.
     await asyncio.to_thread(sys.stdin.read)
-    os._exit(0)  # connections that are still open are nobody's any more
+    os._exit(0)  # open connections have no owner any more
 
 
 class _Door:

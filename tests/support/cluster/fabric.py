@@ -73,7 +73,7 @@ class Fabric:
                 )
 
     def cut(self, name: str, network: Network) -> None:
-        """Lose every packet between a namespace and a network; nobody is told."""
+        """Drop every packet between a namespace and a network, silently."""
         # A link taken down would be noticed on its other end.
         self._ip(_HUB, f"link set {_leg(name, network)} nomaster")
 

@@ -189,7 +189,7 @@ class _Draft:
                     "acl": {"enabled": False, "default_policy": "allow"},
                     "log_level": "warn",
                 }
-                # From the edge, for whoever looks on.
+                # From the edge, for observers.
                 | ({"client_addr": "0.0.0.0"} if member in servers else {})
             )
         return files

@@ -31,7 +31,7 @@ def require(holds: object, why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One tenure as the servers know it; what came before is `known` if nobody edited the keys."""
+    """One tenure as the servers know it; its predecessor is `known` unless the keys were edited."""
 
     epoch: int
     instance: str
@@ -102,7 +102,7 @@ class Laws:
             self._fit(member, self.store.states[-2])
 
     def _fit(self, member: Member, before: ElectionState) -> None:
-        """Who takes the role may have it, by what it has had time enough to know."""
+        """An instance that takes the role may have it, given what it had time to learn."""
         truth, now = member.truth, self.store.now()
         knows = truth.since + _KNOWN < now
         require(not (knows and truth.tags), f"{member.name} was not fit: it is tagged")
@@ -212,7 +212,7 @@ class Laws:
         return ""
 
     def fit(self) -> list[str]:
-        """Who may become primary now, in truth, and said without the code that is tested."""
+        """The instances that may really become primary now, computed without the tested code."""
         wanted = self._wanted(self.store.state)
         return [
             each.name
@@ -229,7 +229,7 @@ class Laws:
         return last.model_set == member.truth.model_set
 
     def _wanted(self, state: ElectionState) -> str:
-        """The model set of the last primary, if anybody who serves has it still."""
+        """The model set of the last primary, if a serving instance still has it."""
         last = state.lock.last.model_set if state.lock.last else ""
         catalog = self.store.model.services
         serving = (

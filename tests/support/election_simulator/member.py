@@ -75,7 +75,7 @@ class Truth:
     tags: tuple[str, ...] = ()
     priority: int = 100
     model_set: str = "one"
-    asked: str = ""  # what the canary says when it is asked anew
+    asked: str = ""  # the canary's result when it is sent again
     since: float = -1000.0  # when it was configured
 
 

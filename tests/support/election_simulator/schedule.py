@@ -37,9 +37,9 @@ _SPANS = (
 )
 _JUMPS = (-3600.0, -70.0, -20.0, -5.0, 5.0, 20.0, 70.0, 3600.0)
 _DELAYS = (0.0, 0.0, 6.0, 15.0)
-# When all faults are over, everything has to be in order within this time ...
+# After all faults, everything has to be well within this time ...
 _QUIET = 240.0
-# ... and then nobody asks Consul for more than this, a second and an instance.
+# ... and then no instance sends Consul more requests than this per second.
 _RATE, _REST = 0.8, 20.0
 
 
@@ -291,7 +291,7 @@ def _jump(world: World, event: Event) -> None:
 
 
 def _edit(world: World, event: Event) -> None:
-    """Somebody edits the keys by hand."""
+    """An operator edits the keys by hand."""
     key = lock.epoch_key(SERVICE) if event.x & 1 else lock.lock_key(SERVICE)
     entry = world.store.model.keys.get(key)
     if entry is None or not world.store.leader:
@@ -316,7 +316,7 @@ def _maintain(world: World, event: Event) -> None:
 
 
 def _trait(world: World, event: Event) -> None:
-    """An instance is configured otherwise, or its canary goes wrong when it is asked anew."""
+    """An instance is reconfigured, or its canary fails when it is sent again."""
     member, truth = _member(world, event), _member(world, event).truth
     if not world.reaches(member) or member.name not in world.store.model.services:
         return
@@ -375,7 +375,7 @@ _EVENTS = (
 
 
 def _heal(world: World, *, resumed: bool) -> None:
-    """All faults end: who crashed is started, who is ill stays ill."""
+    """All faults end: crashed instances start, unhealthy ones stay unhealthy."""
     world.log("everything is healed")
     world.laws.quiet = world.now
     _elected(world)
@@ -408,7 +408,7 @@ def _polling(world: World, member: Member) -> Callable[[], None]:
 
 
 def _settle(world: World) -> None:
-    """Everything is in order before long, and then stays as it is, at little cost."""
+    """Everything is well before long, and then stays so, at little cost."""
     end, wrong = world.now + _QUIET, "nothing was looked at"
     world.run(world.now + 3.0)
     while world.now < end and (wrong := _wrong(world)):
@@ -432,7 +432,7 @@ def _settle(world: World) -> None:
 
 
 def _wrong(world: World) -> str:
-    """What is not in order yet; of a paused mesh no more is asked than that it claims nothing."""
+    """What is not well yet; a paused mesh only has to claim nothing."""
     state = world.store.state
     if state.paused(EPOCH + world.now) and state.lock.instance is None:
         if state.pause and state.pause.until:

@@ -117,7 +117,7 @@ class Store:
             current = self.model.sessions.get(name)
             if current is None or current.renewed != renewed:
                 return
-            if not self.leader:  # nobody counts; the new leader begins anew
+            if not self.leader:  # no leader counts; the new one starts over
                 return
             self.expiring(name)
             self.do(lambda store: store.end(name))
@@ -128,7 +128,7 @@ class Store:
         self.leader = False
 
     def elect_leader(self) -> None:
-        """The TTLs begin anew, and lock-delays are forgotten."""
+        """The TTLs start over, and lock-delays are forgotten."""
         self.leader = True
         self.model.delayed.clear()
         for name, session in self.model.sessions.items():
@@ -148,7 +148,7 @@ class Store:
 
 
 class Door:
-    """A `ConsulApi` whose requests suspend whoever awaits them until the world answers."""
+    """A `ConsulApi` whose requests suspend their caller until the world answers."""
 
     def __init__(self, catalog: Callable[[], tuple[ServiceEntry, ...]]) -> None:
         self._catalog = catalog

@@ -28,7 +28,7 @@ ALIVE = "gRPC check 127.0.0.1:2/live: success"
 
 
 class Fate:
-    """What becomes of a request. LATE: it arrives when its sender has given up long ago."""
+    """The fate of a request. LATE: it arrives long after its sender has timed out."""
 
     LOST, ANSWER_LOST, FAILED, DONE_AND_FAILED, LATE = range(5)
 
@@ -285,7 +285,7 @@ class World:
             self.check(member, "sidecar", "passing", ALIVE)
 
     def lapse(self, member: Member) -> None:
-        """Nobody has renewed the verdict for its TTL."""
+        """The verdict was not renewed within its TTL."""
         if not member.alive or member.faults.frozen_until > self.now:
             self.check(member, "verdict", "critical", "TTL expired (last output: ...)")
             self.at(member.faults.frozen_until + _HEARTBEAT / 2, member.push, member)
@@ -330,7 +330,7 @@ class World:
         self.at(self.now + 10.0, lambda: self.lapse(member))
 
     def leave(self, member: Member) -> None:
-        """A sidecar that stopped in order deregisters and is gone."""
+        """A sidecar that stopped gracefully deregisters and is gone."""
         member.crash()
         self.agents.pop(member.name, None)
         member.truth.maintained = None

@@ -140,7 +140,7 @@ async def _play(
 
 
 async def _notice(mesh: LiveMesh, fault: Fault, part: str, since: int, clock: float) -> None:
-    """Wait for the verdict that the fault must have, but not for ever."""
+    """Wait for the verdict that the fault must cause, within a limit."""
     patience = _PATIENCE if fault.must_be_noticed else _NOTICE
     deadline = time.monotonic() + patience
     while not _right(fault, sayings(mesh, part, since, clock)) and time.monotonic() < deadline:

@@ -33,7 +33,7 @@ CLIENTS, STREAMS = 16, 2
 
 # As the models' canary.toml and the sidecar's defaults have them, in seconds.
 _HEALTH = HealthSettings()
-# Who does not answer once may be slow; it is asked `fall` times.
+# An instance that misses one answer may be slow; it is probed `fall` times.
 _SILENCE = _HEALTH.fall * _HEALTH.server_timeout
 _SERVER, _CANARY = _HEALTH.every.server, _HEALTH.every.canary_floor
 _LATE, _STALL = 1.0, 3.0

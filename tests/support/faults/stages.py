@@ -32,7 +32,7 @@ Stage = Callable[[LiveMesh, str], AbstractAsyncContextManager[None]]
 
 
 def told(model: str = UNARY, **control: object) -> Stage:
-    """A model shows a fault until it is told otherwise; see staging.py beside the model."""
+    """A model shows a fault until the stage ends; see staging.py next to the model."""
 
     @asynccontextmanager
     async def stage(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ def _proxy(mesh: LiveMesh, instance: str) -> Proxy:
 
 @asynccontextmanager
 async def loading(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
-    """Triton and its sidecar are started anew, and a model takes long to load."""
+    """Triton and its sidecar restart, and a model takes long to load."""
     part = mesh.sidecar_of(victim)
     with mesh.unsupervised():
         await ended(mesh.signal(part, signal.SIGTERM))
@@ -173,7 +173,7 @@ async def _answers(sidecar: str) -> bool:
 
 @asynccontextmanager
 async def unloaded(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
-    """Somebody unloads the model and tells nobody."""
+    """The model is unloaded behind the sidecar's back."""
     await mesh.repository(victim, UNARY, "unload")
     try:
         yield
@@ -198,7 +198,7 @@ async def another_version(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:
 
 
 def settings(before: str, after: str) -> Stage:
-    """The sidecar's settings are changed, and it is told to read them anew."""
+    """The sidecar's settings change, and it is told to reload them."""
 
     @asynccontextmanager
     async def stage(mesh: LiveMesh, victim: str) -> AsyncIterator[None]:

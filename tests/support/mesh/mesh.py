@@ -39,7 +39,7 @@ class Host:
 
 @dataclass
 class LiveMesh:
-    """A running mesh. Addresses stay; pids are read anew, for parts are restarted."""
+    """A running mesh. Addresses are fixed; pids are read each time, because parts restart."""
 
     folder: Path
 
@@ -230,7 +230,7 @@ class LiveMesh:
         return True
 
     async def consul(self, method: str, path: str, body: object = None) -> str:
-        """Something that somebody does to Consul behind the sidecars' backs."""
+        """An operation on Consul that the sidecars do not know about."""
         mesh = self.now
         headers = {}
         if mesh.consul.token_file is not None:
@@ -335,11 +335,11 @@ class Scene:
         return self.primary
 
     def primaries(self, after: float) -> list[str]:
-        """Who took the lock after a moment, one after the other."""
+        """The instances that took the lock after a moment, in order."""
         return self._who("primary", after)
 
     def answering(self, after: float) -> set[str]:
-        """Who answered requests after a moment, under load whose `traffic` is followed."""
+        """The instances that answered requests after a moment, if the load follows `traffic`."""
         return set(self._who("traffic", after))
 
     def _who(self, kind: str, after: float) -> list[str]:

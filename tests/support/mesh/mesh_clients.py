@@ -52,7 +52,7 @@ class Generation:
 
 @asynccontextmanager
 async def generation(address: str, tokens: int, delay_ms: int) -> AsyncIterator[Generation]:
-    """An answer that takes `tokens` times `delay_ms`; given up at the end of the context."""
+    """An answer that takes `tokens` times `delay_ms`; cancelled at the end of the context."""
     running = Generation()
     task = asyncio.create_task(_generate(address, running, tokens, delay_ms))
     try:

@@ -24,7 +24,7 @@ async def maintain_node(mesh: LiveMesh, enable: bool) -> None:
 
 
 async def fail_node(mesh: LiveMesh, enable: bool) -> None:
-    """Have a check of that node, which nobody but operators knows, that fails; or none any more."""
+    """Give the node a failing check that only operators know about, or remove it."""
     if enable:
         await mesh.consul("PUT", "agent/check/register", {"ID": CHECK, "Name": CHECK, "TTL": "1h"})
         await mesh.consul("PUT", f"agent/check/fail/{CHECK}?note=full")
@@ -34,7 +34,7 @@ async def fail_node(mesh: LiveMesh, enable: bool) -> None:
 
 @asynccontextmanager
 async def apart(mesh: LiveMesh, instance: str) -> AsyncIterator[None]:
-    """Have an instance on a node of its own, with its own agent, as if on another machine."""
+    """Run an instance on a separate node with its own agent, as if on another machine."""
     consul = json.loads((mesh.folder / "consul.json").read_text())
     settings = mesh.folder / instance / "sidecar.toml"
     before = settings.read_text()
@@ -49,7 +49,7 @@ async def apart(mesh: LiveMesh, instance: str) -> AsyncIterator[None]:
 
 
 async def _moved(mesh: LiveMesh, instance: str, settings: str) -> None:
-    """Start its sidecar anew with these settings, and wait until it is registered by them."""
+    """Restart its sidecar with these settings, and wait until it is registered with them."""
     write_whole(mesh.folder / instance / "sidecar.toml", settings)
     before, part = await _nodes(mesh, instance), mesh.sidecar_of(instance)
     pid = mesh.signal(part, signal.SIGTERM)

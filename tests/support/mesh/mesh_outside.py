@@ -46,7 +46,7 @@ async def until(condition: Callable[[], object], what: str, *, pause: float = _P
 
 
 def exit_status(pid: int) -> int | None:
-    """The status with which a process has ended that nobody has reaped yet; None if it runs."""
+    """The exit status of a process that is not reaped yet; None while it runs."""
     # Fields 3 and 52 of /proc/PID/stat, see proc(5); the latter is what wait(2) would give.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
@@ -62,7 +62,7 @@ def stubs(group: int, model: str) -> Sequence[int]:
     """The processes in which a Triton's Python backend runs a model."""
     found = []
     for member in process.members(group):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
             if f"models/{model}/1/model.py".encode() in command:
                 found.append(member.pid)
@@ -85,7 +85,7 @@ def sidecar(*arguments: str, check: bool = False) -> subprocess.CompletedProcess
 
 
 def ended_at_once(folder: Path) -> None:
-    """End a mesh that nobody needs any more: what an orderly end takes is shown by its own test."""
+    """Kill a mesh that is no longer needed; another test covers the graceful stop."""
     found = state_file.load(folder)
     if found is not None:
         send(found.supervisor, signal.SIGKILL)

@@ -44,7 +44,7 @@ _LOOK = 0.2  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a view is about: who asks, and for what."""
+    """The key of a view: the token and the query."""
 
     path: str
     parameters: tuple[tuple[str, str], ...]
@@ -156,7 +156,7 @@ async def streaming(agent: str, listen: str = "127.0.0.1:0") -> AsyncIterator[st
 async def stand_before(pid: int, listen: str) -> None:
     """Tell on stdout where an agent has to listen, and stand before it until it is dead and buried.
 
-    Whoever is told of its end can do so late; in between it is an agent whose servers are gone.
+    It may learn of the end late; until then it is an agent without servers.
     """
     with reserve(1) as (port,):
         async with streaming(f"127.0.0.1:{port}", listen):

@@ -35,7 +35,7 @@ Ask = Callable[[int], Awaitable[Shown | Refused]]
 
 
 class View:
-    """`ask` is a blocking query from an index on; `keep` repeats it for ever."""
+    """`ask` is a blocking query from an index on; `keep` repeats it forever."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -89,7 +89,7 @@ class View:
         return heard
 
     def _tell(self, refused: Refused | None) -> None:
-        """Wake whoever waits, once."""
+        """Wake all waiters, once."""
         self._refused = refused
         told, self._told = self._told, asyncio.Event()
         told.set()

@@ -11,7 +11,7 @@ ONE = "one"
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of the two, in the words of docs/systemd.md, and what they noted meanwhile."""
+    """The outcome for both, in the terms of docs/systemd.md, and their own log."""
 
     triton: str
     sidecar: str
@@ -37,7 +37,7 @@ class Instance:
         self.machine.run("systemctl", *argv)
 
     def signal(self, unit: str, name: str) -> None:
-        """As somebody else would: systemd does not know."""
+        """From outside: systemd does not know."""
         self.machine.run("kill", f"-{name}", self.pid(unit))
 
     def tell(self, unit: str, what: str, value: str) -> None:

@@ -16,7 +16,7 @@ from tests.support.systemd.journal import Journal
 _BOOT = Path(__file__).with_name("boot.sh")
 # Seconds that anything may take before it is said to have failed. No outcome depends on it.
 _PATIENCE = 120.0
-# And until all has stopped, each within bounds of its own.
+# And until all has stopped, each within its own limits.
 _PATIENCE_TO_END = 300.0
 
 # How systemctl says that there is no job.
@@ -68,7 +68,7 @@ class Machine:
         return done.stdout.strip()
 
     def write(self, path: str, text: str) -> None:
-        """Write a file in the machine, with its folder, as everybody may."""
+        """Write a world-writable file in the machine, with its folder."""
         script = 'mkdir -p "${1%/*}" && cat >"$1" && chmod a+rwX "$1"'
         self.run("sh", "-c", script, "sh", path, given=text)
 

@@ -48,7 +48,7 @@ def provide(suite: str) -> Path:
         try:
             stage.rename(target)
         except OSError:
-            if not target.is_dir():  # else somebody else provided it meanwhile
+            if not target.is_dir():  # another process provided it
                 raise
     return target
 
@@ -81,7 +81,7 @@ def _furnish(root: Path) -> None:
 
 
 def main() -> None:
-    """Provide all. Whoever cannot have them can do without, but for the tests, which say so."""
+    """Provide all. Without them only the tests that need them fail, and say so."""
     for suite in SUITES:
         try:
             print(f"systemd: {provide(suite)}")

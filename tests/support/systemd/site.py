@@ -19,7 +19,7 @@ SIDECARS = tuple(f"triton-sidecar@{name}.service" for name in real.TRITONS)
 UNITS = (CONSUL, PLANE, ENVOY, *TRITONS, *SIDECARS)
 # Requests, and streams, that have to be answered for everything to be well again.
 _ENOUGH = (200, 8)
-# By whom recovery asks systemd: docs/recovery.md.
+# The user that recovery asks systemd as: docs/recovery.md.
 _USER = "triton-sidecar:x:102:"
 _BY_USER = "[Service]\nUser=triton-sidecar\n"
 
@@ -87,7 +87,7 @@ class Clients:
 
 @dataclass(frozen=True)
 class Site:
-    """The machine, and the token of somebody who may look at the mesh."""
+    """The machine, and a token that may read the mesh."""
 
     machine: Machine
     operator: str
@@ -111,7 +111,7 @@ class Site:
         self.machine.run("systemctl", *argv)
 
     def signal(self, unit: str, name: str) -> None:
-        """Send a signal to a service as somebody else would, and wait until another one runs."""
+        """Send a signal to a service from outside, and wait until it has restarted."""
         before = self.pid(unit)
         self.machine.run("kill", f"-{name}", before)
         self.machine.wait(f"{unit} runs again", lambda: self.pid(unit) not in ("", before))

@@ -57,7 +57,7 @@ class Plane:
         await eventually(lambda: asyncio.to_thread(self._page), "the control plane's metrics")
 
     async def stop(self) -> None:
-        """End it in order."""
+        """Stop it gracefully."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -184,7 +184,7 @@ class Calm:
         return path.exists() and all(name in path.read_text() for name in self.tritons)
 
     async def put(self, path: str, body: object, token: str = "") -> str:
-        """What somebody tells Consul."""
+        """A write to Consul."""
         headers = {"X-Consul-Token": token} if token else {}
         return await http("PUT", f"http://{self.agent.http}/v1/{path}", body, headers)
 

@@ -38,7 +38,7 @@ class MortalTriton(FakeTriton):
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         await asyncio.sleep(_WORK)
-        if self._play.losing:  # with its sidecar, for ever
+        if self._play.losing:  # with its sidecar, for good
             self._play.losing -= 1
             await self._sidecar.stop(None)
             self.wire.cut()
@@ -98,7 +98,7 @@ def infer_request(text: bytes, name: str = "") -> bytes:
 async def told(
     client: Client, *messages: bytes, timeout: float = PATIENCE, answers: int = 0, **how: Any
 ) -> list[str]:
-    """The answers of a stream: who gave each, or why it was refused; last how it failed, if so.
+    """The answers of a stream: each one's instance or rejection; last the failure, if any.
 
     It is left after so many `answers`. What was answered is what was sent.
     """
@@ -120,7 +120,7 @@ async def told(
 
 @dataclass
 class Play:
-    """What happens: who went down how often, and what clients were told."""
+    """The outcome: how often each instance crashed, and what clients received."""
 
     rig: Rig
     freezes: bool = False
@@ -161,7 +161,7 @@ class Play:
         self.publish()
 
     async def end(self) -> None:
-        """Whoever is down stays down."""
+        """Crashed instances stay down."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -176,7 +176,7 @@ class Play:
         self.publish()
 
     def publish(self) -> None:
-        """Say what Consul would show: whoever is down is critical, and loses the role."""
+        """Publish what Consul would show: a crashed instance is critical, and loses the role."""
         if self.leader in self.down:
             self.leader = min(self.tritons.keys() - self.down, default=self.leader)
         self.rig.control_plane.publish(
@@ -190,7 +190,7 @@ class Play:
         )
 
     async def good(self, client: Client, until: asyncio.Event) -> None:
-        """Send requests that nobody sent before, one after the other."""
+        """Send new requests, one after another."""
         while not until.is_set():
             try:
                 await client.infer(os.urandom(64), timeout=_PATIENCE)
@@ -200,7 +200,7 @@ class Play:
                 self.answers += 1
 
     async def follows(self, client: Client, until: asyncio.Event) -> None:
-        """Open streams that nobody opened before, one after the other, each for one answer.
+        """Open new streams, one after another, each for one answer.
 
         One that is cut had begun to be answered: whose instance goes down then cannot be helped.
         """
@@ -227,7 +227,7 @@ class Play:
     async def run(
         self, goods: int, refusals: int, *, timeout: float = _PATIENCE, streams: bool = False
     ) -> None:
-        """Good clients, and beside them a bad one, until that has been refused so often.
+        """Good clients and a bad one, until the bad one has been rejected that often.
 
         With `streams` half of the good ones send those, and the bad one.
         """

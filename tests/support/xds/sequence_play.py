@@ -52,7 +52,7 @@ class Answer:
 
 
 class Client:
-    """What `tritonclient` is to its users; each has a connection of its own."""
+    """A client as users of `tritonclient` have it, with its own connection."""
 
     def __init__(self, port: int) -> None:
         own = [("grpc.use_local_subchannel_pool", 1)]
@@ -177,7 +177,7 @@ class Play:
             yield play
 
     def another(self) -> Client:
-        """A client with a connection of its own."""
+        """A client with its own connection."""
         return Client(self.rig.envoy.port)
 
     def instance(self, name: str, **changes: Any) -> Instance:

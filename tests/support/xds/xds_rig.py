@@ -89,14 +89,14 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> int:
-        """Accept connections; gives the port, which nobody else is given before `close`."""
+        """Accept connections; returns the port, which stays reserved until `close`."""
         if not self._port:
             [self._port] = self._claim.enter_context(reserve(1))
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         return self._port
 
     def close(self) -> None:
-        """Be cut for ever."""
+        """Cut all connections for good."""
         self.cut()
         self._claim.close()
 
@@ -159,7 +159,7 @@ class FakeTriton:
         self.says: dict[bytes, bytes] = {}
         # Seconds until requests of this content are answered.
         self.takes: dict[bytes, float] = {}
-        # While it is not set, streams are accepted, but nobody reads what they bring.
+        # While it is not set, streams are accepted, but not read.
         self.reads = asyncio.Event()
         self.reads.set()
         self.error_text, self.trailers = f"as {name} was told", 0
@@ -176,7 +176,7 @@ class FakeTriton:
         """Listen on free ports."""
         options = [
             *_UNLIMITED,
-            # It shares a process with who sends; a Triton would have begun with them.
+            # It shares a process with the client; a Triton would have begun with them.
             ("grpc.server.max_pending_requests", 100_000),
             ("grpc.server.max_pending_requests_hard_limit", 100_000),
             ("grpc.http2.max_ping_strikes", 0),
@@ -194,7 +194,7 @@ class FakeTriton:
         return self
 
     async def lose_sidecar(self) -> None:
-        """Nobody listens there any more."""
+        """Stop listening."""
         await self._sidecar.stop(None)
 
     async def stop(self) -> None:
@@ -370,7 +370,7 @@ class ControlPlane:
 
 
 class Envoy:
-    """A real Envoy in a folder of its own."""
+    """A real Envoy in its own folder."""
 
     process: asyncio.subprocess.Process
     log: Path
@@ -483,7 +483,7 @@ class Client:
 
 
 class Load:
-    """Closed-loop clients, counted by who answered; failures are kept as text.
+    """Closed-loop clients, counting answers by instance; failures are kept as text.
 
     Each lets `pause` seconds pass between an answer and its next request.
     """
@@ -505,7 +505,7 @@ class Load:
                 await asyncio.sleep(self._pause)
 
     async def more(self, count: int, by: str | None = None) -> None:
-        """Wait for that many further answers, by whoever or by one instance."""
+        """Wait for that many further answers, from any instance or from one."""
         start = self.answers[by] if by else self.answers.total()
         await eventually(
             lambda: (self.answers[by] if by else self.answers.total()) >= start + count,
