@@ -1,6 +1,6 @@
 """The plan of a local mesh: all programs with their arguments, files, ports and order.
 
-Pure values. `layout.py` builds them, `launch.py` carries them out.
+Pure values. `layout.py` builds them, `local/launch.py` carries them out.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """The quarantine service: requests that crashed two instances are tried alone.
 
-Envoy asks before it retries such a request (`quarantine.lua`). The request is then tried on one of
-the two instances, as soon as that is back, or on one that joined since: whatever it does, no
-instance crashes that had survived it. An answer clears the request.
+Envoy asks before it retries such a request (`config/filters/quarantine.lua`). The request is then
+tried on one of the two instances, as soon as that is back, or on one that joined since: whatever it
+does, no instance crashes that had survived it. An answer clears the request.
 """
 
 import asyncio

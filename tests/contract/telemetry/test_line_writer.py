@@ -230,7 +230,7 @@ ENDING = """
 from contextlib import suppress
 import structlog, typer
 from sidecar.cli import run
-from sidecar.cli.exit_status import ending
+from sidecar.cli.exit_status import exit_with_status
 from sidecar.runtime.errors import ConfigError
 from sidecar.telemetry import logs
 
@@ -240,7 +240,7 @@ async def main():
         structlog.get_logger().info("hello", number=number)
     raise ConfigError("it was nice")
 
-with suppress(typer.Exit), ending():
+with suppress(typer.Exit), exit_with_status():
     run.serve(main())
 """
 

@@ -17,3 +17,14 @@ def test_each_module_that_a_page_names_exists(page: Path) -> None:
     named = set(_PATH.findall(page.read_text()))
     gone = [path for path in named if not any((ROOT / base / path).exists() for base in _BELOW)]
     assert sorted(gone) == []
+
+
+def test_each_module_that_a_docstring_names_exists() -> None:
+    """By its path below the root, below sidecar/ or one of its rooms, or next to the module."""
+    gone = [
+        f"{source.relative_to(ROOT)}: {path}"
+        for source in sorted((ROOT / "sidecar").rglob("*.py"))
+        for path in re.findall(r"`([\w/]+\.(?:py|lua))`", source.read_text())
+        if not any((base / path).exists() for base in (ROOT, *source.parents))
+    ]
+    assert gone == []
