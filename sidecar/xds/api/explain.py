@@ -126,8 +126,10 @@ def _explained(
         )
         why = f"not listed: {twin} has the same address, and is used instead"
         return Explanation(assignment.cluster, None, (why, *held))
-    withdrawn = place.priority is None
-    reasons = [*(_withdrawn_reasons if withdrawn else _mode_reasons)(service, instance)]
+    if place.priority is None:
+        reasons = [*_withdrawn_reasons(service, instance)]
+    else:
+        reasons = [*_mode_reasons(service, instance)]
     if lingers and not is_release(assignment.cluster):
         reasons.append(
             "an earlier policy's cluster: it gets no new requests, and finishes those it has"
