@@ -1,4 +1,4 @@
-"""A look at Triton's stubs that hangs, on the real clock."""
+"""A scan of Triton's stubs that hangs, on the real clock."""
 
 import asyncio
 
@@ -7,14 +7,14 @@ from sidecar.verdict.evidence import Reason
 from tests.support.prober_bench import SETTINGS, FakeStubs, probing
 
 
-async def test_a_look_that_hangs_holds_up_nothing() -> None:
-    """The kernel may hold up whoever looks at a process that hangs in it."""
+async def test_a_hanging_scan_holds_up_nothing() -> None:
+    """The kernel may block a scan of a process that hangs in it."""
 
     class Hanging(FakeStubs):
-        looks = 0
+        scans = 0
 
-        async def look(self) -> tuple[Stub, ...] | None:
-            self.looks += 1
+        async def scan(self) -> tuple[Stub, ...] | None:
+            self.scans += 1
             await asyncio.Event().wait()
             return None
 
@@ -26,4 +26,4 @@ async def test_a_look_that_hangs_holds_up_nothing() -> None:
             while bench.verdict.reason is not Reason.OK:
                 await asyncio.sleep(0.02)
                 await bench.pass_(1)
-        assert stubs.looks == 1
+        assert stubs.scans == 1

@@ -24,7 +24,7 @@ def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
     whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
     argv = ["unshare", *whose, "--net", "sh", "-c", script, sys.executable, str(FOLDER / scene)]
-    done = subprocess.run(argv, cwd=FOLDER.parents[1], capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=FOLDER.parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert passed in done.stdout
 
