@@ -74,7 +74,7 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
 async def _outage(
     live: LiveMesh, seconds: float, every: float, seen: list[Illness]
 ) -> tuple[float, float, LoadTally]:
-    """Consul's absence: how long it was, how long until all was well again, the generations."""
+    """Consul's absence: how long it was, how long until all was healthy again, the generations."""
     mesh = live.now
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=0, streams=_GENERATIONS)
     async with clients as running:

@@ -1,4 +1,4 @@
-"""What clients notice when the primary of a two-instance mesh is hurt, under load.
+"""What clients notice when the primary of a two-instance mesh fails, under load.
 
 64 clients send unary requests and 4 follow streams, each its next one when it has its answer, all
 with plain tritonclient and all answers compared. Four things are done to the primary, several times
@@ -6,11 +6,11 @@ each.
 
 The longest extra delay is the slowest request that was in flight at the deed or sent within a
 second of it, minus the 99th percentile of the undisturbed seconds before. What is slow later than
-that is slow because a part starts again and takes processor time from everybody. The line `nothing`
+that is slow because a part starts again and takes CPU time from everybody. The line `nothing`
 is the same difference within the undisturbed seconds: what the machine does by itself.
 
 The baseline, on the same Tritons, is what people have without the mesh: an Envoy with both Tritons
-in a file. Its orderly stop is SIGTERM to Triton.
+in a file. Its graceful stop is SIGTERM to Triton.
 
 Exit status 1 if, through the mesh, a unary request failed, an answer was wrong, or a stream was cut
 although its Triton lived.
@@ -51,13 +51,13 @@ _FREEZING = (to_triton(signal.SIGSTOP), to_triton(signal.SIGCONT))
 DEEDS = (
     Deed("SIGKILL of its Triton", to_triton(signal.SIGKILL)),
     Deed("SIGSTOP of its Triton", *_FREEZING, rounds=2),
-    Deed("orderly stop", to_sidecar(signal.SIGTERM), cuts_streams=False),
+    Deed("graceful stop", to_sidecar(signal.SIGTERM), cuts_streams=False),
     Deed("SIGKILL of its sidecar", to_sidecar(signal.SIGKILL), cuts_streams=False, rounds=2),
 )
 WITHOUT = (
     Deed("SIGKILL of a Triton", to_triton(signal.SIGKILL)),
     Deed("SIGSTOP of a Triton", *_FREEZING),
-    Deed("orderly stop", to_triton(signal.SIGTERM)),
+    Deed("graceful stop", to_triton(signal.SIGTERM)),
 )
 
 
@@ -137,7 +137,7 @@ def undisturbed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     )
 
 
-DELAYS = ("p99 before", "slowest near it", "longest extra delay", "slowest until well")
+DELAYS = ("p99 before", "slowest near it", "longest extra delay", "slowest until healthy")
 
 
 def times(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ async def measure(mesh: Mesh) -> int:
 
 def main() -> int:
     """Run the benchmark; gives the exit status."""
-    report.begin(f"A hurt primary, {UNARY} clients with unary requests and {STREAMS} with streams")
+    report.begin(f"Failure of the primary: {UNARY} unary clients, {STREAMS} with streams")
     with report.mesh(instances=2) as mesh:
         return asyncio.run(measure(mesh))
 

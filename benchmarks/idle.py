@@ -1,6 +1,6 @@
 """What the mesh's own processes take while nothing happens, and how soon they are there.
 
-Memory and processor time of the parts of a real mesh without load, the sidecar probing three models
+Memory and CPU time of the parts of a real mesh without load, the sidecar probing three models
 every second; of the sidecar also beside one model and beside twenty; the time from the start of a
 sidecar beside a running Triton to its first PASSING; the time that `triton-sidecar --help` takes.
 Exit status 1 if a sidecar never said SERVING.
@@ -70,7 +70,7 @@ def usage(pid: int) -> Usage:
 
 
 class Took(NamedTuple):
-    """Seconds by the clock, and seconds of processor time, which depend less on the neighbours."""
+    """Seconds by the clock, and seconds of CPU time, which depend less on the neighbours."""
 
     clock: float
     processor: float
@@ -179,7 +179,7 @@ def measure(mesh: Mesh) -> None:
     )
     report.table(
         "From the start of a process to …",
-        ("least / median / largest in ms", "samples", "by the clock", "processor time"),
+        ("least / median / largest in ms", "samples", "by the clock", "CPU time"),
         timed("python -c pass: its end (baseline)", nothing),
         timed("python -m sidecar --help: its end", ours),
         timed(

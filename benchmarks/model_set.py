@@ -29,7 +29,7 @@ _OLD = 3600.0  # seconds by which the clock is advanced, for files that are not 
 
 
 class Took(NamedTuple):
-    """Seconds by the clock, and of processor time, which depend less on the neighbours."""
+    """Seconds by the clock, and of CPU time, which depend less on the neighbours."""
 
     clock: float
     processor: float
@@ -132,7 +132,7 @@ def measure(count: int) -> bool:
         pause = asyncio.run(longest_pause(look(fresh())))
     report.table(
         f"1 GiB in {count} file{'s' if count > 1 else ''}",
-        ("least / median / largest in ms", "by the clock", "processor time", "extra memory"),
+        ("least / median / largest in ms", "by the clock", "CPU time", "extra memory"),
         row("sha256sum (baseline)", peer),
         row("first look", first, held[0]),
         row("second look", again, held[1]),

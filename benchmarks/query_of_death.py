@@ -89,7 +89,7 @@ async def bad(address: str, deed: str, until: float, said: "Counter[str]", *, st
             try:
                 await _ask(client, deed, stream=stream)
             except (InferenceServerException, grpc.aio.AioRpcError) as error:
-                said[str(error).partition("; whoever")[0][:110]] += 1
+                said[str(error).partition("; ")[0][:110]] += 1
 
 
 async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:

@@ -32,7 +32,7 @@ class Deed:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one deed: before it, near it, and until all was well again."""
+    """What came of one deed: before it, near it, and until all was healthy again."""
 
     before: LoadTally
     near: LoadTally
@@ -64,7 +64,7 @@ class Scene:
         self._mesh, self._timeline, self.running = mesh, timeline, running
 
     async def play(self, deed: Deed, victim: str = "") -> Outcome:
-        """Do something to an instance, by default the primary, and wait until all is well again.
+        """Do something to an instance, by default the primary, and wait until all is healthy again.
 
         Raises:
             Unavailable: it does not become well.

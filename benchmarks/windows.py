@@ -57,7 +57,7 @@ class Way:
     costs: list[float] = field(default_factory=list)
 
     def cpu(self) -> float:
-        """Seconds of processor time that its Envoy has had."""
+        """Seconds of CPU time that its Envoy has had."""
         found = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(found[11]) + int(found[12])) / _TICK
 

@@ -57,7 +57,7 @@ class Program:
 
     @property
     def cpu(self) -> float:
-        """Seconds of processor time so far."""
+        """Seconds of CPU time so far."""
         used = self._seen.cpu_times()
         return float(used.user + used.system)
 
