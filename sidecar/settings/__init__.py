@@ -1,6 +1,6 @@
 """The settings of every program: keys, validation and defaults; each table makes a room's rules.
 
-Imports every room whose rules it makes, and their layers; only app, xds.app and cli import it.
+It may import the rooms whose rules it makes; only app, xds.app and cli import it.
 Start reading here, then at `tables/core.py`; `sources.py` says where values come from.
 """
 

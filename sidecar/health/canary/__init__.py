@@ -1,5 +1,5 @@
 """Canaries: inferences with known answers, how they are derived and varied, and how answers count.
 
-Imports what health may import, and reads files in `input_files.py` only. Start reading at
-`definition.py`.
+It may import what health may; `input_files.py` alone reads files, and `examine.py` alone sends
+requests. Start with `definition.py`; `judge.py` decides which answers are wrong.
 """
