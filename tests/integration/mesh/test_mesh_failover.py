@@ -1,4 +1,4 @@
-"""What the primary's death, freeze and orderly stop cost the clients of a mesh: nothing."""
+"""What the primary's death, freeze and graceful stop cost the clients of a mesh: nothing."""
 
 import signal
 import time
@@ -51,7 +51,7 @@ async def test_a_frozen_triton(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
-async def test_an_orderly_stop(mesh: LiveMesh) -> None:
+async def test_a_graceful_stop(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         part = mesh.sidecar_of(victim)
@@ -93,7 +93,7 @@ async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
             pid = mesh.signal(part, signal.SIGTERM)
             # Watchers are told at once, not when the work is done.
             await until(lambda: said[1:] == ["NOT_SERVING"], "the news to a watcher")
-            await until(lambda: "withdraw" in steps(), "the beginning of an orderly stop")
+            await until(lambda: "withdraw" in steps(), "the beginning of a graceful stop")
             mesh.signal(part, signal.SIGTERM)
             assert await ended(pid) == 0
         # It was not waited for, and was not cut either: the Triton is still there.

@@ -49,7 +49,7 @@ async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
 
 
 @soak
-async def test_an_orderly_stop_with_acls(mesh: LiveMesh) -> None:
+async def test_a_graceful_stop_with_acls(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=16, streams=2) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         with mesh.unsupervised():

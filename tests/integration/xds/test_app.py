@@ -122,7 +122,7 @@ async def following(port: int) -> AsyncIterator[Endpoints]:
         await endpoints._channel.close(None)
 
 
-async def test_from_consul_to_envoy_and_an_orderly_stop(
+async def test_from_consul_to_envoy_and_a_graceful_stop(
     consul_agent: ConsulAgent, tmp_path: Path
 ) -> None:
     with reserve(2) as (listen, metrics):

@@ -66,7 +66,7 @@ def test_the_instance_is_withdrawn_first_and_the_lock_released_after_the_drain()
 
 async def test_a_deregistration_that_consul_does_not_answer_is_retried() -> None:
     publisher, clock = Publisher(failing=2), VirtualClock()
-    work = asyncio.create_task(_deregister(publisher, clock).run())
+    work = asyncio.ensure_future(_deregister(publisher, clock).run())
     await clock.advance(10.0)
     assert work.done()
     assert publisher.calls == 3

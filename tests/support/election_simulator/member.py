@@ -396,7 +396,7 @@ class Member:
         self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
-        """An orderly stop: hand over if it is primary, then leave."""
+        """A graceful stop: hand over if it is primary, then leave."""
         if self.stopping is not None:
             return
         self.stopping = "handing over"
