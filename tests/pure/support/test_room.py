@@ -38,7 +38,9 @@ def test_each_module_of_tests_is_named_after_what_it_tests(kind: str) -> None:
     assert [path for path in sorted(tests.rglob("test_*.py")) if not _mirrors(path, tests)] == []
 
 
-@pytest.mark.parametrize("folder", ["pure", "support", "chaos", "checks"])
+@pytest.mark.parametrize(
+    "folder", ["pure", "contract", "integration", "support", "chaos", "checks"]
+)
 def test_no_module_imports_a_test_module(folder: str) -> None:
     """What several tests use is in tests/support."""
     imports = re.compile(r"^\s*(from|import) tests\.\S*\btest_", re.MULTILINE)

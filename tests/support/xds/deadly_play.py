@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2
 
-from sidecar.traffic.policy import Mode, TrafficPolicy
+from sidecar.traffic.policy import Connection, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
 from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
 
@@ -26,6 +26,8 @@ CUT = "INTERNAL: Stream removed"
 _AWAY = 1.0  # seconds until one that went down is back
 _WORK, _LONG = 0.005, 0.1  # seconds for each request, and for those that are long
 _PATIENCE = 60.0
+# Envoy pings a frozen Triton, and closes its connection after 3 s.
+PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
 
 
 class MortalTriton(FakeTriton):
@@ -273,3 +275,10 @@ async def play(
             yield made
         finally:
             await made.end()
+
+
+async def script_errors(made: Play) -> int:
+    """How often Envoy's script failed."""
+    page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
+    [line] = page.splitlines()
+    return int(line.rpartition(":")[2])

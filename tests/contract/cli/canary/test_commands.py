@@ -1,35 +1,17 @@
 """`triton-sidecar canary` against a real Triton."""
 
 import json
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from sidecar.cli.main import app
+from tests.support.canary_commands import Run, caller, recorded, refused
 from tests.support.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract
-Run = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[4]
 PARAMETERS = 'sampling_parameters={"max_tokens": 4, "temperature": 0}'
-
-
-def caller(server: TritonServer) -> Run:
-    """Calls the verbs for a server."""
-
-    def call(*arguments: str, triton: bool = True) -> Result:
-        flags = [f"--triton={server.grpc}"] if triton else []
-        result = CliRunner().invoke(app, ["canary", *arguments, *flags])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return call
 
 
 @pytest.fixture
@@ -37,17 +19,6 @@ def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
 
     return caller(triton_server)
-
-
-def recorded(model: str, path: str = "canary.toml") -> dict[str, Any]:
-    return dict(tomllib.loads(Path(path).read_text())["canary"][model])
-
-
-def refused(result: Result, status: int = 2) -> str:
-    """The one line with which a verb ended."""
-    assert result.exit_code == status, result.output
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("triton-sidecar: ")
 
 
 def test_a_repeatable_answer_is_recorded_tested_and_listed(run: Run) -> None:

@@ -20,7 +20,7 @@ from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 from sidecar.verdict.evidence import Level, Reason
 from sidecar.verdict.verdict_line import State
-from tests.contract.cli.canary.test_commands import Run, caller, recorded, refused
+from tests.support.canary_commands import Run, caller, recorded, refused
 from tests.support.triton_server import TritonServer
 
 pytestmark = pytest.mark.contract

@@ -10,18 +10,17 @@ import grpc.aio
 import pytest
 from tritonclient.grpc import service_pb2
 
-from sidecar.traffic.policy import Connection, Retry
+from sidecar.traffic.policy import Retry
 from sidecar.xds.config.filters.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.quarantine import quarantine
 from sidecar.xds.quarantine.suspects import PROOF
 from tests.support.soak import soak
-from tests.support.xds.deadly_play import POISON, Play, infer_request, play
+from tests.support.xds.deadly_play import PINGING, POISON, Play, infer_request, play, script_errors
 from tests.support.xds.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
 
 pytestmark = pytest.mark.integration
 
 # The keepalive has to notice a frozen one, but not that this process is busy.
-PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
 
 
 async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
@@ -33,13 +32,6 @@ async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
         assert ANSWERED not in [name for name, _ in shown]
         return f"{error.code().name}: {error.details()}"
     return ""
-
-
-async def script_errors(made: Play) -> int:
-    """How often Envoy's script failed."""
-    page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
-    [line] = page.splitlines()
-    return int(line.rpartition(":")[2])
 
 
 @pytest.fixture

@@ -8,9 +8,18 @@ import grpc.aio
 import pytest
 
 from sidecar.xds.quarantine.suspects import PROOF
-from tests.integration.xds.quarantine.test_quarantine import PINGING, script_errors
 from tests.support.soak import soak
-from tests.support.xds.deadly_play import ENDLESS, LONG, POISON, Play, infer_request, play, told
+from tests.support.xds.deadly_play import (
+    ENDLESS,
+    LONG,
+    PINGING,
+    POISON,
+    Play,
+    infer_request,
+    play,
+    script_errors,
+    told,
+)
 from tests.support.xds.xds_rig import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
