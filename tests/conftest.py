@@ -13,8 +13,6 @@ from sidecar.runtime.errors import PartMissing
 from sidecar.telemetry import logs
 from tests.support.consul_agent import ConsulAgent
 
-pytest_plugins = ("tests.support.mesh.plugin",)
-
 # Their assertions show what they compared, whichever module imports them first.
 pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
 

@@ -115,8 +115,8 @@ class Triton:
     async def server_live(self, timeout: float) -> bool:
         """Whether Triton reports itself live.
 
-        If the last connection attempt failed, another is made first, within the timeout: an old
-        failure says nothing about the server that listens now.
+        If no connection could be made, it is tried again within the timeout: the failure may be
+        that of an earlier attempt, which says nothing about the server that listens now.
         """
         until = time.monotonic() + timeout
         try:
