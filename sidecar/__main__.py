@@ -1,4 +1,7 @@
-"""`python -m sidecar` is `triton-sidecar`."""
+"""`python -m sidecar` is `triton-sidecar`.
+
+Acts: through what it imports or is given.
+"""
 
 from sidecar.cli.main import main
 

@@ -1,6 +1,8 @@
 """The lifecycle of a process: its loops, its signals, systemd notification, a graceful stop.
 
 Every step of stopping has a deadline, and a failing step never skips the rest.
+
+Acts: asyncio, os, signal, time.
 """
 
 import asyncio

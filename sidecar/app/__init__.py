@@ -2,4 +2,6 @@
 
 It may import every room below it, settings included; only the command line imports it.
 Start with sidecar.py, which builds the parts and their loops; shutdown.py is the order of stopping.
+
+Acts throughout.
 """

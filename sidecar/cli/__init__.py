@@ -2,4 +2,6 @@
 
 It is the top layer and may import every room; each verb imports what it needs when called.
 Start with `main.py`; `exit_status.py` says how a verb ends.
+
+Acts throughout.
 """

@@ -1,4 +1,7 @@
-"""Access to this machine's Consul agent: its address, its token, its certificates."""
+"""Access to this machine's Consul agent: its address, its token, its certificates.
+
+Acts: urllib.
+"""
 
 import ipaddress
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Blocking queries: the one loop that follows something in Consul, with the rules for indexes."""
+"""Blocking queries: the one loop that follows something in Consul, with the rules for indexes.
+
+Acts: through what it imports or is given.
+"""
 
 import math
 from collections import deque

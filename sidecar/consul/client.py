@@ -3,6 +3,8 @@
 Where python-consul2 lacks a field (weights, several checks, transactions, session bindings), the
 client builds the request itself and sends it through the same transport, a pooled aiohttp session.
 Requests are valid for Consul 1.8 and later: older agents reject fields they do not know.
+
+Acts: asyncio, urllib.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The translation of errors and statuses of Consul, python-consul2 and aiohttp into ours."""
+"""The translation of errors and statuses of Consul, python-consul2 and aiohttp into ours.
+
+Acts: aiohttp, consul.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""The ACL token for requests to Consul: its file is reread, and never waited for long."""
+"""The ACL token for requests to Consul: its file is reread, and never waited for long.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

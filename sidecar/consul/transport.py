@@ -1,4 +1,7 @@
-"""The transport of the Consul client: python-consul2's endpoints on one aiohttp session."""
+"""The transport of the Consul client: python-consul2's endpoints on one aiohttp session.
+
+Acts: aiohttp, consul.
+"""
 
 import ssl
 from collections.abc import Awaitable, Callable

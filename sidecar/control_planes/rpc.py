@@ -2,6 +2,8 @@
 
 Each control plane answers for the Envoys connected to it, so a caller has to query all of them.
 `watch.py` finds and follows them.
+
+Acts: asyncio, grpc.
 """
 
 import asyncio

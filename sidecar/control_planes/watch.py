@@ -1,4 +1,7 @@
-"""Follows all control planes: which ones Consul lists, and the newest report of each."""
+"""Follows all control planes: which ones Consul lists, and the newest report of each.
+
+Acts: asyncio, grpc.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable

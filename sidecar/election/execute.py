@@ -1,6 +1,8 @@
 """Executes the actions of `decision.decide` as requests to Consul.
 
 It waits for nothing but Consul, so that a test can drive it step by step.
+
+Acts: through what it imports or is given.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""The election's two loops: one watches the keys, the other decides and executes."""
+"""The election's two loops: one watches the keys, the other decides and executes.
+
+Acts: asyncio.
+"""
 
 import asyncio
 import uuid

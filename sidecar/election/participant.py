@@ -1,4 +1,7 @@
-"""This instance in the election: wires everything that depends on the role."""
+"""This instance in the election: wires everything that depends on the role.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence

@@ -1,6 +1,8 @@
 """The client of NVML: one thread that calls it, and deadlines for its callers.
 
 A call into a broken driver can block for seconds or forever, and cannot be interrupted.
+
+Acts: asyncio, threading.
 """
 
 import asyncio

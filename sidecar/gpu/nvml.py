@@ -1,6 +1,8 @@
 """The NVML session: which calls a reading makes. Every call may block.
 
 Runs in the one thread of `sidecar.gpu.client`. Source: NVML API Reference Guide.
+
+Acts: through what it imports or is given.
 """
 
 from collections import Counter

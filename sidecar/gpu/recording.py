@@ -4,6 +4,8 @@ A recording is JSON: `rounds` is a list of readings, each a mapping from a call,
 (`nvmlDeviceGetMemoryInfo(h1)`), to its answer. Handles are `{"handle": "h1"}`, errors
 `{"error": "NVML_ERROR_NOT_SUPPORTED"}`, structures mappings of their fields, and several answers
 to the same call in one round `{"answers": [...]}`.
+
+Acts: through what it imports or is given.
 """
 
 import ctypes

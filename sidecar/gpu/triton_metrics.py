@@ -1,6 +1,8 @@
 """Reads GPUs from Triton's own metrics where NVML cannot be used: memory and utilization.
 
 Source: Triton's user guide, "Metrics"; Triton leaves the `nv_gpu_*` metrics out without a GPU.
+
+Acts: aiohttp, asyncio.
 """
 
 import asyncio

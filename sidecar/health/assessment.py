@@ -1,4 +1,7 @@
-"""The assessment of one Triton: collects the findings of all probes and sets the verdict."""
+"""The assessment of one Triton: collects the findings of all probes and sets the verdict.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

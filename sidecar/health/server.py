@@ -4,6 +4,8 @@ The stock asyncio servicer starts as SERVING and writes to watchers while it hol
 watcher that does not read delays every change. This one reads a `Latest` cell: each watcher gets
 the newest status and delays no other.
 Source of the protocol: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+
+Acts: grpc.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,7 @@
-"""The instances of a local mesh as Consul shows them."""
+"""The instances of a local mesh as Consul shows them.
+
+Acts: through what it imports or is given.
+"""
 
 from dataclasses import dataclass
 from typing import Literal

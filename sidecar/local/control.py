@@ -1,4 +1,7 @@
-"""Control of a mesh in the background: start, status and stop."""
+"""Control of a mesh in the background: start, status and stop.
+
+Acts: asyncio, signal, subprocess, time.
+"""
 
 import asyncio
 import signal

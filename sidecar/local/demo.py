@@ -1,6 +1,8 @@
 """`make demo`: a mesh under load whose primary dies, and then is stopped gracefully.
 
 Exit status 1 if a unary request failed or an answer was wrong.
+
+Acts: asyncio, os, signal, time.
 """
 
 import argparse
@@ -47,7 +49,7 @@ class Incident:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.rpartition("\n\n")[0])
     parser.add_argument("--keep", action="store_true", help="keep the mesh running")
     keep = parser.parse_args(arguments).keep
     folder = meshfile.folder(_FOLDER)

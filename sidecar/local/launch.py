@@ -1,4 +1,7 @@
-"""The start of a mesh: finds its programs, writes its files, runs the supervisor."""
+"""The start of a mesh: finds its programs, writes its files, runs the supervisor.
+
+Acts: asyncio, os, shutil, signal.
+"""
 
 import asyncio
 import dataclasses

@@ -2,6 +2,8 @@
 
 Closed loop: each client sends its next request when it has its answer, or after a pause. Every
 answer is compared with that of the mesh's first Triton, which is sent each prompt once, directly.
+
+Acts: asyncio, grpc, time, tritonclient.
 """
 
 import asyncio

@@ -4,6 +4,8 @@
     mesh.envoy.grpc, mesh.instances[0].triton.pid
 
 The supervisor rewrites it whenever a pid changes; a pid is None while its part is not running.
+
+Acts: os, tempfile.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""Readiness of a whole mesh: the conditions that `local up` waits for."""
+"""Readiness of a whole mesh: the conditions that `local up` waits for.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,7 @@
-"""The output of `local up` while a mesh runs: a live table, or lines without a terminal."""
+"""The output of `local up` while a mesh runs: a live table, or lines without a terminal.
+
+Acts: asyncio, os, time.
+"""
 
 import asyncio
 import errno

@@ -1,4 +1,7 @@
-"""A timeline of a mesh's changes, as seen from outside: in Consul and in Envoy."""
+"""A timeline of a mesh's changes, as seen from outside: in Consul and in Envoy.
+
+Acts: aiohttp, asyncio, time.
+"""
 
 import asyncio
 import time

@@ -1,6 +1,8 @@
 """The state file with the loaded model set, for a sidecar that starts next to a running Triton.
 
 A fault of the file never stops the sidecar, and a hanging disk never blocks it.
+
+Acts: asyncio.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The loop that keeps the digest of the loaded model set."""
+"""The loop that keeps the digest of the loaded model set.
+
+Acts: asyncio.
+"""
 
 import asyncio
 import hashlib

@@ -1,4 +1,7 @@
-"""Reads Triton's model repository where it is a folder on this machine."""
+"""Reads Triton's model repository where it is a folder on this machine.
+
+Acts: os, time.
+"""
 
 import errno
 import hashlib

@@ -1,4 +1,7 @@
-"""The queue of changes for a delivery loop; adding one never blocks."""
+"""The queue of changes for a delivery loop; adding one never blocks.
+
+Acts: asyncio.
+"""
 
 import asyncio
 

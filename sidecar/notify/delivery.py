@@ -1,4 +1,7 @@
-"""The loop that posts changes to a target in sequence, retries, and repeats lasting alerts."""
+"""The loop that posts changes to a target in sequence, retries, and repeats lasting alerts.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial

@@ -1,4 +1,7 @@
-"""The loop that runs a hook's command, for one change after the other."""
+"""The loop that runs a hook's command, for one change after the other.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""Notifies programs and other systems of changes of this instance's role or verdict."""
+"""Notifies programs and other systems of changes of this instance's role or verdict.
+
+Acts: shutil.
+"""
 
 import shutil
 from collections.abc import Mapping

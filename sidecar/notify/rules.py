@@ -1,4 +1,7 @@
-"""The hooks and receivers of notifications, made from settings. Durations are seconds."""
+"""The hooks and receivers of notifications, made from settings. Durations are seconds.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,6 +2,8 @@
 
 It follows no redirects and ignores the environment's proxies: a token goes only to the receiver's
 address.
+
+Acts: aiohttp, asyncio.
 """
 
 import asyncio

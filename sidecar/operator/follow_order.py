@@ -1,4 +1,7 @@
-"""Follows an order until the role and the traffic have moved, and reads what it cost."""
+"""Follows an order until the role and the traffic have moved, and reads what it cost.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Queries to control planes: all that are registered, or one by its address."""
+"""Queries to control planes: all that are registered, or one by its address.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,7 @@
-"""The operator's reads and writes of a service's election in Consul."""
+"""The operator's reads and writes of a service's election in Consul.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""The operator's reads and edits of a service's traffic policy in Consul."""
+"""The operator's reads and edits of a service's traffic policy in Consul.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

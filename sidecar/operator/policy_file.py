@@ -1,4 +1,7 @@
-"""Reads a traffic policy from a file: JSON as it is stored, or the same in YAML with comments."""
+"""Reads a traffic policy from a file: JSON as it is stored, or the same in YAML with comments.
+
+Acts: through what it imports or is given.
+"""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""The mesh that an operator means: its Consul, its service, its control planes."""
+"""The mesh that an operator means: its Consul, its service, its control planes.
+
+Acts: socket.
+"""
 
 import getpass
 import socket

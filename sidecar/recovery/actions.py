@@ -1,4 +1,7 @@
-"""The restarts of an unhealthy Triton. Every failure is raised as a `SidecarError`."""
+"""The restarts of an unhealthy Triton. Every failure is raised as a `SidecarError`.
+
+Acts: asyncio, os, signal.
+"""
 
 import asyncio
 import os

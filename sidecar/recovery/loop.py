@@ -1,4 +1,7 @@
-"""The recovery loop: reads the verdict, decides, acts and reports."""
+"""The recovery loop: reads the verdict, decides, acts and reports.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

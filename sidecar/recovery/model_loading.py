@@ -1,4 +1,7 @@
-"""Loads served models that Triton's repository index shows as not loaded."""
+"""Loads served models that Triton's repository index shows as not loaded.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 

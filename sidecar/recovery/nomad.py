@@ -1,4 +1,7 @@
-"""The Nomad client: one request to the API of the local agent."""
+"""The Nomad client: one request to the API of the local agent.
+
+Acts: aiohttp, asyncio.
+"""
 
 import asyncio
 import ssl

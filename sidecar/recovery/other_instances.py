@@ -1,4 +1,7 @@
-"""Reads the state of the service's other instances from Consul's catalog."""
+"""Reads the state of the service's other instances from Consul's catalog.
+
+Acts: through what it imports or is given.
+"""
 
 from sidecar.consul.api import ConsulApi
 from sidecar.recovery.decision import Peers

@@ -2,6 +2,8 @@
 
 Stopping Triton's unit stops the sidecar first (`ExecStop=` in deploy/systemd). Without the marker,
 the sidecar's own restarts would end the process that counts them: docs/systemd.md.
+
+Acts: os.
 """
 
 import os

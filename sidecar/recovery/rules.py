@@ -1,6 +1,8 @@
 """The kinds of restart for an unhealthy Triton, made from settings. Times are seconds.
 
 When to act, and within which bounds: `decision.RecoveryRules`.
+
+Acts: through what it imports or is given.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,8 @@
 """Finds the processes of a Triton and its Python stubs, verifies them, and signals them.
 
 Few sidecars use this, and psutil costs memory, so this module is imported only when needed.
+
+Acts: os, signal.
 """
 
 import ipaddress

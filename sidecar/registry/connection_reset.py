@@ -3,6 +3,8 @@
 Envoy ends no stream when its host is withdrawn, and Triton has no API for it. Envoy sees a reset at
 once: it retries a request that has no answer yet, and fails a stream.
 Why: docs/decisions/0020-stuck-streams-are-reset-by-the-kernel.md.
+
+Acts: asyncio, os.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 Only Envoy knows what is in flight. Each control plane reports how many of its Envoys have
 acknowledged that the instance gets no new requests, and how many requests they still have on it.
+
+Acts: through what it imports or is given.
 """
 
 from collections.abc import Callable

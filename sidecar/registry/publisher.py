@@ -3,6 +3,8 @@
 Everything is written through the local agent, again after the agent restarts, after the entry was
 deleted or edited, and after the catalog lost it. One loop only pushes the verdict, so that nothing
 slow stands between a fault and Envoy; another keeps the registration, a third watches the checks.
+
+Acts: asyncio.
 """
 
 import asyncio

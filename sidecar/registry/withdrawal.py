@@ -4,6 +4,8 @@ An instance is withdrawn by a graceful stop, by maintenance, or by its verdict. 
 no new requests, but ends none. Requests stuck in a hung Triton would wait forever; they can be cut
 much sooner than requests that only take long.
 Why: docs/decisions/0046-connections-of-a-hung-triton-are-reset.md.
+
+Acts: asyncio.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Atomic replacement of files."""
+"""Atomic replacement of files.
+
+Acts: os, tempfile.
+"""
 
 import os
 import tempfile

@@ -1,4 +1,7 @@
-"""The clock. Loops take it as an argument, so that tests can use a virtual one."""
+"""The clock. Loops take it as an argument, so that tests can use a virtual one.
+
+Acts: asyncio, random, time.
+"""
 
 import asyncio
 import random

@@ -1,4 +1,7 @@
-"""Tokens, certificates and keys in files that settings name; each error names the setting."""
+"""Tokens, certificates and keys in files that settings name; each error names the setting.
+
+Acts: through what it imports or is given.
+"""
 
 import ssl
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A cell with the newest value: one writer, many readers, no queue."""
+"""A cell with the newest value: one writer, many readers, no queue.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable

@@ -1,4 +1,7 @@
-"""Listening addresses; one that cannot be bound is reported in one line."""
+"""Listening addresses; one that cannot be bound is reported in one line.
+
+Acts: grpc, socket.
+"""
 
 import socket
 from typing import Any

@@ -2,6 +2,8 @@
 
 The child leads a separate session, and is reaped only after the last signal to its group: until
 then its pid cannot be reused.
+
+Acts: asyncio, os, select, signal, subprocess.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 A table that is too wide first shortens its ids in the middle, then drops columns, and finally is
 printed line by line. No two ids are shortened to the same text. `--wide` and pipes get everything.
+
+Acts: os, shutil.
 """
 
 import os

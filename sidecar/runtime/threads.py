@@ -1,4 +1,7 @@
-"""Daemon threads for work that may block forever."""
+"""Daemon threads for work that may block forever.
+
+Acts: asyncio, threading.
+"""
 
 import asyncio
 import threading

@@ -2,6 +2,8 @@
 
 It may import the rooms whose rules it makes; only app, xds.app and cli import it.
 Start reading here, then at `tables/core.py`; `sources.py` says where values come from.
+
+Acts throughout.
 """
 
 from collections.abc import Iterator, Mapping

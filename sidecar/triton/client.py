@@ -1,4 +1,7 @@
-"""The client of Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call."""
+"""The client of Triton: the KServe v2 gRPC protocol, one channel, a deadline on every call.
+
+Acts: asyncio, grpc, os, time, tritonclient.
+"""
 
 import asyncio
 import errno

@@ -1,4 +1,7 @@
-"""Parses a model's config.pbtxt into Triton's `ModelConfig` message."""
+"""Parses a model's config.pbtxt into Triton's `ModelConfig` message.
+
+Acts: tritonclient.
+"""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
 """Translates gRPC statuses and Triton's error texts into the sidecar's own errors.
 
 Triton answers UNAVAILABLE for conditions that need different reactions; only its text shows which.
+
+Acts: grpc.
 """
 
 from collections.abc import Iterator

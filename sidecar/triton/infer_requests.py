@@ -1,4 +1,7 @@
-"""Builds `ModelInferRequest` messages, and draws the correlation ids of sequences."""
+"""Builds `ModelInferRequest` messages, and draws the correlation ids of sequences.
+
+Acts: random, tritonclient.
+"""
 
 import itertools
 import random

@@ -1,4 +1,7 @@
-"""An answer in progress: collects the responses to an inference request."""
+"""An answer in progress: collects the responses to an inference request.
+
+Acts: time.
+"""
 
 import time
 from typing import Any

@@ -1,4 +1,7 @@
-"""Detects what a port that does not answer gRPC speaks: a server of another protocol is alive."""
+"""Detects what a port that does not answer gRPC speaks: a server of another protocol is alive.
+
+Acts: asyncio.
+"""
 
 import asyncio
 import ssl

@@ -1,6 +1,8 @@
 """Finds the stubs of a Triton on this machine in /proc, and notices when they end.
 
 psutil could do the same, but would cost every sidecar memory.
+
+Acts: asyncio, os, socket.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Wiring of `triton-sidecar xds`: creates its objects, and fixes the order of start and stop."""
+"""Wiring of `triton-sidecar xds`: creates its objects, and fixes the order of start and stop.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

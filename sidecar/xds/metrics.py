@@ -1,4 +1,7 @@
-"""The control plane's Prometheus metrics. Times in seconds."""
+"""The control plane's Prometheus metrics. Times in seconds.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,7 @@
-"""The control plane's log lines and counters: what watches, streams, releases and files report."""
+"""The control plane's log lines and counters: what watches, streams, releases and files report.
+
+Acts: through what it imports or is given.
+"""
 
 from pathlib import Path
 from typing import TypeVar

@@ -1,4 +1,7 @@
-"""Builds the newest snapshot from the newest catalog, and dates the placements in it."""
+"""Builds the newest snapshot from the newest catalog, and dates the placements in it.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping

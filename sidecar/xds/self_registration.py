@@ -1,4 +1,7 @@
-"""The control plane's own entry in Consul, through which draining sidecars find it."""
+"""The control plane's own entry in Consul, through which draining sidecars find it.
+
+Acts: through what it imports or is given.
+"""
 
 from typing import Any
 

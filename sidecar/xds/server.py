@@ -1,4 +1,7 @@
-"""The control plane's gRPC server and its services."""
+"""The control plane's gRPC server and its services.
+
+Acts: asyncio, grpc.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

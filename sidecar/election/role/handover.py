@@ -1,6 +1,8 @@
 """The handover before a graceful stop or maintenance, to a candidate that proves itself.
 
 Why: docs/decisions/0053-handover-before-withdrawal.md.
+
+Acts: through what it imports or is given.
 """
 
 from contextlib import suppress

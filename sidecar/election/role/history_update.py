@@ -1,4 +1,7 @@
-"""Updates the history once the role was taken: what the change cost; drops the oldest entries."""
+"""Updates the history once the role was taken: what the change cost; drops the oldest entries.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

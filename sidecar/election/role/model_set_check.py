@@ -1,4 +1,7 @@
-"""Compares the instance's model set with the primary's, and publishes or refuses a difference."""
+"""Compares the instance's model set with the primary's, and publishes or refuses a difference.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The promotion of a cold standby: loads the models, proves them, and unloads them later."""
+"""The promotion of a cold standby: loads the models, proves them, and unloads them later.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

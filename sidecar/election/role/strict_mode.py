@@ -1,4 +1,7 @@
-"""Strict mode: only a confirmed primary serves."""
+"""Strict mode: only a confirmed primary serves.
+
+Acts: through what it imports or is given.
+"""
 
 from sidecar.election.lease import Role
 from sidecar.election.loop import Election

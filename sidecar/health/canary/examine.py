@@ -1,4 +1,7 @@
-"""Sends canaries once and judges their answers, for `triton-sidecar canary test`."""
+"""Sends canaries once and judges their answers, for `triton-sidecar canary test`.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

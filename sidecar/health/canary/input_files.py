@@ -1,4 +1,7 @@
-"""Reads the files that canaries name into tensors; faults are ValueErrors of one line."""
+"""Reads the files that canaries name into tensors; faults are ValueErrors of one line.
+
+Acts: through what it imports or is given.
+"""
 
 import json
 from collections.abc import Callable, Sequence

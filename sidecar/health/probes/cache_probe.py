@@ -1,4 +1,7 @@
-"""Canaries that Triton's response cache cannot answer, and detection of cached answers."""
+"""Canaries that Triton's response cache cannot answer, and detection of cached answers.
+
+Acts: random.
+"""
 
 import random
 from collections.abc import Callable

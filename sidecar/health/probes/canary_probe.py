@@ -1,4 +1,7 @@
-"""The canary probe of one model: sends its canary and judges the answer, or its absence."""
+"""The canary probe of one model: sends its canary and judges the answer, or its absence.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,7 @@
-"""The probe of the GPUs."""
+"""The probe of the GPUs.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Callable, Sequence
 

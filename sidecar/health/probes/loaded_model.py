@@ -1,4 +1,7 @@
-"""The check that a model is loaded in the right version, before any canary."""
+"""The check that a model is loaded in the right version, before any canary.
+
+Acts: through what it imports or is given.
+"""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,7 @@
-"""The probe of one model: whether it is ready, and when its canary is sent."""
+"""The probe of one model: whether it is ready, and when its canary is sent.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

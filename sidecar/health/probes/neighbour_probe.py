@@ -1,4 +1,7 @@
-"""The probe of a model's neighbours: which other models are loaded, and whether they progress."""
+"""The probe of a model's neighbours: which other models are loaded, and whether they progress.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

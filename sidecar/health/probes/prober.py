@@ -3,6 +3,8 @@
 Each layer has its own loop, so a slow layer delays no other. A layer is probed only while the
 layers before it answer. Each model has at most one canary in flight; a late one is not abandoned
 but watched, because its answer says more than a second late canary would.
+
+Acts: asyncio.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The probe of the server itself: port, live, ready."""
+"""The probe of the server itself: port, live, ready.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable

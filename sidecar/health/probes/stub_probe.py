@@ -1,4 +1,7 @@
-"""The probe of the stub processes in which Triton's Python backend runs models."""
+"""The probe of the stub processes in which Triton's Python backend runs models.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,6 +1,8 @@
 """ACLs of a local mesh's Consul: default deny, and one token for each kind of program.
 
 It uses Consul's HTTP API directly, because the mesh is set up before any event loop runs.
+
+Acts: http, time.
 """
 
 import http

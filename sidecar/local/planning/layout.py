@@ -1,4 +1,7 @@
-"""The layout of a local mesh: from ports, programs and options to the plan of all parts."""
+"""The layout of a local mesh: from ports, programs and options to the plan of all parts.
+
+Acts: through what it imports or is given.
+"""
 
 import re
 from collections.abc import Iterable, Mapping

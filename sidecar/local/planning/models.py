@@ -1,4 +1,7 @@
-"""The models of a local mesh: the demo models, and folders named by the user."""
+"""The models of a local mesh: the demo models, and folders named by the user.
+
+Acts: through what it imports or is given.
+"""
 
 import tomllib
 from collections.abc import Mapping, Sequence

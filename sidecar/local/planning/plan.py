@@ -1,6 +1,8 @@
 """The plan of a local mesh: all programs with their arguments, files, ports and order.
 
 Pure values. `layout.py` builds them, `local/launch.py` carries them out.
+
+Acts: through what it imports or is given.
 """
 
 import dataclasses

@@ -5,6 +5,8 @@ restarting server must not find its port taken by a client. Testing whether a po
 not enough, because another mesh may be planned at the same moment, or be restarting the server of
 that port. So each port is also claimed by binding an abstract Unix socket named after it, which
 one process per network namespace can hold, until it dies.
+
+Acts: random, socket.
 """
 
 import random

@@ -1,4 +1,7 @@
-"""Cleanup: the lock on a mesh's folder, and the removal of what a mesh left behind."""
+"""Cleanup: the lock on a mesh's folder, and the removal of what a mesh left behind.
+
+Acts: os, shutil, signal, tempfile, time.
+"""
 
 import fcntl
 import os

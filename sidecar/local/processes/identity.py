@@ -7,6 +7,8 @@ process that is compared is the process that is signalled.
 Every process of a mesh, Triton's Python stubs included, also inherits `MARK` in its environment.
 That finds processes missing from the state file: children that a killed supervisor had not
 recorded yet.
+
+Acts: os, signal.
 """
 
 import os

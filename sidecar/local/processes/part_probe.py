@@ -1,4 +1,7 @@
-"""Probes of the parts of a local mesh."""
+"""Probes of the parts of a local mesh.
+
+Acts: aiohttp, asyncio, grpc.
+"""
 
 import asyncio
 

@@ -2,6 +2,8 @@
 
 A dead leader is not reaped until the rest of its group is killed. As long as it is a zombie, the
 kernel cannot reuse its pid, which is also the group's id, so no other process is hit.
+
+Acts: asyncio, os, signal, subprocess.
 """
 
 import asyncio

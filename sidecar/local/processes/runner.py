@@ -1,4 +1,7 @@
-"""The runner of one part: starts it, probes it, restarts it when it dies, stops it."""
+"""The runner of one part: starts it, probes it, restarts it when it dies, stops it.
+
+Acts: asyncio, time.
+"""
 
 import asyncio
 import dataclasses

@@ -2,6 +2,8 @@
 
 Unlike mesh.json it identifies processes unambiguously, and after a supervisor was killed it still
 names everything that may be left over.
+
+Acts: through what it imports or is given.
 """
 
 import dataclasses

@@ -1,4 +1,7 @@
-"""The supervisor of a mesh: the order in which its parts start and stop, and their state."""
+"""The supervisor of a mesh: the order in which its parts start and stop, and their state.
+
+Acts: asyncio, os.
+"""
 
 import asyncio
 import os

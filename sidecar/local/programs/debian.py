@@ -1,6 +1,8 @@
 """Files from Debian packages, verified by apt and unpacked by dpkg; nothing is installed.
 
 Only the standard library, for programs that run before any environment exists.
+
+Acts: os, subprocess.
 """
 
 import os

@@ -1,6 +1,8 @@
 """Fetches the programs of a local mesh, each into a folder that is complete or absent.
 
 Only the standard library: this runs before any environment exists.
+
+Acts: shutil, tempfile.
 """
 
 import shutil

@@ -6,6 +6,8 @@ verified by hash (wheels) or signature (Debian packages) and goes to `.parts/` o
 to TRITON_SIDECAR_PARTS. A folder there is complete or absent: it is renamed into place last.
 
 Only the standard library: this runs before any environment exists.
+
+Acts: os, shutil, subprocess.
 """
 
 import os

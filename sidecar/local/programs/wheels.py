@@ -1,6 +1,8 @@
 """Wheels by name, version and hash: pip downloads and verifies them, we unpack files of them.
 
 Only the standard library, for programs that run before any environment exists.
+
+Acts: subprocess.
 """
 
 import importlib.util

@@ -1,4 +1,7 @@
-"""Ends streams when the server stops."""
+"""Ends streams when the server stops.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator

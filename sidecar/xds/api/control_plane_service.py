@@ -1,4 +1,7 @@
-"""sidecar.v1.ControlPlaneService: answers sidecars and operators about a control plane's Envoys."""
+"""sidecar.v1.ControlPlaneService: answers sidecars and operators about a control plane's Envoys.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

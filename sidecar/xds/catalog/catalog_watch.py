@@ -1,4 +1,7 @@
-"""Combines the watches of all services into one `Catalog`."""
+"""Combines the watches of all services into one `Catalog`.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Queries the sidecars of instances that vanished from the catalog whether they still serve."""
+"""Queries the sidecars of instances that vanished from the catalog whether they still serve.
+
+Acts: asyncio, grpc.
+"""
 
 import asyncio
 import math

@@ -1,4 +1,7 @@
-"""The watch of one service's instances in one datacenter, which retains those that vanish."""
+"""The watch of one service's instances in one datacenter, which retains those that vanish.
+
+Acts: asyncio.
+"""
 
 import asyncio
 import math

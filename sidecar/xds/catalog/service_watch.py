@@ -3,6 +3,8 @@
 Each service has watches for its instances, its lock and its policy, and one more for its instances
 in each datacenter that the policy names. A failure freezes what is known: without an answer, or
 with one from servers without a leader, nothing changes.
+
+Acts: asyncio.
 """
 
 import asyncio

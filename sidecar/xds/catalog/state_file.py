@@ -1,6 +1,8 @@
 """The file with the last good catalog: read at the start, written on each change.
 
 No failure here stops the control plane; it is reported, and the write is retried.
+
+Acts: threading.
 """
 
 import stat

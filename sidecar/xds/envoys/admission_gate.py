@@ -1,4 +1,7 @@
-"""Rate-limited admission of new ADS streams, so that a crowd of Envoys starves no connected one."""
+"""Rate-limited admission of new ADS streams, so that a crowd of Envoys starves no connected one.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""ADS as Envoys see it: each stream gets the newest snapshot once it has answered the last one."""
+"""ADS as Envoys see it: each stream gets the newest snapshot once it has answered the last one.
+
+Acts: asyncio, grpc.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

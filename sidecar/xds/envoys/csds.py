@@ -1,4 +1,7 @@
-"""CSDS: what each Envoy has, in the format of Envoy's own debugging tools."""
+"""CSDS: what each Envoy has, in the format of Envoy's own debugging tools.
+
+Acts: asyncio, grpc.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable

@@ -2,6 +2,8 @@
 
 On SIGTERM Envoy itself exits at once, with everything in flight. Sources: Envoy's operations/admin
 and arch_overview/operations/draining.
+
+Acts: aiohttp, asyncio.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Reads the counters of this control plane's Envoys through their admin interfaces."""
+"""Reads the counters of this control plane's Envoys through their admin interfaces.
+
+Acts: aiohttp, asyncio.
+"""
 
 import asyncio
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,7 @@
-"""The connected Envoys, their streams and load reports."""
+"""The connected Envoys, their streams and load reports.
+
+Acts: asyncio.
+"""
 
 import asyncio
 from collections import Counter

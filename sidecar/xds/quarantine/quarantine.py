@@ -3,6 +3,8 @@
 Envoy asks before it retries such a request (`config/filters/quarantine.lua`). The request is then
 tried on one of the two instances, as soon as that is back, or on one that joined since: whatever it
 does, no instance crashes that had survived it. An answer clears the request.
+
+Acts: asyncio, grpc.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Trials: a suspected request is sent to one instance, apart from others without a result yet."""
+"""Trials: a suspected request is sent to one instance, apart from others without a result yet.
+
+Acts: asyncio, grpc, urllib.
+"""
 
 import asyncio
 from collections import defaultdict

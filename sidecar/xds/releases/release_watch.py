@@ -2,6 +2,8 @@
 
 Rolled back here means that the control plane publishes as if the policy said so. That needs no
 Consul, and lasts until a different policy is set, even across a restart of the control plane.
+
+Acts: asyncio.
 """
 
 import asyncio
