@@ -1,0 +1,70 @@
+"""A scenario: a hypothesis about a fault, and how the fault is caused.
+
+A drill of it brings the mesh into its steady state, causes the fault, waits until the scenario's
+effect shows, removes the fault, and waits until all is as it was before.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+# What a scenario needs of the mesh that it is run on. `processes`: their signals. `hosts`: an
+# instance with its agent on a host of its own, whose networks can be cut and impaired. `servers`:
+# several Consul servers. `models`: the models that can be told to misbehave.
+Need = Literal["processes", "hosts", "servers", "models"]
+Victim = Literal["primary", "standby", "mesh"]
+
+StageT = TypeVar("StageT")
+# Causes a fault to the victim (an instance's id, or empty for `mesh`) as long as the context lasts.
+# Leaving the context removes it, whatever happened meanwhile; removing twice does no harm.
+Injection = Callable[[StageT, str], AbstractAsyncContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What must hold. A scenario is passed if nothing else happened.
+
+    Attributes:
+        moves_role: whether another instance becomes primary; None if either is right.
+        reasons: codes of which the victim's verdict must name one; empty if any will do.
+        wrong_until_verdict: clients may get wrong answers until the victim's verdict is published.
+        fails: requests may fail, because no healthy instance is reachable or the request is at
+            fault; at most the objective's share.
+        cuts_streams: streams of the victim may end early.
+    """
+
+    moves_role: bool | None = None
+    reasons: frozenset[str] = frozenset()
+    wrong_until_verdict: bool = False
+    fails: bool = False
+    cuts_streams: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario(Generic[StageT]):
+    """One fault, or a pair that meets.
+
+    Attributes:
+        name: what is typed and stored, such as `freeze`.
+        title: a few words for people.
+        hypothesis: what holds before, during and after, in a sentence or two.
+        inject: causes the fault.
+        victim: on which instance, at the moment of the injection.
+        needs: what the mesh must offer.
+        expects: what must hold.
+        lasts: seconds for which the fault stays after its effect showed.
+        settles: seconds of undisturbed load before and after it.
+        live: whether it may run on a live mesh at all, if its settings permit.
+    """
+
+    name: str
+    title: str
+    hypothesis: str
+    inject: Injection[StageT]
+    victim: Victim = "primary"
+    needs: frozenset[Need] = frozenset({"processes"})
+    expects: Expectation = Expectation()
+    lasts: float = 3.0
+    settles: float = 3.0
+    live: bool = False
