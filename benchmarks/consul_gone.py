@@ -43,7 +43,7 @@ class Illness:
 async def measure(mesh: Mesh, minutes: float, every: float) -> int:
     """Measure and print everything; gives the exit status."""
     live = LiveMesh(mesh.dir)
-    await live.well()
+    await live.steady()
     told = await asyncio.to_thread(sidecar, "list", f"--mesh={mesh.dir}", check=True)
     print(f"The mesh before\n\n{told.stdout}")
     seen: list[Illness] = []
@@ -85,7 +85,7 @@ async def _outage(
                 await asyncio.sleep(min(every, left))
                 seen.append(await _sick(live, began))
         back = time.monotonic()
-        await live.well()
+        await live.steady()
         recovered = time.monotonic() - back
     return back - began, recovered, running.streams
 

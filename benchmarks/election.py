@@ -60,7 +60,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 async def well(live: LiveMesh) -> None:
     """Wait until the mesh is well, and settled."""
-    await live.well()
+    await live.steady()
     await asyncio.sleep(2.0)  # longer than election.settle of a local mesh
 
 
@@ -98,7 +98,7 @@ async def after_a_host(folder: Path, rounds: int) -> list[float]:
     found = []
     async with cluster(folder) as running:
         for _ in range(rounds):
-            await running.well()
+            await running.steady()
             await asyncio.sleep(8.0)  # longer than election.settle
             found.append(await _without_host(running))
     return found

@@ -31,7 +31,7 @@ _FACTOR = 20.0
 async def measure(mesh: Mesh, minutes: float, seed: int) -> int:
     """Measure and print everything; gives the exit status."""
     live = LiveMesh(mesh.dir)
-    await live.well()
+    await live.steady()
     idle = await calm(mesh.envoy.grpc, _CALM)
     busy = await saturate(live, minutes * 60)
     frozen = await freeze(live, pauses(_FREEZES, seed), _BETWEEN)

@@ -27,7 +27,7 @@ async def maintain_service(mesh: LiveMesh, enable: bool) -> None:
 async def test_the_primary_serves_until_the_cold_standby_does(
     mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:
-    await mesh.well()
+    await mesh.steady()
     async with apart(mesh, COLD):
         if await mesh.primary() != HOT:
             done = sidecar("switchover", f"--to={HOT}", f"--mesh={mesh.folder}")
@@ -42,10 +42,10 @@ async def test_the_primary_serves_until_the_cold_standby_does(
                 await scene.flows()
             finally:
                 await take_out(mesh, False)
-            await mesh.well()
+            await mesh.steady()
             assert scene.primary == COLD
         unharmed(scene.load)
         done = sidecar("switchover", f"--to={HOT}", f"--mesh={mesh.folder}")
         assert done.returncode == 0, done.stdout + done.stderr
         await until(lambda: mesh.primary(), "a primary")
-    await mesh.well()
+    await mesh.steady()

@@ -38,6 +38,6 @@ async def test_servers_are_gone_while_the_agent_goes_on_streaming(mesh: LiveMesh
 
             await until(usable, f"Envoy takes {who} back")
         await until(lambda: mesh.running("consul") not in (None, killed), "a new Consul")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)

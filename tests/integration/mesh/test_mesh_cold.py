@@ -34,14 +34,14 @@ async def test_a_hot_standby_is_preferred(mesh: LiveMesh) -> None:
         victim, epoch = scene.primary, scene.timeline.epoch
         mesh.signal(victim, signal.SIGKILL)
         assert await scene.succeeded(victim, epoch) != COLD
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
         assert scene.load.unary.failed == []
     assert await loaded(mesh) == []
 
 
 async def test_with_nobody_else_it_loads_proves_itself_and_serves(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     since = mesh.written(mesh.sidecar_of(COLD))
     with mesh.unsupervised():
         for hot in ("triton-0", "triton-1"):
@@ -71,7 +71,7 @@ async def test_without_the_role_it_finishes_its_work_and_unloads(mesh: LiveMesh)
         return await state(mesh) == ("cold", "standby") and await loaded(mesh) == []
 
     await until(cold, f"{COLD} has unloaded its models")
-    await mesh.well()
+    await mesh.steady()
 
 
 def _roles(mesh: LiveMesh, since: int) -> list[str]:

@@ -29,7 +29,7 @@ async def test_the_agent_is_killed(mesh: LiveMesh, away: float) -> None:
             await until(lambda: time.monotonic() > back_at, "an agent away for so long")
         await until(lambda: mesh.running("consul") not in (None, killed), "a new agent")
         # Registration, checks, lock and roles come back by themselves.
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
@@ -49,7 +49,7 @@ async def test_the_agent_is_frozen(mesh: LiveMesh) -> None:
             await scene.flows()
             assert set(await mesh.hosts()) == before
             assert scene.answering(began) == {primary}
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
@@ -72,7 +72,7 @@ async def test_an_entry_is_deleted(mesh: LiveMesh, through: str) -> None:
             body = {"Node": entry["Node"], "ServiceID": name}
             await mesh.consul("PUT", "catalog/deregister", body)
         await mesh.registered_anew(name, since)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
@@ -97,7 +97,7 @@ async def test_an_entry_is_edited(mesh: LiveMesh, through: str) -> None:
             await mesh.consul("PUT", "catalog/register", body)
         await mesh.registered_anew(right["ServiceID"], since)
         await until(lambda: _is_again(mesh, right), "the entry as it was")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 

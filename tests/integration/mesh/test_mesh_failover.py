@@ -32,7 +32,7 @@ async def test_a_killed_triton(mesh: LiveMesh) -> None:
         victim, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
         mesh.signal(victim, signal.SIGKILL)
         heir = await scene.succeeded(victim, epoch)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
         # The old one has come back, as a standby: there is no preemption.
         assert scene.primaries(began) == [heir]
@@ -46,7 +46,7 @@ async def test_a_frozen_triton(mesh: LiveMesh) -> None:
         with mesh.frozen(victim):
             await scene.succeeded(victim, epoch)
             await scene.flows()
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load, streams=False)
 
@@ -65,7 +65,7 @@ async def test_a_graceful_stop(mesh: LiveMesh) -> None:
                 # It has waited for what was in flight.
                 assert (long.done, long.error) == (True, "")
         await scene.succeeded(victim, epoch)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
     events = [event for event in mesh.events(part, since) if event.get("step") in STOPPING]
@@ -74,7 +74,7 @@ async def test_a_graceful_stop(mesh: LiveMesh) -> None:
 
 
 async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     primary = await mesh.primary()
     part, now = mesh.sidecar_of(primary), mesh.now
     since = mesh.written(part)
@@ -107,7 +107,7 @@ async def test_a_killed_sidecar(mesh: LiveMesh) -> None:
         part = mesh.sidecar_of(scene.primary)
         killed = mesh.signal(part, signal.SIGKILL)
         await until(lambda: mesh.running(part) not in (None, killed), "a new sidecar")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
@@ -133,7 +133,7 @@ async def test_the_last_instance_serves_on_without_its_sidecar(mesh: LiveMesh) -
             await scene.flows()
         finally:
             await mesh.maintain(other, False)
-        await mesh.well()
+        await mesh.steady()
     unharmed(scene.load)
 
 
@@ -141,12 +141,12 @@ async def test_a_killed_control_plane(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         killed = mesh.signal("xds", signal.SIGKILL)
         await until(lambda: mesh.running("xds") not in (None, killed), "a new control plane")
-        await mesh.well()
+        await mesh.steady()
         # Envoy follows again: it takes an instance away and gives it back.
         standby = await mesh.standby()
         await mesh.maintain(standby, True)
         await mesh.avoided(standby)
         await mesh.maintain(standby, False)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)

@@ -44,7 +44,7 @@ async def test_a_wrong_answer(mesh: LiveMesh) -> None:
             await scene.flows()  # also what was answered by then is counted
             wrong_before_the_verdict = len(scene.load.unary.wrong)
             await scene.flows()
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     assert scene.load.unary.failed == []
     assert scene.load.streams.failed == []
@@ -85,7 +85,7 @@ async def test_an_unloaded_model(mesh: LiveMesh) -> None:
             await scene.flows()
         finally:
             await mesh.repository(victim, UNARY, "load")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     assert len(scene.load.unary.failed) == failed_before_the_verdict
     assert scene.load.unary.wrong == []
@@ -102,7 +102,7 @@ async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
         await scene.succeeded(victim, epoch)
         await mesh.avoided(victim)
         await until(lambda: mesh.reloaded(victim, STREAM), f"{STREAM} loaded anew by {victim}")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     failed = [failure.what for failure in scene.load.streams.failed]
     assert not any("DEADLINE_EXCEEDED" in what for what in failed), failed
@@ -133,14 +133,14 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         async with clients as later:
             await until(lambda: len(later.unary.done) > 100 and later.streams.done, "answers")
         await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
-        await mesh.well()
+        await mesh.steady()
     unharmed(later)
     assert scene.load.unary.wrong == []
 
 
 async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> None:
     """More work than it can do in time, which moves on nevertheless."""
-    await mesh.well()
+    await mesh.steady()
     primary = await mesh.primary()
     address = mesh.instance(primary).triton.grpc
     before = mesh.written(mesh.sidecar_of(primary))
@@ -157,7 +157,7 @@ async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> N
             return (await mesh.hosts())[primary].weight in (50, 25, 10)
 
         await until(lighter, "less weight in Envoy")
-    await mesh.well()
+    await mesh.steady()
     await until(lambda: _weighs(mesh, primary, 100), "all of its weight in Envoy")
     assert await mesh.primary() == primary
     events = mesh.events(mesh.sidecar_of(primary), before)
@@ -203,7 +203,7 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
             await scene.flows()
         finally:
             await mesh.maintain(victim, False)
-        await mesh.well()
+        await mesh.steady()
     unharmed(scene.load)
 
 
@@ -211,14 +211,14 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
 
 
 async def test_what_a_sidecar_says_to_a_check(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     address = mesh.now.instances[0].sidecar.grpc
     said = {service: await check(address, service) for service in ("", *MODELS, "unheard-of")}
     assert said == {"": "SERVING", **dict.fromkeys(MODELS, "SERVING"), "unheard-of": "NOT_FOUND"}
 
 
 async def test_what_a_sidecar_says_to_watchers(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     standby = await mesh.standby()
     address = mesh.instance(standby).sidecar.grpc
     async with (

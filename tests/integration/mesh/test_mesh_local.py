@@ -25,7 +25,7 @@ ALL_MODELS = True
 
 
 async def test_nobody_without_a_token_sees_anything(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     token = mesh.now.consul.token_file
     assert token is not None
     assert token.stat().st_mode & 0o077 == 0
@@ -43,7 +43,7 @@ async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
         victim, epoch = scene.primary, scene.timeline.epoch
         mesh.signal(victim, signal.SIGKILL)
         await scene.succeeded(victim, epoch)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load, streams=False)
 
@@ -55,7 +55,7 @@ async def test_a_graceful_stop_with_acls(mesh: LiveMesh) -> None:
         with mesh.unsupervised():
             assert await ended(mesh.signal(mesh.sidecar_of(victim), signal.SIGTERM)) == 0
         await scene.succeeded(victim, epoch)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
@@ -68,11 +68,11 @@ async def test_a_folder_has_one_mesh(mesh: LiveMesh) -> None:
     assert refused.returncode == 2
     assert "a mesh is running there already" in refused.stderr
     assert "Traceback" not in refused.stderr
-    await mesh.well()
+    await mesh.steady()
 
 
 async def test_status(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     shown = sidecar("local", "status", f"--mesh={mesh.folder}", check=True)
     assert "primary" in shown.stdout
     told = json.loads(sidecar("local", "status", "--json", f"--mesh={mesh.folder}").stdout)
@@ -82,8 +82,8 @@ async def test_status(mesh: LiveMesh) -> None:
 
 async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None:
     other = _up(tmp_path)
-    await other.well()
-    await mesh.well()
+    await other.steady()
+    await mesh.steady()
     remains = Remains(tmp_path)
     assert remains.left()
     sidecar("local", "down", f"--mesh={tmp_path}", check=True)
@@ -91,7 +91,7 @@ async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None
     assert not (tmp_path / "mesh.json").exists()
     assert sidecar("local", "status", f"--mesh={tmp_path}").returncode == 2
     assert "no mesh" in sidecar("local", "down", f"--mesh={tmp_path}", check=True).stdout
-    await mesh.well()
+    await mesh.steady()
 
 
 async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: P
     assert not any(pid is None or gone(pid) for pid in serving)
     sidecar("local", "down", f"--mesh={tmp_path}", check=True)
     assert remains.left() == []
-    await mesh.well()
+    await mesh.steady()
 
 
 def _up(folder: Path) -> LiveMesh:

@@ -84,7 +84,7 @@ async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMe
 
 
 async def test_a_sidecar_that_is_started_anew_knows_what_is_loaded(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     primary, before = await mesh.primary(), await digests(mesh.now)
     standby = next(name for name in before if name != primary)
     with edited(mesh, standby):
@@ -94,7 +94,7 @@ async def test_a_sidecar_that_is_started_anew_knows_what_is_loaded(mesh: LiveMes
         mesh.signal(part, signal.SIGKILL)
         await mesh.registered_anew(standby, since)
         await until(lambda: astray(mesh, standby), "its successor tells of the edited file")
-        await mesh.well()
+        await mesh.steady()
         assert await digests(mesh.now) == before
     said = [event.get("verdict", "") for event in mesh.events(part, since)]
     assert [each for each in said if "MODEL_SET_DIFFERS" in each] == []
@@ -121,4 +121,4 @@ async def refused(mesh: LiveMesh, instance: str) -> None:
 async def mended(mesh: LiveMesh, instance: str) -> None:
     """Load what lies there, which is what the others have."""
     await until(lambda: mesh.reloaded(instance, MODEL), "the model is loaded anew")
-    await mesh.well()
+    await mesh.steady()

@@ -25,7 +25,7 @@ async def test_a_server_that_answers_nobody_is_killed(mesh: LiveMesh) -> None:
         os.killpg(hung, signal.SIGSTOP)
         await scene.succeeded(victim, epoch)
         await until(lambda: gone(hung), "the end of the Triton that hangs")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load, streams=False)
 
@@ -35,7 +35,7 @@ async def test_servers_that_all_answer_nobody_are_all_killed(mesh: LiveMesh) -> 
     for pid in hung:
         os.killpg(pid, signal.SIGSTOP)
     await until(lambda: all(map(gone, hung)), "the end of all Tritons that hang")
-    await mesh.well()
+    await mesh.steady()
 
 
 async def test_an_instance_whose_stubs_are_dead_comes_back(mesh: LiveMesh) -> None:
@@ -43,7 +43,7 @@ async def test_an_instance_whose_stubs_are_dead_comes_back(mesh: LiveMesh) -> No
     for stub in stubs(mesh.pid(victim), UNARY):
         os.kill(stub, signal.SIGKILL)
     await until(lambda: _ill(mesh, victim), f"{victim} is critical")
-    await mesh.well()
+    await mesh.steady()
 
 
 async def test_a_model_that_was_unloaded_is_loaded_again_by_the_same_triton(mesh: LiveMesh) -> None:
@@ -51,7 +51,7 @@ async def test_a_model_that_was_unloaded_is_loaded_again_by_the_same_triton(mesh
         victim, epoch, pid = scene.primary, scene.timeline.epoch, mesh.pid(scene.primary)
         await mesh.repository(victim, UNARY, "unload")
         await scene.succeeded(victim, epoch)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     assert mesh.pid(victim) == pid
 
@@ -69,7 +69,7 @@ async def test_what_was_unloaded_in_maintenance_stays_so(mesh: LiveMesh) -> None
     finally:
         await mesh.repository(victim, UNARY, "load")
         await mesh.maintain(victim, enable=False)
-    await mesh.well()
+    await mesh.steady()
 
 
 async def _ill(mesh: LiveMesh, instance: str) -> bool:

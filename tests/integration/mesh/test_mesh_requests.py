@@ -36,7 +36,7 @@ async def test_64_mib_both_ways(mesh: LiveMesh) -> None:
 
 
 async def test_a_deadline_is_honoured_and_passed_on(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     slow = question("The primary", max_tokens=600, delay_ms=1000)
     async with aio.InferenceServerClient(mesh.now.envoy.grpc) as client:
         # One for each of the two processes that run the model, which they would hold for long.
@@ -52,7 +52,7 @@ def _status(error: object) -> object:
 
 
 async def test_a_stream_that_is_given_up_ends_in_triton_too(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     primary = await mesh.primary()
 
     async def busy() -> bool:
@@ -70,7 +70,7 @@ async def test_a_stream_that_is_given_up_ends_in_triton_too(mesh: LiveMesh) -> N
 
 @pytest.mark.parametrize("model", [UNARY, "unheard-of"])
 async def test_an_error_is_the_same_as_from_triton_itself(mesh: LiveMesh, model: str) -> None:
-    await mesh.well()
+    await mesh.steady()
     now = mesh.now
     direct = now.instance(await mesh.primary()).triton.grpc
     said = [await _refusal(address, model) for address in (now.envoy.grpc, direct)]
@@ -89,7 +89,7 @@ async def _refusal(address: str, model: str) -> tuple[str, str]:
 
 
 async def test_nobody_unloads_a_model_through_envoy(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     async with aio.InferenceServerClient(mesh.now.envoy.grpc) as client:
         with pytest.raises(InferenceServerException, match="does not admit this method") as refused:
             await client.unload_model(UNARY)
@@ -106,7 +106,7 @@ async def test_nobody_unloads_a_model_through_envoy(mesh: LiveMesh) -> None:
 
 
 async def test_several_requests_on_one_stream(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     prompts = {"first": "Hello", "second": "Every probe", "third": "Traffic moves"}
     asked = {name: question(prompt, max_tokens=12) for name, prompt in prompts.items()}
     streamed = {name: [*inputs, piecewise()] for name, inputs in asked.items()}

@@ -92,7 +92,7 @@ async def test_history_explains_it_and_counts_what_failed(mesh: LiveMesh) -> Non
 
 @soak  # as in contract/test_operator_verbs.py
 async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await mesh.steady()
     before, primary, standby = await keys(mesh), await mesh.primary(), await mesh.standby()
     told = await verb(mesh, "switchover", "--to", primary, status=1)
     assert told["why"] == f"{primary} is primary already"
@@ -110,7 +110,7 @@ async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
     told = await verb(mesh, *FORCED, "--to", standby, status=1)
     assert "does not serve, and --force cannot change that" in told["why"]
     await mesh.maintain(standby, False)
-    await mesh.well()
+    await mesh.steady()
     assert await mesh.primary() == primary
 
 
@@ -148,7 +148,7 @@ async def test_a_paused_mesh_elects_nobody_and_answers(mesh: LiveMesh) -> None:
         await until(
             lambda: scene.timeline.primary and scene.timeline.epoch > epoch, "a primary again"
         )
-        await mesh.well()
+        await mesh.steady()
     unharmed(scene.load, streams=False)
 
 
@@ -168,7 +168,7 @@ async def test_failover_while_paused(mesh: LiveMesh) -> None:
             assert any("automation stays paused" in line for line in moved["lost"])
         finally:
             await verb(mesh, "resume")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load, streams=False)
 
@@ -185,7 +185,7 @@ async def test_force_against_a_frozen_sidecar(mesh: LiveMesh) -> None:
             assert await scene.succeeded(victim, epoch) == heir
             await scene.flows()
         await verb(mesh, "resume")
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
         assert scene.primary == heir  # the old one wakes up as a standby
         entries = (await verb(mesh, "history"))["history"]

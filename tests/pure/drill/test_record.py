@@ -8,7 +8,9 @@ from sidecar.drill.record import Environment, Figures, Record, Run, Violation, d
 from sidecar.drill.samples import Mark, Sample
 from sidecar.runtime.errors import ConfigError
 
-ENVIRONMENT = Environment("2026-01-02T03:04:05Z", "drill all", "a machine", "3 instances", 7, "open")
+ENVIRONMENT = Environment(
+    "2026-01-02T03:04:05Z", "drill all", "a machine", "3 instances", 7, "open"
+)
 RUN = Run(
     "freeze",
     "Triton frozen",

@@ -64,9 +64,9 @@ async def suffer(mesh: Cluster, scene: Scene, fault: Fault, victim: str, seconds
     account = Account(fault, victim, scene.timeline.epoch, time.monotonic())
     crashes = mesh.crashes
     await fault.deed(mesh, victim, seconds)
-    await mesh.well()
+    await mesh.steady()
     await scene.flows()
-    await mesh.well()  # an agent's checks come late
+    await mesh.steady()  # an agent's checks come late
     account.ended = time.monotonic()
     account.crashed = [part for part, count in mesh.crashes.items() if count > crashes[part]]
     account.changes = [

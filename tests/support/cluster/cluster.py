@@ -5,7 +5,7 @@
             mesh.cut(beside(scene.primary, "host"), "consul")
             await scene.succeeded(scene.primary, scene.timeline.epoch)
             mesh.heal()
-            await mesh.well()
+            await mesh.steady()
 
 Parts are `server-N`, and on host N `agent-N`, `triton-N` and `sidecar-N`; at the edge `agent-edge`,
 `xds` and `envoy`. A part that dies is restarted after a second. Namespaces are `server-N`,
@@ -104,11 +104,11 @@ class Cluster(LiveMesh):
         """Wait until all is well for the first time.
 
         Raises:
-            AssertionError: it does not come to be; with the log's end of every part that died.
+            Unavailable: it does not come to be; with the log's end of every part that died.
         """
         try:
-            await self.well()
-        except AssertionError as error:
+            await self.steady()
+        except Unavailable as error:
             for part, text in self.tails(5):
                 if self._keepers[part].lives > 1:
                     error.add_note(f"end of the log of {part}:\n{text}")
@@ -187,7 +187,7 @@ class Cluster(LiveMesh):
     async def _ask(self, path: str) -> str:
         return await part_probe.get(f"http://{self._mesh.consul.http}/v1/{path}")
 
-    async def _trouble(self) -> str:
+    async def _missing(self) -> str:
         dead = [name for name, keeper in self._keepers.items() if keeper.pid is None]
         if dead:
             return f"not running: {', '.join(dead)}"
@@ -202,16 +202,7 @@ class Cluster(LiveMesh):
         roles = {one.id: one.role for one in instances.values()}
         if list(roles.values()).count("primary") != 1:
             return f"expected one primary, found {roles}"
-        return await self._trouble_with(roles)
-
-    async def _trouble_with(self, roles: Mapping[str, str]) -> str:
-        if (told := await self._told_roles()) != roles:
-            return f"the catalog's tags say {told}, the lock {roles}"
-        hosts = await self.hosts()
-        wanted = {name: 0 if role == "primary" else 1 for name, role in roles.items()}
-        if {name: host.priority for name, host in hosts.items()} != wanted:
-            return f"Envoy has {hosts}, expected priorities {wanted}"
-        return "" if all(host.usable for host in hosts.values()) else f"Envoy doubts: {hosts}"
+        return await self.missing_in_envoy(roles)
 
     # --- load ---------------------------------------------------------------------------------
 
@@ -228,7 +219,7 @@ class Cluster(LiveMesh):
             streams: clients that let one generation follow the other.
             traffic: whether the timeline shows who answers, too; Envoy is asked 50 times a second.
         """
-        await self.well()
+        await self.steady()
         busy = clients(
             self.fabric.enter(EDGE),
             self.layout.parts[0][1].env,

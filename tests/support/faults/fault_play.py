@@ -125,7 +125,7 @@ async def _play(
             await flows(load, _ANSWERS, streams=False)
             await asyncio.sleep(afterwards)
             healed = time.time() - clock
-        await mesh.well()
+        await mesh.steady()
         said = sayings(mesh, part, since, clock)
         primaries = [
             found.instance for found in seen.sightings
@@ -175,7 +175,7 @@ async def loaded(
     mesh: LiveMesh, *, unary: int = CLIENTS, streams: int = STREAMS, pause: float = 0.0
 ) -> AsyncIterator[tuple[timeline.Timeline, Load]]:
     """Start from a mesh that is well, and keep clients busy while the context lasts."""
-    await mesh.well()
+    await mesh.steady()
     now = mesh.now
     clients = faulty_load(
         now.envoy.grpc, now.instances[0].triton.grpc, unary=unary, streams=streams, pause=pause

@@ -3,8 +3,6 @@
 Everything that waits polls a condition, with a limit far above what a busy machine needs.
 """
 
-import asyncio
-import inspect
 import os
 import signal
 import subprocess
@@ -13,33 +11,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import aiohttp
-
+from sidecar.drill.stage import waiting
+from sidecar.drill.stage.http import request
+from sidecar.drill.stage.waiting import PATIENCE
 from sidecar.local import control
 from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import identify, send
+from sidecar.runtime.errors import SidecarError, Unavailable
 
-PATIENCE = 180.0
 ROOT = Path(__file__).parents[3]
 _PAUSE = 0.05
 
 
 async def until(condition: Callable[[], object], what: str, *, pause: float = _PAUSE) -> None:
-    """Wait for a condition, which may be a coroutine, to give something true.
-
-    It is asked again `pause` seconds after each answer.
-    """
+    """Wait for a condition as a drill does; one that is not met fails the test."""
     try:
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                found = condition()
-                if inspect.isawaitable(found):
-                    found = await found
-                if found:
-                    return
-                await asyncio.sleep(pause)
-    except TimeoutError:
-        raise AssertionError(f"not seen within {PATIENCE:g} s: {what}") from None
+        await waiting.until(condition, what, pause=pause)
+    except Unavailable as error:
+        raise AssertionError(str(error)) from None
 
 
 # --- processes --------------------------------------------------------------------------------
@@ -98,15 +87,11 @@ def ended_at_once(folder: Path) -> None:
 async def http(
     method: str, url: str, body: object = None, headers: dict[str, str] | None = None
 ) -> str:
-    """The body of a successful answer."""
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
-    async with (
-        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-        session.request(method, url, json=body) as answer,
-    ):
-        text = await answer.text()
-        assert answer.ok, f"{method} {url}: {answer.status} {text}"
-        return text
+    """The body of a successful answer; anything else fails the test."""
+    try:
+        return await request(method, url, body, headers)
+    except SidecarError as error:
+        raise AssertionError(str(error)) from None
 
 
 async def metric(address: str, name: str, **labels: str) -> float:

@@ -28,6 +28,6 @@ async def test_a_stream_that_outlives_maintenance_is_cut_and_counted(mesh: LiveM
         assert await metric(sidecar, CUT) >= 1
         await mesh.avoided(victim, idle=True)
         await mesh.maintain(victim, False)
-        await mesh.well()
+        await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
