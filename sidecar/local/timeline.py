@@ -18,6 +18,7 @@ from sidecar.election.keys import lock
 from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import SERVICE
+from sidecar.registry import checks
 from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.clock import SystemClock
 
@@ -32,14 +33,16 @@ Kind = Literal["verdict", "primary", "traffic"]
 class Sighting:
     """A change; `at` is in seconds on the monotonic clock.
 
-    `verdict`: the instance's status in Consul changed (`gone` if it is not listed). `primary`: the
-    instance took the lock. `traffic`: the instance answered a request through Envoy.
+    `verdict`: the instance's status in Consul changed (`gone` if it is not listed), for the reason
+    with this code, if its sidecar pushed one. `primary`: the instance took the lock. `traffic`: the
+    instance answered a request through Envoy.
     """
 
     at: float
     kind: Kind
     instance: str
     value: str
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -52,9 +55,9 @@ class Timeline:
     primary: str | None = None
     epoch: int = 0
 
-    def see(self, kind: Kind, instance: str, value: str) -> None:
+    def see(self, kind: Kind, instance: str, value: str, reason: str = "") -> None:
         """Record a sighting."""
-        self.sightings.append(Sighting(time.monotonic(), kind, instance, value))
+        self.sightings.append(Sighting(time.monotonic(), kind, instance, value, reason))
 
     def first(self, kind: Kind, after: float, *, but: str = "", only: str = "") -> Sighting | None:
         """The first sighting of a kind since `after`, not of instance `but`, or `only` of one."""
@@ -90,17 +93,24 @@ async def follow(mesh: Mesh, *, traffic: bool = True) -> AsyncIterator[Timeline]
 
 async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
     def see(answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
-        now = {entry.id: entry.status for entry in fold(answer.value)}
+        now = {entry.id: entry for entry in fold(answer.value)}
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
-            status = now.get(instance, "gone")
+            entry = now.get(instance)
+            status = entry.status if entry else "gone"
             if timeline.verdicts.get(instance) != status:
                 timeline.verdicts[instance] = status
-                timeline.see("verdict", instance, status)
+                timeline.see("verdict", instance, status, _reason(entry) if entry else "")
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
         return consul.health_service(SERVICE, index=index, wait=_WAIT)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
+
+
+def _reason(entry: ServiceEntry) -> str:
+    """The code in the line that its sidecar pushed last."""
+    lines = [line for check in entry.checks if (line := checks.pushed_line(check))]
+    return next((line.reason.value for line in lines if line.reason), "")
 
 
 async def _lock(consul: ConsulApi, timeline: Timeline) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from sidecar.drill.injections.models import misbehaving
 from tests.support.faults.fault_play import play
 from tests.support.faults.faults import BROKEN, CLIENTS, FAULTS, MODELS, Fault
-from tests.support.faults.stages import told
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ended_at_once, sidecar
 from tests.support.mesh.pressure import freeze, pauses, saturate
@@ -30,7 +30,7 @@ assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
 SELDOM = replace(
     next(fault for fault in FAULTS if fault.name == "error one time in ten"),
     name=VARIANTS["error one time in ten"],
-    stage=told(fault="error", share=1 / 3),
+    stage=misbehaving(fault="error", share=1 / 3),
 )
 
 

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from sidecar.drill.stage.exit_status import ended
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_clients import generation, watch
-from tests.support.mesh.mesh_outside import ended, until
+from tests.support.mesh.mesh_outside import until
 from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration

@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager
 import pytest
 from tritonclient.grpc import aio
 
+from sidecar.drill.injections.processes import stubs
+from sidecar.drill.stage.exit_status import ended
 from sidecar.local import consul_view, load
 from sidecar.local.load import STREAM, UNARY
 from sidecar.local.planning.plan import MODELS
 from sidecar.triton.client import Triton
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_clients import check, question, watch
-from tests.support.mesh.mesh_outside import ended, metric, stubs, until
+from tests.support.mesh.mesh_outside import metric, until
 from tests.support.soak import pause, soak
 
 pytestmark = pytest.mark.integration

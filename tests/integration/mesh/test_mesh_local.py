@@ -8,11 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from sidecar.drill.stage.exit_status import ended
 from sidecar.local.planning import ports
 from sidecar.local.processes import process, state_file
 from sidecar.local.processes.identity import alive, marked
 from tests.support.mesh.mesh import LiveMesh, unharmed
-from tests.support.mesh.mesh_outside import ended, gone, sidecar, until
+from tests.support.mesh.mesh_outside import gone, sidecar, until
 from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from sidecar.drill.injections.processes import stubs
 from sidecar.local.load import UNARY
 from tests.support.mesh.mesh import LiveMesh, unharmed
-from tests.support.mesh.mesh_outside import gone, stubs, until
+from tests.support.mesh.mesh_outside import gone, until
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.files
 
-MODELS = Path(__file__).resolve().parents[2] / "support" / "triton_models"
+MODELS = Path(__file__).resolve().parents[3] / "triton_models"
 # Triton puts a model's folder on the path of its process; so do we.
 sys.path.insert(0, str(MODELS / "faulty" / "1"))
 staging: Any = importlib.import_module("staging")

@@ -6,30 +6,25 @@ table of docs/health.md and tests/chaos/test_mesh_faults.py are made of these de
 
 from dataclasses import dataclass
 
-from sidecar.settings.tables.health import HealthSettings
-from sidecar.verdict.evidence import Reason
-from tests.support.faults.faulty_load import STREAM, UNARY
-from tests.support.faults.stages import (
-    LOADING,
-    QUEUED,
-    Stage,
-    all_stubs_frozen,
-    all_stubs_killed,
+from sidecar.drill.injections.models import (
+    STREAM,
+    UNARY,
     another_version,
-    cut,
-    frozen,
-    loading,
-    queue,
-    settings,
-    stub_killed,
-    swallowed,
-    told,
+    loading_slowly,
+    misbehaving,
     unloaded,
 )
+from sidecar.drill.injections.processes import stubs_frozen, stubs_killed, triton_frozen
+from sidecar.drill.scenario import Injection
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.settings.tables.health import HealthSettings
+from sidecar.verdict.evidence import Reason
+from tests.support.faults.stages import QUEUED, cut, queue, settings, swallowed
 from tests.support.mesh.mesh_outside import ROOT
 
-MODELS = tuple(ROOT / "tests" / "support" / "triton_models" / name for name in (UNARY, STREAM))
+MODELS = tuple(ROOT / "triton_models" / name for name in (UNARY, STREAM))
 CLIENTS, STREAMS = 16, 2
+LOADING = 20  # seconds that a model takes to load
 
 # As the models' canary.toml and the sidecar's defaults have them, in seconds.
 _HEALTH = HealthSettings()
@@ -57,7 +52,7 @@ class Fault:
     name: str
     state: str
     reasons: frozenset[Reason]
-    stage: Stage
+    stage: Injection[MeshStage]
     interval: float = _CANARY
     window: float = 0.0
     reaches_clients: bool = False
@@ -87,36 +82,41 @@ _BUSY = _warning(Reason.MODEL_BUSY, Reason.CANARY_SLOW, Reason.CANARY_LATE, Reas
 _CONFIG = _critical(Reason.CONFIG)
 
 FAULTS = (
-    Fault("wrong answer", *_WRONG, told(fault="wrong"), reaches_clients=True),
-    Fault("NaN", *_WRONG, told(fault="nan"), reaches_clients=True),
-    Fault("empty stream", *_WRONG, told(STREAM, fault="empty")),
-    Fault("degenerate text", *_WRONG, told(STREAM, fault="degenerate")),
-    Fault("error every time", *_FAILED, told(fault="error")),
+    Fault("wrong answer", *_WRONG, misbehaving(fault="wrong"), reaches_clients=True),
+    Fault("NaN", *_WRONG, misbehaving(fault="nan"), reaches_clients=True),
+    Fault("empty stream", *_WRONG, misbehaving(STREAM, fault="empty")),
+    Fault("degenerate text", *_WRONG, misbehaving(STREAM, fault="degenerate")),
+    Fault("error every time", *_FAILED, misbehaving(fault="error")),
     Fault(
         "error one time in ten",
         *_FAILED,
-        told(fault="error", share=0.1),
+        misbehaving(fault="error", share=0.1),
         window=_RARELY,
     ),
     Fault(
         "hang in execute",
         *_critical(Reason.MODEL_HUNG),
-        told(fault="hang", until_restart=True),
+        misbehaving(fault="hang", until_restart=True),
         window=_STALL,
     ),
-    Fault("slow x 20", *_BUSY, told(fault="slow", factor=20), window=_LATE),
+    Fault("slow x 20", *_BUSY, misbehaving(fault="slow", factor=20), window=_LATE),
     Fault(f"{QUEUED} queued requests", *_BUSY, queue, must_be_noticed=False),
     Fault(
         "stub process SIGKILLed",
         *_critical(Reason.MODEL_STUB_DIED),
-        stub_killed,
+        stubs_killed(UNARY),
     ),
-    Fault("all stubs SIGKILLed", *_critical(Reason.MODEL_STUB_DIED), all_stubs_killed),
-    Fault("all stubs SIGSTOPped", *_critical(Reason.MODEL_HUNG), all_stubs_frozen, window=_STALL),
+    Fault("all stubs SIGKILLed", *_critical(Reason.MODEL_STUB_DIED), stubs_killed(UNARY, STREAM)),
+    Fault(
+        "all stubs SIGSTOPped",
+        *_critical(Reason.MODEL_HUNG),
+        stubs_frozen(UNARY, STREAM),
+        window=_STALL,
+    ),
     Fault(
         "tritonserver SIGSTOPped",
         *_critical(Reason.SERVER_UNANSWERED),
-        frozen,
+        triton_frozen,
         interval=_SERVER,
         window=_SILENCE,
     ),
@@ -144,7 +144,7 @@ FAULTS = (
         f"model loads for {LOADING} s",
         "STARTING",
         frozenset({Reason.PORT_UNREACHABLE, Reason.SERVER_NOT_READY, Reason.MODEL_NOT_READY}),
-        loading,
+        loading_slowly(LOADING),
         interval=_SERVER,
     ),
     Fault(
@@ -158,7 +158,7 @@ FAULTS = (
     Fault(
         "huge answer",
         *_critical(Reason.CANARY_TOO_LARGE, Reason.CANARY_WRONG_ANSWER),
-        told(fault="huge", mebibytes=17),
+        misbehaving(fault="huge", mebibytes=17),
         window=_HUGE,
         reaches_clients=True,
     ),

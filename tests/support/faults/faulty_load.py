@@ -10,10 +10,10 @@ import numpy as np
 from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException
 
+from sidecar.drill.injections.models import STREAM, UNARY
 from sidecar.local.load import Failure, Load, LoadTally
 from tests.support.mesh.mesh_clients import text
 
-UNARY, STREAM = "faulty", "faulty_stream"
 _PROMPTS = ("One tree", "Two trees", "Three trees", "A forest")
 _DEADLINE = 60.0  # seconds until a client gives up; nothing that is to be retried takes as long
 _SHOWN = 80  # characters of a wrong answer

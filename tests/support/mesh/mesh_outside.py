@@ -3,19 +3,17 @@
 Everything that waits polls a condition, with a limit far above what a busy machine needs.
 """
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.drill.stage import waiting
 from sidecar.drill.stage.http import request
 from sidecar.drill.stage.waiting import PATIENCE
 from sidecar.local import control
-from sidecar.local.processes import process, state_file
+from sidecar.local.processes import state_file
 from sidecar.local.processes.identity import identify, send
 from sidecar.runtime.errors import SidecarError, Unavailable
 
@@ -32,30 +30,6 @@ async def until(condition: Callable[[], object], what: str, *, pause: float = _P
 
 
 # --- processes --------------------------------------------------------------------------------
-
-
-def exit_status(pid: int) -> int | None:
-    """The exit status of a process that is not reaped yet; None while it runs."""
-    # Fields 3 and 52 of /proc/PID/stat, see proc(5); the latter is what wait(2) would give.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == "Z" else None
-
-
-async def ended(pid: int) -> int:
-    """Wait for the end of a part of an unsupervised mesh; gives its exit status."""
-    await until(lambda: exit_status(pid) is not None, f"the end of process {pid}")
-    return exit_status(pid) or 0
-
-
-def stubs(group: int, model: str) -> Sequence[int]:
-    """The processes in which a Triton's Python backend runs a model."""
-    found = []
-    for member in process.members(group):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-            command = Path(f"/proc/{member.pid}/cmdline").read_bytes().split(b"\0")
-            if f"models/{model}/1/model.py".encode() in command:
-                found.append(member.pid)
-    return found
 
 
 def gone(pid: int) -> bool:

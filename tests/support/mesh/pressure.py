@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from sidecar.drill.injections.models import UNARY
 from sidecar.local import timeline
 from sidecar.local.load import LoadTally
 from tests.support.faults.fault_play import loaded, sayings
 from tests.support.faults.faults import CLIENTS
-from tests.support.faults.faulty_load import UNARY, faulty_load
+from tests.support.faults.faulty_load import faulty_load
 from tests.support.faults.stages import QUEUED
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import metric

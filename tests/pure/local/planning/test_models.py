@@ -8,7 +8,7 @@ from sidecar.runtime.errors import ConfigError
 
 pytestmark = pytest.mark.files
 
-FAULTY = Path(__file__).parents[3] / "support" / "triton_models"
+FAULTY = Path(__file__).parents[4] / "triton_models"
 
 
 def make(folder: Path, canary: str) -> Path:

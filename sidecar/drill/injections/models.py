@@ -1,0 +1,96 @@
+"""Faults of models: they misbehave on order, are unloaded, replaced, or take long to load.
+
+Acts: os, shutil, signal.
+"""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sidecar.drill.scenario import Injection
+from sidecar.drill.stage.exit_status import ended
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stage.waiting import until
+from sidecar.local.meshfile import write_whole
+from sidecar.local.processes import part_probe
+from sidecar.runtime.errors import Unavailable
+
+# The models of triton_models that misbehave on order.
+UNARY, STREAM = "faulty", "faulty_stream"
+
+
+def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:
+    """A model shows a fault; see `triton_models/faulty/1/staging.py`."""
+
+    @asynccontextmanager
+    async def ordered(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+        _order(stage, victim, model, control)
+        try:
+            yield
+        finally:
+            _order(stage, victim, model, {})
+
+    return ordered
+
+
+def loading_slowly(seconds: float) -> Injection[MeshStage]:
+    """Triton and its sidecar restart, and a model takes long to load."""
+
+    @asynccontextmanager
+    async def loading(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+        part = stage.sidecar_of(victim)
+        with stage.unsupervised():
+            await ended(stage.signal(part, signal.SIGTERM))
+            _order(stage, victim, UNARY, {"load_seconds": seconds})
+            os.killpg(stage.pid(victim), signal.SIGKILL)
+        try:
+            await until(lambda: _answers(stage.instance(victim).sidecar.grpc), f"a new {part}")
+            yield
+        finally:
+            _order(stage, victim, UNARY, {})
+
+    return loading
+
+
+@asynccontextmanager
+async def unloaded(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """A model is unloaded behind the sidecar's back."""
+    await stage.repository(victim, UNARY, "unload")
+    try:
+        yield
+    finally:
+        await stage.repository(victim, UNARY, "load")
+
+
+@asynccontextmanager
+async def another_version(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """Version 2 of a model takes the place of version 1."""
+    folder = _copy(stage, victim, UNARY)
+    shutil.copytree(folder / "1", folder / "2")
+    await stage.repository(victim, UNARY, "load")
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / "2")
+        await stage.repository(victim, UNARY, "load")
+
+
+async def _answers(sidecar: str) -> bool:
+    """Whether a sidecar is there, whatever it says."""
+    try:
+        await part_probe.health(sidecar)
+    except Unavailable:
+        return False
+    return True
+
+
+def _order(stage: MeshStage, victim: str, model: str, control: object) -> None:
+    write_whole(_copy(stage, victim, model) / ".control.json", json.dumps(control))
+
+
+def _copy(stage: MeshStage, victim: str, model: str) -> Path:
+    return stage.folder / victim / "models" / model
