@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.cluster.account import suffer, unexplained
 from tests.support.cluster.cluster import Cluster, cluster
+from tests.support.cluster.fault_outcome import suffer, unexplained
 from tests.support.cluster.faults import (
     AGENTS_RESTARTED,
     CUTS,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster.account import suffer, unexplained
 from tests.support.cluster.cluster import cluster
+from tests.support.cluster.fault_outcome import suffer, unexplained
 from tests.support.cluster.faults import draw
 from tests.support.soak import soak
 

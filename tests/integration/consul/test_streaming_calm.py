@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.xds.calm_rig import Calm, registration
+from tests.support.xds.control_plane_rig import Calm, registration
 from tests.support.xds.xds_rig import eventually
 
 pytestmark = pytest.mark.integration

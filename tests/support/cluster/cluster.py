@@ -29,10 +29,8 @@ from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
 from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
+from tests.support.cluster.cleanup_on_exit import warded
 from tests.support.cluster.clients import clients
-from tests.support.cluster.doorway import doors
-from tests.support.cluster.fabric import NETWORKS, Fabric, Network, fabric
-from tests.support.cluster.keeper import Keeper, keep
 from tests.support.cluster.layout import (
     EDGE,
     PORTS,
@@ -43,7 +41,9 @@ from tests.support.cluster.layout import (
     build,
     named,
 )
-from tests.support.cluster.warden import warded
+from tests.support.cluster.network_namespaces import NETWORKS, Fabric, Network, fabric
+from tests.support.cluster.port_forwarding import doors
+from tests.support.cluster.supervisor import Keeper, keep
 from tests.support.mesh.mesh import LiveMesh, Scene
 from tests.support.mesh.mesh_outside import until
 from tests.support.soak import pause

@@ -21,7 +21,7 @@ from sidecar.local.planning.plan import (
     Sources,
     instance_id,
 )
-from tests.support.cluster.fabric import NETWORKS, Member
+from tests.support.cluster.network_namespaces import NETWORKS, Member
 
 EDGE, EDGE_AGENT = "edge", "agent-edge"
 SESSION_TTL = 10  # seconds; the shortest that Consul takes

@@ -21,7 +21,7 @@ from sidecar.consul.client import Consul
 from sidecar.local.planning.acl import agent_config
 from tests.support.consul_agent import ConsulAgent
 from tests.support.soak import soak, times
-from tests.support.xds.calm_rig import POLICY, ROOT, UNHURRIED, Calm, registration
+from tests.support.xds.control_plane_rig import POLICY, ROOT, UNHURRIED, Calm, registration
 from tests.support.xds.xds_rig import SERVICE, eventually
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ import pytest
 from sidecar.traffic.policy import Limits, Mode, Retry, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.quarantine.suspects import PROOF
-from tests.support.xds.deadly_play import POISON, play
+from tests.support.xds.query_of_death import POISON, play
 from tests.support.xds.xds_rig import (
     PATIENCE,
     SERVICE,

@@ -15,7 +15,14 @@ from sidecar.xds.config.filters.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.quarantine import quarantine
 from sidecar.xds.quarantine.suspects import PROOF
 from tests.support.soak import soak
-from tests.support.xds.deadly_play import PINGING, POISON, Play, infer_request, play, script_errors
+from tests.support.xds.query_of_death import (
+    PINGING,
+    POISON,
+    Play,
+    infer_request,
+    play,
+    script_errors,
+)
 from tests.support.xds.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.xds.quarantine.suspects import PROOF
 from tests.support.soak import soak
-from tests.support.xds.deadly_play import (
+from tests.support.xds.query_of_death import (
     ENDLESS,
     LONG,
     PINGING,

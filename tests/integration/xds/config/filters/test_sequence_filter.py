@@ -19,7 +19,7 @@ from sidecar.traffic.policy import (
 from sidecar.xds.catalog.catalog import Catalog, Health, Leader, ServiceCatalog
 from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from tests.support.triton_server import TritonServer
-from tests.support.xds.sequence_play import (
+from tests.support.xds.sequence_rig import (
     HEADER,
     Answer,
     Client,

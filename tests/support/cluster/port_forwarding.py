@@ -30,7 +30,7 @@ def doors(inside: Sequence[str], targets: Sequence[Sequence[str]]) -> Iterator[l
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in targets]
     numbers = [door.fileno() for door in sockets]
     leads = [f"{n}={','.join(where)}" for n, where in zip(numbers, targets, strict=True)]
-    command = [*inside, sys.executable, "-m", "tests.support.cluster.doorway", *leads]
+    command = [*inside, sys.executable, "-m", "tests.support.cluster.port_forwarding", *leads]
     doorman = subprocess.Popen(
         command, cwd=ROOT, pass_fds=numbers, stdin=subprocess.PIPE, start_new_session=True
     )

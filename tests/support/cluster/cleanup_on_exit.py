@@ -17,7 +17,13 @@ _DEADLINE = 15.0  # seconds for killed processes to vanish
 @contextmanager
 def warded(mesh_id: str, shm_prefixes: Sequence[str]) -> Iterator[None]:
     """Whatever carries the mark of this mesh ends with the context, or with this process."""
-    command = [sys.executable, "-m", "tests.support.cluster.warden", mesh_id, *shm_prefixes]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.cluster.cleanup_on_exit",
+        mesh_id,
+        *shm_prefixes,
+    ]
     # Its own session: it survives a kill of this process's whole group.
     warden = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
     try:
