@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.xds.control_plane_rig import Calm, registration
-from tests.support.xds.xds_rig import eventually
+from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
 

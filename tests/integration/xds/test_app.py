@@ -32,7 +32,7 @@ from sidecar.xds.catalog import cached_state
 from sidecar.xds.catalog.cached_state import CachedService, CachedState
 from sidecar.xds.config.snapshot import ENDPOINT
 from tests.support.consul_agent import ConsulAgent
-from tests.support.xds.xds_rig import PATIENCE, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 OWN = "xds-app-test"

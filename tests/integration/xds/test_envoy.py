@@ -12,16 +12,11 @@ import pytest
 from sidecar.traffic.policy import DEFAULTS, Connection, Mode, OutlierDetection
 from sidecar.xds.catalog.catalog import Health
 from tests.support.soak import soak
-from tests.support.xds.xds_rig import (
-    ANY,
-    PATIENCE,
-    SERVICE,
-    UNHURRIED,
-    ControlPlane,
-    Load,
-    Rig,
-    eventually,
-)
+from tests.support.xds.control_plane import SERVICE, UNHURRIED, ControlPlane
+from tests.support.xds.fake_tritons import ANY
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

@@ -20,13 +20,17 @@ from tests.support.consul_agent import ConsulAgent
 from tests.support.mesh.mesh_outside import http
 from tests.support.soak import pause
 from tests.support.streaming.front import streaming
-from tests.support.xds import xds_rig
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, Client, Envoy, FakeTriton, Load, eventually
+from tests.support.xds import control_plane
+from tests.support.xds.control_plane import SERVICE
+from tests.support.xds.envoy_process import Envoy
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.grpc_clients import Client, Load
+from tests.support.xds.waiting import PATIENCE, eventually
 
 OWN = "calm-xds"
 ROOT = Path(__file__).parents[3]
 POLICY = f"triton-sidecar/{SERVICE}/policy"
-UNHURRIED: dict[str, Any] = json.loads(dump(xds_rig.UNHURRIED))
+UNHURRIED: dict[str, Any] = json.loads(dump(control_plane.UNHURRIED))
 
 
 class Plane:

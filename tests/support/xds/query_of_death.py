@@ -15,7 +15,11 @@ from tritonclient.grpc import service_pb2
 
 from sidecar.traffic.policy import Connection, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
-from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Client, FakeTriton, Rig, eventually
+from tests.support.xds.control_plane import UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.grpc_clients import Client
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 _PB2: Any = service_pb2
 MODEL = "chat"

@@ -16,7 +16,10 @@ from sidecar.traffic.policy import DEFAULTS, Affinity, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from tests.support.triton_server import TritonServer
-from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Rig, Wire
+from tests.support.xds.control_plane import UNHURRIED
+from tests.support.xds.waiting import PATIENCE
+from tests.support.xds.wire import Wire
+from tests.support.xds.xds_rig import Rig
 
 HEADER = "x-sequence"
 MODEL, NAMED = "sums", "named_sequences"

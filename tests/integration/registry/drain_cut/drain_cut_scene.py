@@ -21,7 +21,8 @@ from sidecar.runtime.latest import Latest
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
-from tests.support.xds.xds_rig import PATIENCE, Rig, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,10 @@ from sidecar.xds.catalog.catalog import Health, Instance
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.routes import LISTENER as LISTENER_NAME
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ORDER, ROUTE, RUNTIME
-from tests.support.xds.xds_rig import SERVICE, UNHURRIED, ControlPlane, Load, Rig, eventually
+from tests.support.xds.control_plane import SERVICE, UNHURRIED, ControlPlane
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

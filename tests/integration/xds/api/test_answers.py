@@ -21,7 +21,11 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog.catalog import Health
 from tests.support.soak import soak
-from tests.support.xds.xds_rig import ANY, PATIENCE, SERVICE, UNHURRIED, UNLOAD, Load, Rig
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import ANY, UNLOAD
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

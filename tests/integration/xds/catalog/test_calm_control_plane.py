@@ -21,8 +21,9 @@ from sidecar.consul.client import Consul
 from sidecar.local.planning.acl import agent_config
 from tests.support.consul_agent import ConsulAgent
 from tests.support.soak import soak, times
+from tests.support.xds.control_plane import SERVICE
 from tests.support.xds.control_plane_rig import POLICY, ROOT, UNHURRIED, Calm, registration
-from tests.support.xds.xds_rig import SERVICE, eventually
+from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
 

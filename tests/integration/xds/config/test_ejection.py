@@ -22,8 +22,11 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.config.endpoints import release_cluster
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
 from tests.support.xds.raw_client import resetting
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,10 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from sidecar.xds.config.http2 import MAX_HEADER_FIELD_SIZE_KB, MAX_HEADERS_COUNT
 from tests.support.soak import soak
 from tests.support.triton_server import TritonServer
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, Load, Rig
+from tests.support.xds.control_plane import SERVICE
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

@@ -13,8 +13,12 @@ from sidecar.traffic.policy import Limits, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.config import http2
 from tests.support.soak import soak
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import INFER
+from tests.support.xds.grpc_clients import Load
 from tests.support.xds.raw_client import RawClient
-from tests.support.xds.xds_rig import INFER, PATIENCE, SERVICE, UNHURRIED, Load, Rig, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

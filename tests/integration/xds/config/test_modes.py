@@ -20,15 +20,11 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog.catalog import Catalog, Health, ServiceCatalog
 from sidecar.xds.config.endpoints import release_cluster
-from tests.support.xds.xds_rig import (
-    PATIENCE,
-    SERVICE,
-    UNHURRIED,
-    FakeTriton,
-    Load,
-    Rig,
-    eventually,
-)
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 RELEASE = release_cluster(SERVICE)

@@ -10,16 +10,12 @@ import pytest
 from sidecar.traffic.policy import Limits, Mode, Retry, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.quarantine.suspects import PROOF
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.grpc_clients import Load
 from tests.support.xds.query_of_death import POISON, play
-from tests.support.xds.xds_rig import (
-    PATIENCE,
-    SERVICE,
-    UNHURRIED,
-    FakeTriton,
-    Load,
-    Rig,
-    eventually,
-)
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 STRICT = replace(UNHURRIED, mode=Mode.STRICT)

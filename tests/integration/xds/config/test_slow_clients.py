@@ -7,8 +7,12 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.support.soak import soak
+from tests.support.xds.control_plane import SERVICE
+from tests.support.xds.fake_tritons import INFER
+from tests.support.xds.grpc_clients import Client, Load
 from tests.support.xds.raw_client import RawClient, message
-from tests.support.xds.xds_rig import INFER, PATIENCE, SERVICE, Client, Load, Rig, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

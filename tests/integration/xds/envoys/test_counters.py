@@ -15,7 +15,10 @@ from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.runtime.clock import SystemClock
 from sidecar.xds.catalog.catalog import Health
 from tests.support.consul_model import FakeConsul
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, ControlPlane, Load, Rig, eventually
+from tests.support.xds.control_plane import SERVICE, ControlPlane
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 PLANE = "planes"

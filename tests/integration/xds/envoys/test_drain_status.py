@@ -26,15 +26,10 @@ from sidecar.xds.config import clusters
 from sidecar.xds.server import LOAD_INTERVAL
 from tests.support.consul_model import FakeConsul
 from tests.support.soak import soak
-from tests.support.xds.xds_rig import (
-    PATIENCE,
-    SERVICE,
-    UNHURRIED,
-    ControlPlane,
-    Load,
-    Rig,
-    eventually,
-)
+from tests.support.xds.control_plane import SERVICE, UNHURRIED, ControlPlane
+from tests.support.xds.grpc_clients import Load
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,10 @@ from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
 from sidecar.xds.envoys.envoy_shutdown import finish
 from tests.support.soak import pause
-from tests.support.xds.xds_rig import PATIENCE, Client, Envoy, Load, Rig, eventually
+from tests.support.xds.envoy_process import Envoy
+from tests.support.xds.grpc_clients import Client, Load
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,8 @@ from sidecar.xds.config.filters.quarantine_filter import ANSWERED, TRIED
 from sidecar.xds.quarantine import quarantine
 from sidecar.xds.quarantine.suspects import PROOF
 from tests.support.soak import soak
+from tests.support.xds.control_plane import UNHURRIED
+from tests.support.xds.fake_tritons import ANY
 from tests.support.xds.query_of_death import (
     PINGING,
     POISON,
@@ -23,7 +25,7 @@ from tests.support.xds.query_of_death import (
     play,
     script_errors,
 )
-from tests.support.xds.xds_rig import ANY, PATIENCE, UNHURRIED, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ from tests.support.xds.query_of_death import (
     script_errors,
     told,
 )
-from tests.support.xds.xds_rig import PATIENCE, eventually
+from tests.support.xds.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 

@@ -21,7 +21,10 @@ from sidecar.xds.envoys.envoy_stats import EnvoyCounters
 from sidecar.xds.releases.release_watch import ReleaseWatch
 from tests.support.consul_model import FakeConsul
 from tests.support.soak import pause
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, FakeTriton, Rig, eventually
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 

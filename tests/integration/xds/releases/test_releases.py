@@ -12,7 +12,9 @@ from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.config.cluster_names import generation
 from sidecar.xds.config.endpoints import release_cluster
 from tests.support.soak import soak
-from tests.support.xds.xds_rig import PATIENCE, SERVICE, UNHURRIED, Rig, eventually
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 RELEASED = replace(UNHURRIED, release=Release(tag="new", percent=100))

@@ -12,7 +12,11 @@ from tritonclient.grpc import service_pb2
 
 from sidecar.local.planning.ports import reserve
 from sidecar.traffic.policy import Affinity
-from tests.support.xds.xds_rig import PATIENCE, UNHURRIED, Client, Rig, Wire, eventually
+from tests.support.xds.control_plane import UNHURRIED
+from tests.support.xds.grpc_clients import Client
+from tests.support.xds.waiting import PATIENCE, eventually
+from tests.support.xds.wire import Wire
+from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 HEADER = "x-sequence"

@@ -19,6 +19,7 @@ from sidecar.traffic.policy import (
 from sidecar.xds.catalog.catalog import Catalog, Health, Leader, ServiceCatalog
 from sidecar.xds.catalog.policy_indexes import PolicyIndexes
 from tests.support.triton_server import TritonServer
+from tests.support.xds.control_plane import SERVICE
 from tests.support.xds.sequence_rig import (
     HEADER,
     Answer,
@@ -29,7 +30,7 @@ from tests.support.xds.sequence_rig import (
     request,
     two_tritons,
 )
-from tests.support.xds.xds_rig import SERVICE, eventually
+from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
 MANY = range(1, 101)

@@ -1,0 +1,145 @@
+"""A fake Triton with its sidecar, which answers requests as a test says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+
+from sidecar.xds.catalog.catalog import Instance
+from tests.support.xds.wire import Wire
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
+ANY = b""
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class FakeTriton:
+    """Answers with its name. `gate` holds streams back; `hang` holds unary requests back."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gate = asyncio.Event()
+        self.hang = False
+        self.die_on_request = False
+        # With what requests of this content fail; of any, under `ANY`.
+        self.fails: dict[bytes, grpc.StatusCode] = {}
+        # What requests of this content are answered, instead of with the name.
+        self.says: dict[bytes, bytes] = {}
+        # Seconds until requests of this content are answered.
+        self.takes: dict[bytes, float] = {}
+        # While it is not set, streams are accepted, but not read.
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.error_text, self.trailers = f"as {name} was told", 0
+        self.asked = self.orders = 0
+        self.served = 0
+        self.streams = 0
+        self.serving = True
+        self.speaks = asyncio.Event()  # else its sidecar says nothing, but answers pings
+        self.speaks.set()
+        self.unanswered = 0  # questions to its sidecar
+        self.port = self.health_port = 0
+
+    async def start(self) -> Self:
+        """Listen on free ports."""
+        options = [
+            *UNLIMITED,
+            # It shares a process with the client; a Triton would have begun with them.
+            ("grpc.server.max_pending_requests", 100_000),
+            ("grpc.server.max_pending_requests_hard_limit", 100_000),
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_Handlers(self),))
+        self.wire = Wire(self._server.add_insecure_port("127.0.0.1:0"))
+        self.port = await self.wire.listen()
+        await self._server.start()
+        self._sidecar = grpc.aio.server()
+        self._sidecar.add_generic_rpc_handlers((_Handlers(self),))
+        self.health_port = self._sidecar.add_insecure_port("127.0.0.1:0")
+        await self._sidecar.start()
+        return self
+
+    async def lose_sidecar(self) -> None:
+        """Stop listening."""
+        await self._sidecar.stop(None)
+
+    async def stop(self) -> None:
+        """End."""
+        self.speaks.set()
+        self.wire.close()
+        await self._server.stop(None)
+        await self._sidecar.stop(None)
+
+    def instance(self, **changes: Any) -> Instance:
+        """As the catalog has it."""
+        return Instance(self.name, "127.0.0.1", self.port, self.health_port, **changes)
+
+    async def infer(self, request: bytes, context: Any) -> bytes:
+        """One answer: name and length of the request."""
+        self.asked += 1
+        if self.die_on_request:
+            self.die_on_request = False
+            self.wire.drop()
+        while self.hang:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(self.takes.get(request, 0))
+        if code := self.fails.get(request, self.fails.get(ANY)):
+            trailers = tuple((f"trailer-{number}", "value") for number in range(self.trailers))
+            await context.abort(code, self.error_text, trailers)
+        self.served += 1
+        context.set_trailing_metadata((("served-by", self.name),))
+        return self.says.get(request) or f"{self.name}:{len(request)}".encode()
+
+    async def unload(self, request: bytes, context: Any) -> bytes:
+        """An order that changes the server."""
+        self.orders += 1
+        if code := self.fails.get(ANY):
+            await context.abort(code, self.error_text)
+        return self.name.encode()
+
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        """For each request as many answers as it says, the first at once, the others gated.
+
+        One that says no number comes back.
+        """
+        self.streams += 1
+        await self.reads.wait()
+        async for request in requests:
+            if code := self.fails.get(request):
+                await context.abort(code, self.error_text)
+            if not request.strip().isdigit():
+                yield request
+                continue
+            for turn in range(int(request)):
+                if turn:
+                    await self.gate.wait()
+                yield f"{self.name}:{turn}".encode()
+
+    async def check(self, request: bytes, context: Any) -> bytes:
+        """grpc.health.v1 Check."""
+        self.unanswered += 1
+        await self.speaks.wait()
+        self.unanswered -= 1
+        status = health_pb2.HealthCheckResponse
+        found = status.SERVING if self.serving else status.NOT_SERVING
+        return bytes(status(status=found).SerializeToString())
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    def __init__(self, triton: FakeTriton) -> None:
+        self._methods = {
+            INFER: grpc.unary_unary_rpc_method_handler(triton.infer),
+            UNLOAD: grpc.unary_unary_rpc_method_handler(triton.unload),
+            STREAM: grpc.stream_stream_rpc_method_handler(triton.stream),
+            "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(triton.check),
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        return self._methods.get(handler_call_details.method)

@@ -1,0 +1,84 @@
+"""gRPC clients of Envoy: one that sends single requests, and load in a closed loop."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from tests.support.xds.fake_tritons import INFER, STREAM, UNLIMITED, UNLOAD
+from tests.support.xds.waiting import PATIENCE, eventually
+
+# Bytes; servers keep gRPC's own limits.
+_LARGE_TRAILERS = [
+    ("grpc.max_metadata_size", 1 << 23),
+    ("grpc.absolute_max_metadata_size", 1 << 23),
+]
+
+
+class Client:
+    """Plain gRPC through Envoy; where there is none, through one at the port `also`."""
+
+    def __init__(self, port: int, authority: str = "", also: int = 0) -> None:
+        # The stubs know no calls of raw bytes.
+        named = [("grpc.default_authority", authority)] if authority else []
+        options: list[tuple[str, Any]] = [*UNLIMITED, *_LARGE_TRAILERS, *named]
+        target = f"ipv4:127.0.0.1:{port},127.0.0.1:{also}" if also else f"127.0.0.1:{port}"
+        self._channel = grpc.aio.insecure_channel(target, options=options)
+        self.infer: Any = self._channel.unary_unary(INFER)  # type: ignore[call-arg]
+        self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
+        self.unload: Any = self._channel.unary_unary(UNLOAD)  # type: ignore[call-arg]
+
+    async def who(self, request: bytes = b"x", **headers: str) -> str:
+        """Which instance answers; `_` in the names of headers stands for `-`."""
+        answer: bytes = await self.infer(
+            request,
+            timeout=PATIENCE,
+            metadata=[(name.replace("_", "-"), value) for name, value in headers.items()],
+        )
+        return answer.decode().partition(":")[0]
+
+    async def count(self, requests: int, **headers: str) -> Counter[str]:
+        """How many of so many requests, one after the other, each instance answers."""
+        return Counter([await self.who(b"x", **headers) for _ in range(requests)])
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close(None)
+
+
+class Load:
+    """Closed-loop clients, counting answers by instance; failures are kept as text.
+
+    Each lets `pause` seconds pass between an answer and its next request.
+    """
+
+    def __init__(self, client: Client, clients: int, pause: float = 0.0) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._client, self._pause = client, pause
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(clients)]
+        self._done = False
+
+    async def _run(self) -> None:
+        while not self._done:
+            try:
+                self.answers[await self._client.who()] += 1
+            except grpc.aio.AioRpcError as error:
+                self.failures.append(f"{error.code()}: {error.details()}")
+            if self._pause:
+                await asyncio.sleep(self._pause)
+
+    async def more(self, count: int, by: str | None = None) -> None:
+        """Wait for that many further answers, from any instance or from one."""
+        start = self.answers[by] if by else self.answers.total()
+        await eventually(
+            lambda: (self.answers[by] if by else self.answers.total()) >= start + count,
+            f"{count} more answers",
+        )
+
+    async def stop(self) -> None:
+        """Let every client finish its request."""
+        self._done = True
+        await asyncio.gather(*self._tasks)
