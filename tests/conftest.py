@@ -37,6 +37,7 @@ _LONGEST = (
 _LONG_WAITS = (
     "contract/health/probes/test_prober.py",
     "contract/test_rolling_upgrade.py",
+    "contract/operator/test_follow_order.py",
     "contract/cli/operator/test_switchover.py",
 )
 _ARITHMETIC = "pure/election/test_decision_simulated.py"

@@ -12,14 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar.traffic.policy import (
-    Limits,
-    Locality,
-    Mode,
-    OutlierDetection,
-    Release,
-    TrafficPolicy,
-)
+from sidecar.traffic.policy import Limits, Locality, Mode, OutlierDetection, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health
 from sidecar.xds.config.endpoints import release_cluster
 from tests.support.xds.control_plane import SERVICE, UNHURRIED

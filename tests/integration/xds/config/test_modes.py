@@ -9,15 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from sidecar.traffic.policy import (
-    Affinity,
-    Limits,
-    Locality,
-    Match,
-    Mode,
-    Release,
-    TrafficPolicy,
-)
+from sidecar.traffic.policy import Affinity, Limits, Locality, Match, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Health, ServiceCatalog
 from sidecar.xds.config.endpoints import release_cluster
 from tests.support.xds.control_plane import SERVICE, UNHURRIED

@@ -1,0 +1,177 @@
+"""Orders and their outcome, with election loops on a real agent and on the model of Consul."""
+
+import asyncio
+
+import pytest
+
+from sidecar.consul.api import Set
+from sidecar.election.decision import Intent
+from sidecar.election.keys import orders
+from sidecar.operator import follow_order, operator_client, plans
+from sidecar.runtime.errors import Conflict, DeadlineExceeded
+from tests.support.operator_rig import CLOCK, Scene, players
+from tests.support.operator_rig import run as run
+from tests.support.operator_rig import scene as scene
+
+pytestmark = pytest.mark.contract
+AGENT_IS_ENOUGH = True
+
+
+async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (a, b):
+        assert await scene.move(plans.switchover, scene.request(reason="new kernel")) == b.id
+        assert await scene.primary() == b.id
+        *steps, last = scene.steps
+        assert steps[:3] == ["ordered", "b has proved itself", "a has released the role"]
+        assert steps[3].startswith("b is primary, epoch ")
+        assert last == "no control plane follows the service, so there is no Envoy to wait for"
+        *_, entry = await operator_client.read_history(scene.client, 20)
+        assert (entry.by, entry.to, entry.cause) == (
+            a.id,
+            b.id,
+            "switchover by jane@desk: new kernel",
+        )
+        assert len(await operator_client.read_history(scene.client, 1)) == 1
+        outcome = await scene.outcome()
+        assert outcome.done
+        assert (await operator_client.read_status(scene.client)).state.order is None
+
+
+async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (a, b):
+        b.proof = "chat: CANARY_WRONG"
+        with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
+            await scene.move(plans.switchover, scene.request())
+        assert await scene.primary() == a.id
+        assert (await operator_client.read_status(scene.client)).state.order is None
+
+
+async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (a, b):
+        b.proof = None
+        with pytest.raises(
+            DeadlineExceeded, match="has not proved itself; the order was cancelled"
+        ):
+            await scene.move(plans.switchover, scene.request(), timeout=2.0)
+        assert await scene.primary() == a.id
+        outcome = await scene.outcome()
+        assert (outcome.done, outcome.why) == (False, "cancelled by jane@desk")
+        b.proof = ""
+        assert await scene.move(plans.switchover, scene.request()) == b.id
+
+
+async def test_the_wait_reports_that_the_candidate_settles(scene: Scene) -> None:
+    async with players(scene, "a", "b", "c") as (a, b, c):
+        until = CLOCK.wall() + 600
+        await b.register(settled_at=until)
+        b.proof = None
+        with pytest.raises(
+            DeadlineExceeded, match=r"b is settling, \d+ s to go; the order was cancelled"
+        ):
+            await scene.move(plans.switchover, scene.request(to=b.id), timeout=2.0)
+        settling = scene.told[1]
+        assert settling.what.startswith(f"{b.id} is settling, ")
+        assert settling.settling_seconds
+        assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
+        # Nobody named: the one that has settled is chosen, and nobody has to wait.
+        assert await scene.move(plans.switchover, scene.request()) == c.id
+        # A failover waits for nobody, and says nothing of it.
+        scene.told.clear()
+        c.want(Intent.YIELD)
+        a.want(Intent.YIELD)
+        await scene.becomes(None)
+        b.proof = ""
+        assert await scene.move(plans.failover, scene.request(to=b.id)) == b.id
+        assert not [step for step in scene.told if step.settling_seconds]
+
+
+async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (a, _):
+        seen = await operator_client.read_status(scene.client)
+        planned = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
+        order = await operator_client.write_order(scene.client, planned)
+        with pytest.raises(Conflict, match="another order was just given"):
+            await operator_client.write_order(scene.client, planned)
+        waits = asyncio.create_task(
+            follow_order.wait_until_moved(scene.client, order, seen, 60, scene.told.append)
+        )
+        await asyncio.sleep(0)
+        cancelled = await operator_client.cancel_pending(scene.client)
+        assert cancelled
+        assert cancelled.startswith("switchover by jane@desk, for 20")
+        with pytest.raises(Conflict, match="the order failed: cancelled by jane@desk"):
+            await waits
+        assert await operator_client.cancel_pending(scene.client) is None
+        assert await scene.primary() == a.id
+
+
+async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (_, b):
+        at = CLOCK.wall() + 2.0
+        assert await scene.move(plans.switchover, scene.request(at=at)) == b.id
+        assert "b is the candidate" in scene.steps
+        assert scene.told[0].what.startswith("ordered for 20")
+
+
+async def test_a_paused_mesh_takes_orders_and_nothing_else(scene: Scene) -> None:
+    async with players(scene, "a", "b", "c") as (a, _, c):
+        new, old = await operator_client.pause(scene.client, 3600, "fabric")
+        assert (new.by, new.reason, old) == ("jane@desk", "fabric", None)
+        _, old = await operator_client.pause(scene.client, None, "still")
+        assert old == new
+        a.want(Intent.YIELD)
+        await scene.becomes(None)
+        await asyncio.sleep(1.0)
+        assert await scene.primary() is None
+        assert await scene.move(plans.failover, scene.request(to=c.id)) == c.id
+        ended = await operator_client.resume(scene.client)
+        assert ended
+        assert ended.reason == "still"
+        assert await operator_client.resume(scene.client) is None
+
+
+async def test_without_a_primary_one_that_is_not_fit_is_not_waited_for(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (a, b):
+        await operator_client.pause(scene.client, None, "")
+        a.want(Intent.YIELD)
+        await scene.becomes(None)
+        b.proof = "chat: CANARY_WRONG"
+        with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
+            await scene.move(plans.failover, scene.request(to=b.id))
+        assert (await operator_client.read_status(scene.client)).state.order is None
+        assert "is not fit" in (await scene.outcome()).why
+
+
+async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
+    async with players(scene, "a", "b", b="nofailover") as (a, b):
+        await a.freeze()
+        b.proof = None
+        with pytest.raises(Conflict, match="is primary and serves"):
+            await scene.move(plans.failover, scene.request(to=b.id))
+        assert await scene.move(plans.failover, scene.request(to=b.id, force=True)) == b.id
+        assert "destroying the primary's session, as it does not release the role" in scene.steps
+
+
+async def test_force_replaces_another_order(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (_, b):
+        seen = await operator_client.read_status(scene.client)
+        later = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
+        order = await operator_client.write_order(scene.client, later)
+        waits = asyncio.create_task(
+            follow_order.wait_until_moved(scene.client, order, seen, 60, lambda step: None)
+        )
+        await asyncio.sleep(0.1)
+        assert await scene.move(plans.failover, scene.request(force=True)) == b.id
+        with pytest.raises(Conflict, match=r"replaced by a failover|the order was removed"):
+            await waits
+
+
+async def test_what_cannot_be_read_is_flushed(scene: Scene) -> None:
+    async with players(scene, "a", "b") as (_, b):
+        await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
+        with pytest.raises(Conflict, match="cannot be read"):
+            await scene.move(plans.switchover, scene.request())
+        assert (
+            await operator_client.cancel_pending(scene.client) == "something that could not be read"
+        )
+        assert await scene.move(plans.switchover, scene.request()) == b.id
