@@ -1,4 +1,4 @@
-"""A Consul, real or modelled, and a real Triton that the tests of this folder share."""
+"""The Consul, real or modelled, and the real Triton that the tests of this folder share."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -18,9 +18,9 @@ MODELS = ("echo_types", "counter", "tinychat", "tinychat_unary", "embedder")
 
 @pytest.fixture(params=["agent", *Generation], ids=str)
 async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
-    """A client of the agent that is found, whatever its version, or the model of a generation.
+    """A client of the Consul that was found, whatever its version, or the model of a generation.
 
-    `AGENT_IS_ENOUGH` in a file says that its subject is not Consul, and waits a lot.
+    A module whose subject is not Consul and whose tests take long sets `AGENT_IS_ENOUGH`.
     """
     if request.param == "agent":
         agent: ConsulAgent = request.getfixturevalue("consul_agent")
@@ -31,7 +31,7 @@ async def consul(request: pytest.FixtureRequest) -> AsyncIterator[ConsulApi]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make soak` what a model would only show once more."""
+    """Mark as `soak` what such a module would repeat on the models."""
     for item in items:
         given = item.callspec.params if hasattr(item, "callspec") else {}
         enough = getattr(getattr(item, "module", None), "AGENT_IS_ENOUGH", False)
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
-    """That of the Consul of the test."""
+    """The generation of the Consul that the test uses."""
     if isinstance(consul, FakeConsul):
         return consul.generation
     agent: ConsulAgent = request.getfixturevalue("consul_agent")
@@ -50,7 +50,7 @@ def generation(request: pytest.FixtureRequest, consul: ConsulApi) -> Generation:
 
 @pytest.fixture(scope="package")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A real agent that denies by default."""
+    """A real agent whose ACLs deny by default."""
     with Guarded.running(tmp_path_factory.mktemp("guarded")) as running:
         yield running
 

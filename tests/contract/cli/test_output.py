@@ -1,4 +1,4 @@
-"""What a command says may be lost; what it does, and how it ends, is not."""
+"""A command whose output cannot be written still does its work and reports its exit status."""
 
 import os
 import subprocess
@@ -44,8 +44,8 @@ def full() -> Iterator[int]:
 
 
 @pytest.fixture
-def left() -> Iterator[int]:
-    """A pipe whose reader has left."""
+def closed_pipe() -> Iterator[int]:
+    """A pipe whose reader has closed it."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -62,7 +62,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
 @pytest.mark.parametrize(
     "words", [*commands(typer.main.get_command(main.app)), ("--version",)], ids=" ".join
 )
-def test_every_help_on_a_full_disk_is_one_line_and_status_1(
+def test_help_on_a_full_disk_is_one_line_on_stderr_and_status_1(
     words: tuple[str, ...],
     full: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -75,8 +75,8 @@ def test_every_help_on_a_full_disk_is_one_line_and_status_1(
     assert capfd.readouterr() == ("", said)
 
 
-@pytest.mark.parametrize(("where", "status"), [("full", 1), ("left", None)])
-def test_a_mesh_without_output_ends_with_a_message(
+@pytest.mark.parametrize(("where", "status"), [("full", 1), ("closed_pipe", None)])
+def test_a_mesh_whose_output_cannot_be_written_ends_with_a_message(
     where: str,
     status: int | None,
     request: pytest.FixtureRequest,
@@ -84,7 +84,7 @@ def test_a_mesh_without_output_ends_with_a_message(
     capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    # Neither the outcome nor what is owed is left to a later test.
+    # The writer is cached: no later test inherits it, nor the lines that it could not write.
     monkeypatch.setattr(status_table, "_output", cache(status_table._Output))
     monkeypatch.setattr(status_table, "LineWriter", partial(LineWriter, retry=1e6))
     monkeypatch.setattr("sidecar.local.launch.up", lambda *_: status_table._say("mesh: running"))
@@ -95,23 +95,25 @@ def test_a_mesh_without_output_ends_with_a_message(
     assert capfd.readouterr().err == (said if status else "")
 
 
-def test_a_reader_that_left_wanted_no_more(
-    left: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_closed_pipe_is_no_error(
+    closed_pipe: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with redirected(1, left):
+    with redirected(1, closed_pipe):
         status = call(monkeypatch, "--help")
     assert not status
     assert capfd.readouterr() == ("", "")
 
 
-def test_errors_that_cannot_be_printed_change_no_status(
+def test_an_unwritable_stderr_does_not_change_the_exit_status(
     full: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with redirected(2, full):
         assert call(monkeypatch, "list", "--bogus") == 2
 
 
-def test_the_status_of_a_verb_is_not_replaced(full: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_stdout_does_not_replace_the_exit_status_of_a_command(
+    full: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     @output.guard_output()
     def verb() -> None:
         print("a finding")
@@ -123,9 +125,9 @@ def test_the_status_of_a_verb_is_not_replaced(full: int, capfd: pytest.CaptureFi
     assert capfd.readouterr().err.count("\n") == 1
 
 
-def test_a_verb_goes_on_to_its_end(left: int) -> None:
+def test_a_command_continues_after_its_reader_has_closed_the_pipe(closed_pipe: int) -> None:
     done = []
-    with redirected(1, left), output.guard_output():
+    with redirected(1, closed_pipe), output.guard_output():
         for step in range(3):
             print("x" * 100_000, flush=True)
             done.append(step)
@@ -133,19 +135,19 @@ def test_a_verb_goes_on_to_its_end(left: int) -> None:
     assert done == [0, 1, 2]
 
 
-def test_nothing_follows_a_gap(full: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_after_lost_output_no_more_is_written(full: int, capfd: pytest.CaptureFixture[str]) -> None:
     @output.guard_output()
     def verb() -> None:
         with redirected(1, full):
             print("lost", flush=True)
-        print("the second half", flush=True)  # there is room again
+        print("the second half", flush=True)  # the disk has space again
 
     with pytest.raises(SystemExit):
         verb()
     assert capfd.readouterr().out == ""
 
 
-def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
+def test_a_slow_reader_of_a_nonblocking_pipe_gets_all_output() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     child = subprocess.Popen(("wc", "-c"), stdin=reader, stdout=subprocess.PIPE)
@@ -165,7 +167,7 @@ def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything() -> None:
         ((0, 1, 2), 1, ""),
     ],
 )
-def test_a_process_that_was_given_closed_streams(
+def test_a_process_that_starts_with_closed_streams(
     closed: tuple[int, ...], status: int, said: str
 ) -> None:
     closing = " ".join(f"{number}>&-" for number in closed)
@@ -179,7 +181,7 @@ def test_a_process_that_was_given_closed_streams(
     assert done.stderr == said
 
 
-def test_nothing_is_printed_at_the_end_of_the_interpreter(full: int) -> None:
+def test_the_interpreter_prints_no_further_error_at_exit(full: int) -> None:
     done = subprocess.run(
         (sys.executable, "-m", "sidecar", "local", "--help"),
         check=False,
@@ -191,7 +193,7 @@ def test_nothing_is_printed_at_the_end_of_the_interpreter(full: int) -> None:
     assert done.stderr == "triton-sidecar: standard output: No space left on device\n"
 
 
-def test_a_character_that_the_encoding_lacks_is_escaped() -> None:
+def test_a_character_outside_the_encoding_is_escaped() -> None:
     done = subprocess.run(
         (
             sys.executable,

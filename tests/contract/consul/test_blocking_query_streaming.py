@@ -1,4 +1,4 @@
-"""The contract of a streaming agent: a real one since 1.10, or an older one behind the proxy.
+"""The contract of a streaming agent: a real one from 1.10 on, or an older one behind the proxy.
 
 The facts are in docs/decisions/0025.
 """
@@ -24,8 +24,8 @@ _names = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A response, with the ids of its services, if it has any."""
+class Answer:
+    """A response, with the ids of the services in it."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Said:
 
     @property
     def silent(self) -> bool:
-        """Whether it says nothing about a leader or freshness."""
+        """Whether it has no headers about a leader or freshness."""
         about = (self.headers["X-Consul-KnownLeader"], self.headers["X-Consul-LastContact"])
         return about == ("false", "0")
 
@@ -56,14 +56,14 @@ class Agent:
     def __init__(self, address: str) -> None:
         self._url = f"http://{address}/v1/"
 
-    async def ask(self, path: str, **parameters: str) -> Said:
+    async def ask(self, path: str, **parameters: str) -> Answer:
         async with (
             aiohttp.ClientSession() as session,
             session.get(self._url + path, params=parameters) as answer,
         ):
-            return Said(answer.status, answer.headers, await answer.text())
+            return Answer(answer.status, answer.headers, await answer.text())
 
-    async def watch(self, name: str, index: int, wait: str = "60s", **more: str) -> Said:
+    async def watch(self, name: str, index: int, wait: str = "60s", **more: str) -> Answer:
         return await self.ask(f"health/service/{name}", index=str(index), wait=wait, **more)
 
     async def put(self, path: str, body: object) -> None:
@@ -99,7 +99,7 @@ def _streams(address: str) -> bool:
         return is_streamed(answer.headers)
 
 
-async def test_a_query_without_an_index_is_answered_by_the_servers(agent: Agent, name: str) -> None:
+async def test_the_servers_answer_a_query_without_an_index(agent: Agent, name: str) -> None:
     await agent.register(name, "a")
     for parameters in ({}, {"stale": "1"}, {"consistent": "1"}, {"index": "0"}):
         said = await agent.ask(f"health/service/{name}", **parameters)
@@ -107,7 +107,7 @@ async def test_a_query_without_an_index_is_answered_by_the_servers(agent: Agent,
 
 
 @pytest.mark.parametrize("manner", [{}, {"stale": "1"}, {"consistent": "1"}])
-async def test_a_blocking_query_is_answered_from_the_view(
+async def test_the_view_answers_a_blocking_query(
     agent: Agent, name: str, manner: dict[str, str]
 ) -> None:
     await agent.register(name, "a")
@@ -152,7 +152,9 @@ async def test_a_malformed_query_is_rejected(agent: Agent) -> None:
 # --- only behind the proxy ----------------------------------------------------------------------
 
 
-async def test_without_servers_it_serves_the_view_and_resets_when_they_do(tmp_path: Path) -> None:
+async def test_without_servers_the_agent_serves_the_view_and_it_resets_when_they_do(
+    tmp_path: Path,
+) -> None:
     with ConsulAgent.running(tmp_path) as servers:
         async with streaming(servers.http) as address:
             agent = Agent(address)
@@ -165,12 +167,12 @@ async def test_without_servers_it_serves_the_view_and_resets_when_they_do(tmp_pa
             for _ in range(2):
                 said = await agent.watch("web", known.index, "50ms")
                 assert (said.status, said.index, said.ids) == (200, known.index, ["a", "b"])
-            # A view that is new has nothing to show, and shows it.
+            # A new view has no data, and answers with an empty list.
             fresh = await agent.watch("nobody-yet", 1, "50ms")
             assert (fresh.status, fresh.index, fresh.ids) == (200, 1, [])
             for path in ("health/service/web", "kv/x", "status/leader"):
                 assert (await agent.ask(path)).status == 500
-            await asyncio.to_thread(servers.start)  # it has lost everything
+            await asyncio.to_thread(servers.start)  # its state is lost
             while (said := await agent.watch("web", known.index, "50ms")).index >= known.index:
                 assert said.status in (200, 503)
             assert said.ids == []
@@ -178,13 +180,13 @@ async def test_without_servers_it_serves_the_view_and_resets_when_they_do(tmp_pa
             assert (await agent.watch("web", said.index)).ids == ["c"]
 
 
-async def test_attempts_to_reach_the_servers_back_off() -> None:
+async def test_reconnects_to_the_servers_back_off() -> None:
     assert [pause(failures, 0.0) for failures in (1, 2, 3, 4, 20)] == [0.0, 0.2, 0.4, 0.8, 60.0]
     assert pause(20, 1.0) == 120.0
 
 
-async def test_an_interruption_ends_blocked_queries_and_later_ones_get_the_last_view() -> None:
-    view = View(_saying(Shown(7, b"[1]"), Refused(403, "ACL not found")))
+async def test_an_interruption_fails_blocked_queries_and_later_ones_get_the_last_view() -> None:
+    view = View(_servers_answering(Shown(7, b"[1]"), Refused(403, "ACL not found")))
     waiting = asyncio.create_task(view.query(7, 60.0))
     keeping = asyncio.create_task(view.keep())
     assert await waiting == Refused(403, "ACL not found")
@@ -193,15 +195,15 @@ async def test_an_interruption_ends_blocked_queries_and_later_ones_get_the_last_
 
 
 async def test_an_unchanged_answer_wakes_no_query() -> None:
-    view = View(_saying(Shown(7, b"[1]"), Shown(8, b"[1]"), Shown(9, b"[2]")))
+    view = View(_servers_answering(Shown(7, b"[1]"), Shown(8, b"[1]"), Shown(9, b"[2]")))
     waiting = asyncio.create_task(view.query(7, 60.0))
     keeping = asyncio.create_task(view.keep())
     assert await waiting == Shown(9, b"[2]")
     keeping.cancel()
 
 
-def _saying(*answers: Shown | Refused) -> Ask:
-    """Servers that only give these answers."""
+def _servers_answering(*answers: Shown | Refused) -> Ask:
+    """Servers that give these answers, in order."""
     left = iter(answers)
 
     async def ask(index: int) -> Shown | Refused:

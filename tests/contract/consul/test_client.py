@@ -26,7 +26,7 @@ from tests.support.instance_lock import NO_SESSION, acquire, holder, open_sessio
 from tests.support.instance_lock import instance as instance
 
 
-async def test_a_registration_is_read_back_as_it_was_written(
+async def test_a_registration_is_read_back_as_written(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -49,7 +49,7 @@ async def test_a_registration_is_read_back_as_it_was_written(
     assert {check.id for check in own.checks} == {instance.verdict_check, instance.sidecar_check}
 
 
-async def test_a_fresh_check_is_critical(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_new_check_is_critical(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance, status="none")
     own = await consul.agent_service(instance.id)
     assert own is not None
@@ -71,7 +71,7 @@ async def test_registering_again_keeps_status_and_session(
     assert await holder(consul, instance) == session
 
 
-async def test_the_agent_keeps_the_token_of_a_registration_that_is_ours(
+async def test_the_agent_keeps_the_token_of_our_registration(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     assert not await consul.keeps_token(instance.id)
@@ -81,7 +81,7 @@ async def test_the_agent_keeps_the_token_of_a_registration_that_is_ours(
     assert not await consul.keeps_token(instance.id)
 
 
-async def test_maintenance_withdraws_and_keeps_session_and_lock(
+async def test_maintenance_makes_an_instance_critical_and_keeps_its_session_and_lock(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -116,7 +116,7 @@ async def test_maintenance_keeps_its_first_reason(
 async def node(
     request: pytest.FixtureRequest, consul: ConsulApi
 ) -> AsyncIterator[Callable[[str | None], Awaitable[None]]]:
-    """Put the node into maintenance mode for a reason, or end it."""
+    """Puts the node into maintenance mode with a reason; None ends it."""
 
     async def maintain(reason: str | None) -> None:
         if isinstance(consul, FakeConsul):
@@ -149,7 +149,7 @@ async def test_the_checks_of_a_node_include_those_of_its_services(
     assert not news.streamed
     [found] = [check for check in news.value if check.id == "_node_maintenance"]
     assert (found.status, found.notes, found.service_id) == ("critical", "kernel", "")
-    # Wherever the instance is read with its checks, by the agent at once.
+    # Every query for an instance returns the check; the local agent's without delay.
     own = await consul.agent_service(instance.id)
     assert own is not None
     assert found in own.checks
@@ -211,7 +211,7 @@ async def test_an_id_may_be_long(consul: ConsulApi, instance: InstanceInfo) -> N
     assert await consul.agent_service(id) is None
 
 
-async def test_a_long_output_is_cut(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_long_output_is_truncated(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     await consul.update_check(instance.verdict_check, "critical", "ä" * MAX_OUTPUT)
     own = await consul.agent_service(instance.id)
@@ -221,6 +221,6 @@ async def test_a_long_output_is_cut(consul: ConsulApi, instance: InstanceInfo) -
     assert len(output.encode()) <= MAX_OUTPUT
 
 
-async def test_a_consul_is_known_as_one(consul_agent: ConsulAgent) -> None:
+async def test_is_consul_recognizes_an_agent(consul_agent: ConsulAgent) -> None:
     async with Consul(ConsulAccess(address=consul_agent.http)) as door:
         assert await door.is_consul()

@@ -1,4 +1,4 @@
-"""Tokens with limited rights, on a real agent with default deny."""
+"""Tokens with limited rights, on a real agent whose ACLs deny by default."""
 
 import asyncio
 import uuid
@@ -49,7 +49,7 @@ async def test_a_token_with_read_rights_sees_the_instance(connect: Connect) -> N
 async def test_later_agents_mark_results_filtered_by_acls(
     connect: Connect, guarded: Guarded, rules: str
 ) -> None:
-    """Since 1.11, and not in streamed answers."""
+    """From 1.11 on, and not in streamed answers."""
     consul = await connect(rules)
     plain = await consul.health_service(SERVICE)
     assert (plain.value, plain.filtered) == ((), guarded.agent.version >= (1, 11))
@@ -95,7 +95,7 @@ async def test_operations_without_rights_are_rejected(connect: Connect) -> None:
         assert type(caught.value) is Rejected
 
 
-async def test_an_unregistered_service_is_not_found_with_acls_either(
+async def test_an_unregistered_service_is_not_found_with_acls_as_well(
     connect: Connect,
 ) -> None:
     consul = await connect('service_prefix "" { policy = "write" }')

@@ -1,4 +1,4 @@
-"""Ghosts: the entries of a node that leaves silently, on real agents."""
+"""Ghosts, on real agents: the entries of a node that has died without deregistering."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.mesh.mesh_outside import until
 
 
 async def join(consul: Consul, name: str) -> None:
-    """Register an instance that passes, without a poll of its sidecar."""
+    """Register a passing instance, without Consul's check of its sidecar."""
     own = InstanceInfo(name, "t", "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:9", "live")
     body = registration(own, InstanceMeta())
     body["Checks"] = body["Checks"][:1]
@@ -25,7 +25,7 @@ async def join(consul: Consul, name: str) -> None:
     await consul.update_check(own.verdict_check, "passing", "PASSING OK")
 
 
-async def test_a_ghost_does_not_count_next_to_its_instance(tmp_path: Path) -> None:
+async def test_a_ghost_is_ignored_if_its_instance_is_registered_elsewhere(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("server", "client")]
     for folder in folders:
         folder.mkdir()
@@ -47,7 +47,7 @@ async def test_a_ghost_does_not_count_next_to_its_instance(tmp_path: Path) -> No
                 )]  # fmt: skip
                 return [(each.id, each.node) for each in gone]
 
-            await asyncio.to_thread(client.stop)  # by SIGKILL, as a machine goes
+            await asyncio.to_thread(client.stop)  # by SIGKILL, as if its machine had died
             for name in ("a", "b"):
                 await join(there, name)
             await until(seen, "Consul sees that the node is gone")

@@ -18,7 +18,7 @@ from tests.support.instance_lock import (
 from tests.support.instance_lock import instance as instance
 
 
-async def test_no_session_on_a_critical_or_missing_check(
+async def test_a_session_on_a_critical_or_missing_check_is_rejected(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     with pytest.raises(Rejected):
@@ -34,7 +34,7 @@ async def test_only_one_session_gets_the_lock(consul: ConsulApi, instance: Insta
     epoch = await acquire(consul, instance, first)
     with pytest.raises(Conflict):
         await acquire(consul, instance, second)
-    assert await acquire(consul, instance, first) == epoch  # holding it already is no new tenure
+    assert await acquire(consul, instance, first) == epoch  # no new tenure
     answer = await consul.kv_prefix(lock.prefix(instance.service))
     read = lock.read(instance.service, answer.value, answer.index)
     assert (read.session, read.instance, read.epoch) == (first, instance.id, epoch)
@@ -69,7 +69,7 @@ async def test_a_critical_check_frees_the_lock_and_ends_the_session(
 
 
 @pytest.mark.parametrize("released", [True, False])
-async def test_the_lock_delay_follows_an_ended_session_but_no_release(
+async def test_the_lock_delay_applies_after_a_destroyed_session_and_not_after_a_release(
     consul: ConsulApi, instance: InstanceInfo, released: bool
 ) -> None:
     await register(consul, instance)
@@ -98,9 +98,7 @@ async def test_a_release_by_another_session_changes_nothing(
     await consul.session_destroy(NO_SESSION)
 
 
-async def test_a_lock_that_is_free_cannot_be_released(
-    consul: ConsulApi, instance: InstanceInfo
-) -> None:
+async def test_a_free_lock_cannot_be_released(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     session = await open_session(consul, instance)
     with pytest.raises(Conflict):
@@ -111,7 +109,7 @@ async def test_a_lock_that_is_free_cannot_be_released(
         await release(consul, instance, session)
 
 
-async def test_only_the_holder_may_write(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_only_the_locks_holder_may_write(consul: ConsulApi, instance: InstanceInfo) -> None:
     await register(consul, instance)
     key = lock.lock_key(instance.service)
     first, second = [await open_session(consul, instance) for _ in range(2)]
@@ -125,7 +123,7 @@ async def test_only_the_holder_may_write(consul: ConsulApi, instance: InstanceIn
 async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
-    """So the count (LockIndex) is not an epoch."""
+    """So Consul's LockIndex is not an epoch."""
     await register(consul, instance)
     session = await open_session(consul, instance)
     await acquire(consul, instance, session)
@@ -144,5 +142,5 @@ async def test_a_lost_session_can_neither_lock_nor_unlock(
     await consul.session_destroy(session)
     with pytest.raises(SessionLost):
         await acquire(consul, instance, session)
-    with pytest.raises(Conflict):  # Consul looks at the key's session alone
+    with pytest.raises(Conflict):  # Consul compares only the key's session
         await release(consul, instance, session)

@@ -1,4 +1,4 @@
-"""Consul's gRPC check of a sidecar: when it becomes critical."""
+"""Consul's gRPC check of a sidecar, and when it becomes critical."""
 
 import asyncio
 from dataclasses import replace
@@ -20,7 +20,7 @@ INSTANCE = InstanceInfo("polled-0", "polled", "127.0.0.1", 9, 1, (), (), (), "12
 
 
 class Sidecar(health_pb2_grpc.HealthServicer):
-    """Misses every other poll while `stumbles`, and counts the misses."""
+    """Fails every other poll while `stumbles`, and counts the failed ones."""
 
     stumbles = missing = False
     missed = 0

@@ -14,7 +14,7 @@ from tests.support.instance_lock import instance as instance
 from tests.support.instance_lock import register
 
 
-async def test_a_changed_status_wakes_a_blocked_watcher(
+async def test_a_changed_status_wakes_a_blocking_query(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -26,13 +26,13 @@ async def test_a_changed_status_wakes_a_blocked_watcher(
     await consul.update_check(instance.verdict_check, "critical", "bad")
     after = await asyncio.wait_for(watcher, 20)
     assert after.index > before.index
-    if after.value[0].status == before.value[0].status:  # Consul's own poll has woken it first
+    if after.value[0].status == before.value[0].status:  # woken by Consul's check
         after = await consul.health_service(instance.service, index=before.index, wait=1)
     (entry,) = after.value
     assert {c.status for c in entry.checks if c.id == instance.verdict_check} == {"critical"}
 
 
-async def test_a_blocking_query_returns_when_its_wait_is_over(
+async def test_a_blocking_query_returns_after_its_wait(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -43,7 +43,7 @@ async def test_a_blocking_query_returns_when_its_wait_is_over(
     assert again.value == ()
 
 
-async def test_without_an_index_the_servers_answer(
+async def test_the_servers_answer_a_query_without_an_index(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -55,10 +55,10 @@ async def test_without_an_index_the_servers_answer(
             assert (answer.known_leader, answer.streamed) == (True, False)
 
 
-async def test_a_blocking_query_on_a_service_is_streamed_by_later_agents(
+async def test_later_agents_stream_a_blocking_query_on_a_service(
     consul: ConsulApi, generation: Generation, instance: InstanceInfo
 ) -> None:
-    """Then it says nothing about a leader, but has the same entries."""
+    """A streamed answer has the same entries, and no leader header."""
     await register(consul, instance)
     streamed = generation is Generation.STREAMING
     name = instance.service
@@ -67,7 +67,7 @@ async def test_a_blocking_query_on_a_service_is_streamed_by_later_agents(
         blocking = [await consul.health_service(name, index=i, wait=0.2) for i in (1, plain.index)]
         asked = await consul.health_service(name, index=1, wait=0.2, streamed=False)
         before, plain = plain, await consul.health_service(name)
-        if before == plain:  # or the check of the sidecar has just been made
+        if before == plain:  # else the check of the sidecar has just run
             break
     for shown in blocking:
         assert (shown.streamed, shown.known_leader) == (streamed, not streamed)
@@ -85,7 +85,7 @@ async def test_a_blocking_query_on_keys_is_not_streamed(consul: ConsulApi) -> No
 
 
 async def test_an_unreachable_datacenter_is_unavailable(consul: ConsulApi) -> None:
-    """Later agents stream an empty list for it."""
+    """Later agents would stream an empty list for it."""
     for index in (0, 1, 1000):
         with pytest.raises(Unavailable):
             await consul.health_service("triton", index=index, wait=0.2, dc="nowhere")
@@ -97,7 +97,7 @@ async def test_a_refused_connection_is_unavailable() -> None:
             await consul.health_service("triton")
 
 
-async def test_without_acls_every_instance_is_visible(
+async def test_without_acls_all_instances_are_visible(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     assert await consul.sees_all(instance.service)

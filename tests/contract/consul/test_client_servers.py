@@ -1,4 +1,4 @@
-"""The answers of an agent whose servers died: a real client agent, and the model."""
+"""The answers of an agent without servers: a real client agent, and the model."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,7 +56,7 @@ async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def watched(consul: ConsulApi, index: int) -> QueryResult[tuple[ServiceEntry, ...]]:
-    """The answer to a watch, which may fail just after the agent tried to reach a server."""
+    """The answer to a blocking query, which fails right after the agent's attempt to reconnect."""
     for _ in range(50):
         try:
             return await consul.health_service("triton", index=index, wait=0.2)
@@ -113,7 +113,7 @@ async def test_without_servers_the_agent_accepts_local_operations(scene: Scene) 
     assert await consul.agent_service("a") is None
 
 
-async def test_an_agent_started_without_servers_returns_no_empty_list(scene: Scene) -> None:
+async def test_an_agent_that_starts_without_servers_returns_no_empty_list(scene: Scene) -> None:
     consul = scene.consul
     await consul.register_service(BODY)
     while not (known := await consul.health_service("triton")).value:

@@ -10,7 +10,7 @@ from tests.support.instance_lock import acquire, found, open_session, register
 from tests.support.instance_lock import instance as instance
 
 
-async def test_a_write_can_depend_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_write_can_check_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     with pytest.raises(Conflict):
         await consul.transact(Set(key, b"1", index=3))
@@ -23,7 +23,7 @@ async def test_a_write_can_depend_on_the_index(consul: ConsulApi, instance: Inst
     assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
 
 
-async def test_a_key_exists_or_is_none(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_missing_key_is_none(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     await consul.transact(Set(key + "-draft", b"1"))
     assert (await consul.kv(key, consistent=True)).value is None
@@ -33,14 +33,14 @@ async def test_a_key_exists_or_is_none(consul: ConsulApi, instance: InstanceInfo
     assert answer.value == (await found(consul, instance))["order"]
 
 
-async def test_a_deletion_depends_on_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_deletion_checks_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "order"
     index = (await consul.transact(Set(key, b"1")))[key]
     with pytest.raises(Conflict):
         await consul.transact(Delete(key, index - 1))
     assert await consul.transact(Delete(key, index)) == {}
     assert await found(consul, instance) == {}
-    await consul.transact(Delete(key, index))  # one that is gone already is fine
+    await consul.transact(Delete(key, index))  # the deletion of a missing key succeeds
 
 
 async def test_a_transaction_is_atomic(consul: ConsulApi, instance: InstanceInfo) -> None:
@@ -66,7 +66,7 @@ async def test_a_transaction_is_atomic(consul: ConsulApi, instance: InstanceInfo
         assert await found(consul, instance) == before
 
 
-async def test_the_keys_of_one_transaction_have_one_index(
+async def test_the_keys_of_a_transaction_have_the_same_index(
     consul: ConsulApi, instance: InstanceInfo
 ) -> None:
     await register(consul, instance)
@@ -94,7 +94,7 @@ async def test_a_write_that_changes_nothing_keeps_the_index(
     assert (await consul.transact(Set(key, b"other")))[key] > first[key]
 
 
-async def test_a_deleted_key_has_changed(consul: ConsulApi, instance: InstanceInfo) -> None:
+async def test_a_deleted_key_is_not_unchanged(consul: ConsulApi, instance: InstanceInfo) -> None:
     key = lock.prefix(instance.service) + "thing"
     index = (await consul.transact(Set(key, b"x")))[key]
     other = lock.prefix(instance.service) + "other"

@@ -1,4 +1,4 @@
-"""Rotation of a token in use, with the old one deleted, on a real agent with ACLs.
+"""Rotation of a token in use, whose old value is revoked, on a real agent with ACLs.
 
 The agent writes to the catalog with the token of the last registration, and of the check's.
 """
@@ -31,7 +31,7 @@ from sidecar.xds.self_registration import deregister, keep_registered
 from sidecar.xds.server import LivenessService
 from tests.support.guarded_consul import Guarded
 
-# Longer than anything takes on a busy machine, and far below a session's TTL.
+# Seconds: longer than any step on a busy machine, and far below a session's TTL.
 PATIENCE, TTL = 60.0, 600.0
 POLICIES = Path(__file__).parents[3] / "consul" / "policies"
 _names = itertools.count()
@@ -57,7 +57,7 @@ async def task_of(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 @dataclass
 class Rotated:
-    """A client with a token file, and one with all rights. `listener` is what Consul polls."""
+    """A client with a token file, and one with all rights; Consul checks `listener`."""
 
     guarded: Guarded
     service: str
@@ -76,7 +76,7 @@ class Rotated:
         )
 
     async def rotate(self) -> None:
-        """Replace the token, and delete the old one."""
+        """Replace the token, and revoke the old one."""
         old = self.file.read_text()
         self.file.write_text(await self.new())
         await self.guarded.revoke(old)
@@ -156,7 +156,7 @@ async def test_an_instance_that_dies_after_a_token_rotation_is_critical_and_lose
             return rotated.registered() > before
 
         await eventually(again)
-        # The session belongs to no token: the new one renews it, and writes with it.
+        # A session belongs to no token: the new one renews it, and writes under its lock.
         await rotated.consul.session_renew(session)
         await rotated.consul.transact(HoldsLock(key, session), Set(key, b"second"))
         await rotated.passes()
@@ -183,7 +183,7 @@ async def test_a_blocked_query_whose_token_is_deleted_gets_no_empty_list(
         await asyncio.sleep(0.5)
         await rotated.rotate()
         await rotated.all.maintain_service(own.id, "something changes")
-        with suppress(SidecarError):  # the token is not known
+        with suppress(SidecarError):  # the token is unknown
             assert (await waiting).value != ()
         found = await rotated.consul.health_service(rotated.service)
         assert [entry.id for entry in found.value] == [own.id]
@@ -202,7 +202,7 @@ async def test_an_instance_that_stops_after_a_token_rotation_leaves_no_ghost(
 
 
 async def test_maintenance_ends_after_its_token_was_deleted(rotated: Rotated) -> None:
-    """It was killed during its drain, and its successor has a different token."""
+    """The sidecar was killed during its drain, and its successor has a different token."""
     first, check = rotated.publisher(), f"_service_maintenance:{rotated.instance.id}"
     async with task_of(first.push), task_of(first.keep):
         await rotated.passes()

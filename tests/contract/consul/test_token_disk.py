@@ -1,4 +1,4 @@
-"""The ACL token: its file is rotated, hangs, or cannot be read."""
+"""A token file that is rotated, hangs, or cannot be read."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from sidecar.runtime.errors import ConfigError
 PATIENCE = 60.0
 
 
-async def test_a_rotated_token_is_used_and_a_hung_file_is_not_waited_for(
+async def test_a_rotated_token_is_used_and_a_hung_file_blocks_no_request(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "token"
@@ -43,9 +43,9 @@ async def test_a_rotated_token_is_used_and_a_hung_file_is_not_waited_for(
     assert [await token.newest() for _ in range(2)] == ["two", "two"]
     assert [str(each) for each in failures] == ["consul.token_file: reading it takes long"] * 2
     async with asyncio.timeout(PATIENCE):
-        while len(begun) == before:  # a thread may take its time to begin
+        while len(begun) == before:  # the thread may start late
             await asyncio.sleep(0.01)
-    assert len(begun) == before + 1  # only one waits for the file
+    assert len(begun) == before + 1  # only one thread waits for the file
     go.set()
     while await token.newest() != "three":
         assert len(begun) < 100

@@ -1,4 +1,4 @@
-"""What systemd-analyze says of the units."""
+"""The units, as `systemd-analyze verify` checks them."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.deploy_files import files as files
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
-def test_a_misspelt_unit_key_is_named(files: Path) -> None:
+def test_a_misspelt_key_of_a_unit_is_reported(files: Path) -> None:
     change(files / "deploy/systemd/triton-sidecar@.service", "WatchdogSec", "WatchdogSecs")
     problems = list(validate_deploy.units())
     assert len(problems) == 1

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.contract
 AGENT_IS_ENOUGH = True
 
 
-async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
+async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         assert await scene.move(plans.switchover, scene.request(reason="new kernel")) == b.id
         assert await scene.primary() == b.id
@@ -37,7 +37,7 @@ async def test_switchover_moves_the_role_and_tells_how(scene: Scene) -> None:
         assert (await operator_client.read_status(scene.client)).state.order is None
 
 
-async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None:
+async def test_an_order_whose_candidate_is_not_fit_fails(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
@@ -46,7 +46,7 @@ async def test_a_candidate_that_is_not_fit_changes_nothing(scene: Scene) -> None
         assert (await operator_client.read_status(scene.client)).state.order is None
 
 
-async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
+async def test_an_order_that_times_out_is_cancelled(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         b.proof = None
         with pytest.raises(
@@ -60,7 +60,7 @@ async def test_an_order_that_takes_too_long_is_taken_back(scene: Scene) -> None:
         assert await scene.move(plans.switchover, scene.request()) == b.id
 
 
-async def test_the_wait_reports_that_the_candidate_settles(scene: Scene) -> None:
+async def test_the_wait_reports_that_the_candidate_is_settling(scene: Scene) -> None:
     async with players(scene, "a", "b", "c") as (a, b, c):
         until = CLOCK.wall() + 600
         await b.register(settled_at=until)
@@ -73,9 +73,9 @@ async def test_the_wait_reports_that_the_candidate_settles(scene: Scene) -> None
         assert settling.what.startswith(f"{b.id} is settling, ")
         assert settling.settling_seconds
         assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
-        # Nobody named: the one that has settled is chosen, and nobody has to wait.
+        # Without a named candidate a settled one is chosen, and there is no wait.
         assert await scene.move(plans.switchover, scene.request()) == c.id
-        # A failover waits for nobody, and says nothing of it.
+        # A failover does not wait for candidates to settle, and reports no settling.
         scene.told.clear()
         c.want(Intent.YIELD)
         a.want(Intent.YIELD)
@@ -85,7 +85,7 @@ async def test_the_wait_reports_that_the_candidate_settles(scene: Scene) -> None
         assert not [step for step in scene.told if step.settling_seconds]
 
 
-async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
+async def test_a_scheduled_order_waits_and_can_be_cancelled(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, _):
         seen = await operator_client.read_status(scene.client)
         planned = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
@@ -105,7 +105,7 @@ async def test_one_for_later_waits_and_can_be_cancelled(scene: Scene) -> None:
         assert await scene.primary() == a.id
 
 
-async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
+async def test_a_scheduled_order_chooses_its_candidate_when_it_is_due(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
         at = CLOCK.wall() + 2.0
         assert await scene.move(plans.switchover, scene.request(at=at)) == b.id
@@ -113,7 +113,7 @@ async def test_one_for_later_chooses_its_candidate_then(scene: Scene) -> None:
         assert scene.told[0].what.startswith("ordered for 20")
 
 
-async def test_a_paused_mesh_takes_orders_and_nothing_else(scene: Scene) -> None:
+async def test_a_paused_mesh_elects_a_primary_only_by_an_order(scene: Scene) -> None:
     async with players(scene, "a", "b", "c") as (a, _, c):
         new, old = await operator_client.pause(scene.client, 3600, "fabric")
         assert (new.by, new.reason, old) == ("jane@desk", "fabric", None)
@@ -130,7 +130,7 @@ async def test_a_paused_mesh_takes_orders_and_nothing_else(scene: Scene) -> None
         assert await operator_client.resume(scene.client) is None
 
 
-async def test_without_a_primary_one_that_is_not_fit_is_not_waited_for(scene: Scene) -> None:
+async def test_a_failover_to_an_unfit_candidate_fails_without_a_wait(scene: Scene) -> None:
     async with players(scene, "a", "b") as (a, b):
         await operator_client.pause(scene.client, None, "")
         a.want(Intent.YIELD)
@@ -166,7 +166,7 @@ async def test_force_replaces_another_order(scene: Scene) -> None:
             await waits
 
 
-async def test_what_cannot_be_read_is_flushed(scene: Scene) -> None:
+async def test_an_unreadable_order_is_rejected_until_it_is_flushed(scene: Scene) -> None:
     async with players(scene, "a", "b") as (_, b):
         await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
         with pytest.raises(Conflict, match="cannot be read"):

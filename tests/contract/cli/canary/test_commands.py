@@ -21,7 +21,7 @@ def run(triton_server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return caller(triton_server)
 
 
-def test_a_repeatable_answer_is_recorded_tested_and_listed(run: Run) -> None:
+def test_a_deterministic_answer_is_recorded_tested_and_listed(run: Run) -> None:
     flags = ("--input=text_input=Hello", f"--input={PARAMETERS}")
     result = run("record", "tinychat", *flags, "--input=stream=true")
     assert result.exit_code == 0, result.output
@@ -39,7 +39,7 @@ def test_a_repeatable_answer_is_recorded_tested_and_listed(run: Run) -> None:
     assert "canary.toml" in listed.output
 
 
-def test_without_inputs_they_are_derived_which_is_said(run: Run) -> None:
+def test_missing_inputs_are_derived_and_the_output_says_so(run: Run) -> None:
     result = run("record", "echo_types", "--times=2")
     assert result.exit_code == 0, result.output
     assert "derived from the model's metadata" in result.output
@@ -47,7 +47,7 @@ def test_without_inputs_they_are_derived_which_is_said(run: Run) -> None:
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_what_differs_is_said_and_not_expected(run: Run) -> None:
+def test_an_output_that_differs_between_answers_is_reported_and_not_expected(run: Run) -> None:
     result = run("record", "counter", "--input=VALUE=3", "--input=SECONDS=0")
     assert result.exit_code == 0, result.output
     assert "SEQUENCE: different UINT64 elements" in result.output
@@ -71,7 +71,7 @@ def test_a_sequence_is_recorded_from_a_file(run: Run) -> None:
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_long_tensors_are_next_to_the_file_wherever_it_is(run: Run) -> None:
+def test_long_tensors_are_written_next_to_the_canary_file(run: Run) -> None:
     np.save("payload.npy", np.linspace(0, 1, 500, dtype=np.float32))
     Path("deep/er").mkdir(parents=True)
     flags = ("--input=text=ready", "--input=payload=@payload.npy", "--output=deep/er/my.toml")
@@ -88,7 +88,7 @@ def test_long_tensors_are_next_to_the_file_wherever_it_is(run: Run) -> None:
     assert "npy: exists already" in refused(run("record", "embedder", *flags))
 
 
-def test_what_is_overwritten_leaves_no_files_behind(run: Run) -> None:
+def test_overwriting_a_canary_removes_the_files_of_the_old_one(run: Run) -> None:
     np.save("canary.mine.npy", np.linspace(0, 1, 500, dtype=np.float32))
     flags = ("--input=text=ready", "--input=payload=@canary.mine.npy")
     assert run("record", "embedder", *flags).exit_code == 0
@@ -108,7 +108,7 @@ def test_an_input_is_never_overwritten(run: Run) -> None:
     assert np.load("canary.echo.npy").size == 500
 
 
-def test_nothing_is_overwritten_without_force(run: Run) -> None:
+def test_an_existing_file_is_overwritten_only_with_force(run: Run) -> None:
     Path("canary.toml").write_text("precious")
     flags = (f"--input={PARAMETERS}", "--input=text_input=Hello")
     line = refused(run("record", "tinychat_unary", *flags))
@@ -133,7 +133,7 @@ def test_nothing_is_overwritten_without_force(run: Run) -> None:
         (("counter", "--inputs=x.json"), 2, "--inputs x.json: expected a file"),
     ],
 )
-def test_a_question_that_cannot_be_asked_leaves_nothing(
+def test_a_failed_record_writes_no_file(
     run: Run, flags: tuple[str, ...], status: int, why: str
 ) -> None:
     assert why in refused(run("record", *flags), status)
@@ -141,15 +141,15 @@ def test_a_question_that_cannot_be_asked_leaves_nothing(
 
 
 @pytest.mark.parametrize("output", ["", ".", "none/x.toml", "/dev/null", "/proc/x.toml", "x" * 300])
-def test_without_a_writable_output_no_model_is_asked(run: Run, output: str) -> None:
-    # Were Triton asked, it would be told that it cannot be reached.
+def test_an_unwritable_output_is_reported_before_the_request_is_sent(run: Run, output: str) -> None:
+    # A request would fail with another error: no Triton listens at this address.
     flags = (f"--output={output}", "--force", "--triton=127.0.0.1:1")
     line = refused(run("record", "counter", *flags, triton=False))
     assert line.startswith("--output")
     assert not list(Path().iterdir())
 
 
-def test_a_wrong_answer_shows_in_the_exit_status_and_as_json(run: Run) -> None:
+def test_a_wrong_answer_is_in_the_exit_status_and_in_the_json(run: Run) -> None:
     right = ROOT / "triton_models" / "tinychat_unary" / "canary.toml"
     Path("wrong.toml").write_text(right.read_text().replace("One slow", "Two fast"))
     embedder = ROOT / "triton_models" / "embedder" / "canary.toml"
@@ -167,7 +167,9 @@ def test_a_wrong_answer_shows_in_the_exit_status_and_as_json(run: Run) -> None:
     assert bad["seconds"] > 0
 
 
-def test_the_canaries_of_a_sidecar(run: Run, triton_server: TritonServer) -> None:
+def test_the_canaries_of_a_settings_file_are_tested_and_listed(
+    run: Run, triton_server: TritonServer
+) -> None:
     canary = (ROOT / "triton_models" / "embedder" / "canary.toml").read_text()
     head = f'[triton]\ngrpc = "{triton_server.grpc}"\nmodels = ["embedder", "tinychat"]\n'
     Path("sidecar.toml").write_text(head + canary)
@@ -181,7 +183,7 @@ def test_the_canaries_of_a_sidecar(run: Run, triton_server: TritonServer) -> Non
     assert "sidecar.toml" in listed.output
 
 
-def test_the_triton_of_a_sidecar_is_asked(run: Run, triton_server: TritonServer) -> None:
+def test_the_triton_of_a_settings_file_is_queried(run: Run, triton_server: TritonServer) -> None:
     head = f'[triton]\ngrpc = "{triton_server.grpc}"\nmodels = ["counter"]\n'
     Path("sidecar.toml").write_text(f'{head}canaries = ["canaries/*.toml"]\n')
     Path("canaries").mkdir()
@@ -193,7 +195,7 @@ def test_the_triton_of_a_sidecar_is_asked(run: Run, triton_server: TritonServer)
     assert "canaries/counter.toml" in listed.output
 
 
-def test_a_right_answer_that_a_sidecar_would_call_late_does_not_pass(run: Run) -> None:
+def test_a_correct_answer_after_the_canarys_timeout_fails(run: Run) -> None:
     right = (ROOT / "triton_models" / "tinychat_unary" / "canary.toml").read_text()
     Path("late.toml").write_text(right.replace('timeout = "2s"', "timeout = 0.000001"))
     result = run("test", "late.toml", "--json")
@@ -204,7 +206,7 @@ def test_a_right_answer_that_a_sidecar_would_call_late_does_not_pass(run: Run) -
     assert late["seconds"] > 1e-6
 
 
-def test_answers_are_bounded_as_a_sidecar_bounds_them(
+def test_the_size_of_answers_is_limited_as_in_a_sidecar(
     run: Run, triton_server: TritonServer
 ) -> None:
     head = f'[triton]\ngrpc = "{triton_server.grpc}"\nmodels = ["embedder"]\n'
@@ -239,7 +241,7 @@ def test_an_unknown_model_is_reported_with_tritons_message(run: Run) -> None:
 
 
 @pytest.mark.parametrize("verb", ["record", "test"])
-def test_a_triton_that_is_not_there_has_an_exit_status(run: Run, verb: str) -> None:
+def test_an_unreachable_triton_has_its_own_exit_status(run: Run, verb: str) -> None:
     canary = str(ROOT / "triton_models" / "embedder" / "canary.toml")
     what = "embedder" if verb == "record" else canary
     line = refused(run(verb, what, "--triton=127.0.0.1:1", triton=False), 3)
@@ -255,7 +257,7 @@ def test_a_triton_that_is_not_there_has_an_exit_status(run: Run, verb: str) -> N
         (("--triton=127.0.0.1:1",), 2, "expected --config or files"),
     ],
 )
-def test_json_says_why_nothing_was_asked(
+def test_the_json_says_why_no_request_was_sent(
     run: Run, arguments: tuple[str, ...], status: int, error: str
 ) -> None:
     canary = str(ROOT / "triton_models" / "embedder" / "canary.toml")
@@ -267,7 +269,7 @@ def test_json_says_why_nothing_was_asked(
     assert error in document["why"]
 
 
-def test_a_broken_file_is_one_line_that_names_it(run: Run) -> None:
+def test_an_invalid_file_is_reported_in_one_line_with_its_name(run: Run) -> None:
     Path("broken.toml").write_text('[canary.m]\nexpect = [{ output = "x" }]\n')
     result = run("test", "broken.toml")
     assert result.exit_code == 2
@@ -278,5 +280,7 @@ def test_a_broken_file_is_one_line_that_names_it(run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("test",), ("list",), ("test", "a.toml", "--config=b.toml")])
-def test_a_call_that_says_too_little_or_too_much(run: Run, arguments: tuple[str, ...]) -> None:
+def test_missing_or_conflicting_arguments_are_usage_errors(
+    run: Run, arguments: tuple[str, ...]
+) -> None:
     assert run(*arguments, triton=False).exit_code == 2

@@ -44,7 +44,9 @@ pytestmark = pytest.mark.contract
         ),
     ],
 )
-def test_refusals_and_mistakes(run: Run, arguments: tuple[str, ...], status: int, why: str) -> None:
+def test_rejected_commands_and_invalid_arguments(
+    run: Run, arguments: tuple[str, ...], status: int, why: str
+) -> None:
     result = run(*arguments, "--json")
     assert result.exit_code == status, result.output
     document = json.loads(result.stdout)
@@ -53,7 +55,7 @@ def test_refusals_and_mistakes(run: Run, arguments: tuple[str, ...], status: int
     assert why in result.stderr
 
 
-def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_consul_is_exit_status_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
     for verb in (["list"], ["history"], ["resume"], ["pause"], ["flush", "switchover"]):
         result = run(*verb, "--json")
@@ -61,7 +63,7 @@ def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert json.loads(result.stdout)["done"] is False
 
 
-def test_the_service_of_a_settings_file(run: Run, tmp_path: Path) -> None:
+def test_the_service_is_read_from_a_settings_file(run: Run, tmp_path: Path) -> None:
     def service(*arguments: str) -> str:
         why: str = json.loads(run(*arguments, "--json").stdout)["why"]
         return why.partition(": no such service")[0]

@@ -1,4 +1,4 @@
-"""The operator's commands on a real agent, in this process, at a terminal and for programs."""
+"""The operator's commands on a real agent: their output for people, at a terminal and as JSON."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ AGENT_IS_ENOUGH = True
         ("no control plane follows", ""),
     ],
 )
-async def test_ctrl_c_says_how_far_it_has_come(
+async def test_ctrl_c_reports_how_far_the_order_has_come(
     scene: Scene, capsys: pytest.CaptureFixture[str], step: str, ends: str
 ) -> None:
     async with players(scene, "a", "b") as (_, b):
@@ -53,7 +53,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
             with pytest.raises(Interrupted) as caught:
                 await moving
             assert ends in str(caught.value).replace(f"{scene.service}-", "")
-            assert capsys.readouterr().out == ""  # the object is printed where the verb ends
+            assert capsys.readouterr().out == ""  # the caller prints the object
         else:
             await moving
             document = json.loads(capsys.readouterr().out)
@@ -61,7 +61,7 @@ async def test_ctrl_c_says_how_far_it_has_come(
         await scene.becomes(b.id)
 
 
-async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
+async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
 
         async def call(*arguments: str) -> Result:
@@ -112,7 +112,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         running = await call("resume")
         assert (running.exit_code, running.output) == (0, "automation was not paused\n")
 
-        # What is left of a service whose instances have gone is shown.
+        # A service without instances is listed while it has keys.
         other = Scene(scene.consul)
         await scene.consul.transact(Set(orders.pause_key(other.service), b"{}"))
         left = await asyncio.to_thread(run, "list", f"--service={other.service}")
@@ -121,7 +121,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         empty = await asyncio.to_thread(run, "history", f"--service={other.service}")
         assert (empty.exit_code, empty.output) == (0, "no instance has been primary yet\n")
 
-        # What has happened is told, also if it fails in the end.
+        # A failed order lists the steps that were done.
         a.proof = "chat: CANARY_WRONG"
         failed = await call("switchover", "--json")
         assert failed.exit_code == 1
@@ -130,7 +130,7 @@ async def test_the_whole_story_as_it_is_printed(run: Run, consul_agent: ConsulAg
         assert document["steps"][0]["what"] == "ordered"
 
 
-async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
+async def test_force_asks_for_confirmation_at_a_terminal(consul_agent: ConsulAgent) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
         no, told = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
         assert no == 1
@@ -145,7 +145,9 @@ async def test_force_asks_at_a_terminal(consul_agent: ConsulAgent) -> None:
         assert await scene.primary() == b.id
 
 
-async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAgent) -> None:
+async def test_force_is_cancelled_if_the_primary_changed_before_the_confirmation(
+    consul_agent: ConsulAgent,
+) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b", "c") as (a, b, c):
 
         async def move() -> None:
@@ -160,11 +162,13 @@ async def test_force_takes_nothing_that_was_not_confirmed(consul_agent: ConsulAg
         assert (await operator_client.read_status(scene.client)).state.order is None
 
 
-async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) -> None:
+async def test_an_interrupted_command_still_prints_one_json_object(
+    consul_agent: ConsulAgent,
+) -> None:
     async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (_, b):
-        b.proof = None  # it takes its time
+        b.proof = None  # it never proves itself
         process = await asyncio.create_subprocess_exec(
-            # In the background a shell has it ignored, by the tests and all that they start.
+            # A shell ignores SIGINT in background jobs, and child processes inherit that.
             *("env", "--default-signal=INT", sys.executable, "-m", "sidecar", "switchover"),
             *("--json", f"--service={scene.service}"),
             stdout=asyncio.subprocess.PIPE,
@@ -184,7 +188,7 @@ async def test_a_signal_leaves_programs_one_object(consul_agent: ConsulAgent) ->
         assert (await operator_client.read_status(scene.client)).state.order
 
 
-async def _at_once() -> None:
+async def _nothing() -> None:
     pass
 
 
@@ -192,11 +196,11 @@ async def at_terminal(
     agent: ConsulAgent,
     answer: str,
     *arguments: str,
-    meanwhile: Callable[[], Awaitable[None]] = _at_once,
+    meanwhile: Callable[[], Awaitable[None]] = _nothing,
 ) -> tuple[int, str]:
-    """Exit status of `failover --force`, and what it says to somebody who gives that answer.
+    """The exit status and output of `failover --force` when its question gets this answer.
 
-    `meanwhile` happens between the question and the answer.
+    `meanwhile` runs between the question and the answer.
     """
     ours, theirs = os.openpty()
     command = (sys.executable, "-m", "sidecar", "failover", "--force", *arguments)
@@ -213,14 +217,14 @@ async def at_terminal(
         said += await asyncio.to_thread(os.read, ours, 4096)
     await meanwhile()
     os.write(ours, answer.encode())
-    with suppress(OSError):  # the end, on Linux
+    with suppress(OSError):  # EIO: on Linux the end of a terminal
         while more := await asyncio.to_thread(os.read, ours, 4096):
             said += more
     os.close(ours)
     return await process.wait(), said.decode()
 
 
-def test_a_dry_run_without_a_winner_is_no_success(run: Run) -> None:
+def test_a_dry_run_without_a_winner_fails(run: Run) -> None:
     result = run("failover", "--dry-run", "--service=nobody")
     assert result.exit_code == 1
     assert "no instance would win" in result.output

@@ -1,4 +1,4 @@
-"""The verbs about the traffic policy, on a real agent and on the model of Consul."""
+"""The commands of the traffic policy, on a real agent and on the model of Consul."""
 
 import asyncio
 import itertools
@@ -32,7 +32,7 @@ RELEASE = TrafficPolicy(release=Release(tag="v2", percent=5))
 _services = itertools.count()
 
 
-def at(consul: ConsulApi) -> OperatorClient:
+def operator_client(consul: ConsulApi) -> OperatorClient:
     service = f"spread{next(_services)}"
     return OperatorClient(
         consul, service, "no-planes", "", "jane@desk", SystemClock(), lambda: "id"
@@ -41,7 +41,7 @@ def at(consul: ConsulApi) -> OperatorClient:
 
 @pytest.fixture
 def client(consul: ConsulApi) -> OperatorClient:
-    return at(consul)
+    return operator_client(consul)
 
 
 async def put(client: OperatorClient, value: bytes, beside: str = "") -> None:
@@ -54,7 +54,7 @@ async def set_(client: OperatorClient, policy: TrafficPolicy) -> policy_edit.Pol
     return edit
 
 
-async def test_what_is_set_is_read(client: OperatorClient) -> None:
+async def test_a_written_policy_is_read_back(client: OperatorClient) -> None:
     assert await policy_edit.read(client) == policy_edit.StoredPolicy()
     await put(client, b"garbage", "-of-somebody")
     assert (await policy_edit.read(client)).policy == DEFAULTS
@@ -69,7 +69,7 @@ async def test_what_is_set_is_read(client: OperatorClient) -> None:
     assert (await policy_edit.read(client)).index == seen.index
 
 
-async def test_the_slower_of_two_edits_is_refused(client: OperatorClient) -> None:
+async def test_the_later_of_two_concurrent_edits_is_rejected(client: OperatorClient) -> None:
     edit = await policy_edit.plan(client, RELEASE)
     await set_(client, TrafficPolicy(mode=Mode.ACTIVE_ACTIVE))
     with pytest.raises(Conflict, match="the policy was just changed"):
@@ -80,7 +80,7 @@ async def test_the_slower_of_two_edits_is_refused(client: OperatorClient) -> Non
         await policy_edit.write(client, later)
 
 
-async def test_promote_and_roll_back(client: OperatorClient) -> None:
+async def test_a_release_is_promoted_or_rolled_back(client: OperatorClient) -> None:
     for verb in (policy_edit.promote(client), policy_edit.roll_back(client, "")):
         with pytest.raises(Conflict, match="the policy has no release"):
             await verb
@@ -101,7 +101,7 @@ async def test_promote_and_roll_back(client: OperatorClient) -> None:
         await policy_edit.promote(client)
 
 
-async def test_reset(client: OperatorClient) -> None:
+async def test_a_reset_restores_the_defaults(client: OperatorClient) -> None:
     assert (await policy_edit.reset(client)).index == 0
     for value in (dump(RELEASE).encode(), b"{", b"\xff"):
         await put(client, value)
@@ -125,7 +125,7 @@ async def test_an_unreadable_policy_is_reported_and_can_be_replaced(client: Oper
     assert (await policy_edit.read(client)).policy == DEFAULTS
 
 
-async def test_an_edit_warns_of_what_no_instance_has(client: OperatorClient) -> None:
+async def test_an_edit_warns_about_a_tag_that_no_instance_has(client: OperatorClient) -> None:
     assert "Consul lists no instance" in (await policy_edit.plan(client, RELEASE)).warnings[0]
     own = InstanceInfo(
         "a", client.service, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
@@ -142,8 +142,8 @@ async def test_an_edit_warns_of_what_no_instance_has(client: OperatorClient) -> 
         await client.consul.deregister_service("a")
 
 
-class _Meddling(FakeConsul):
-    """Somebody else writes between any look and what is written for it, so many times."""
+class _ConcurrentWriter(FakeConsul):
+    """Another writer changes the key after each of the first `times` reads of it."""
 
     def __init__(self, key: str, times: int) -> None:
         super().__init__()
@@ -159,11 +159,11 @@ class _Meddling(FakeConsul):
 
 
 @pytest.mark.parametrize(("times", "done"), [(1, True), (4, True), (100, False)])
-async def test_a_rollback_does_not_give_in_easily(times: int, done: bool) -> None:
+async def test_a_rollback_is_retried_after_concurrent_edits(times: int, done: bool) -> None:
     fake = FakeConsul()
-    found = at(fake)
+    found = operator_client(fake)
     await set_(found, RELEASE)
-    meddling = _Meddling(policy_key(found.service), times)
+    meddling = _ConcurrentWriter(policy_key(found.service), times)
     meddling.model = fake.model
     client = OperatorClient(
         meddling, found.service, "", "", "jane@desk", SystemClock(), lambda: "id"
@@ -185,21 +185,21 @@ class _Leaderless(FakeConsul):
         return QueryResult(answer.value, answer.index, known_leader=False)
 
 
-class _Secretive(FakeConsul):
+class _HidesInstances(FakeConsul):
     async def health_service(
         self, name: str, **options: Any
     ) -> QueryResult[tuple[ServiceEntry, ...]]:
         raise Rejected("Consul: health/service: permission denied")
 
 
-async def test_without_a_leader_nothing_is_believed() -> None:
+async def test_an_answer_without_a_leader_is_rejected() -> None:
     for verb in (policy_edit.read, policy_edit.promote, policy_edit.reset):
         with pytest.raises(Unavailable, match="no leader"):
-            await verb(at(_Leaderless()))
+            await verb(operator_client(_Leaderless()))
 
 
-async def test_an_operator_who_sees_no_instances_may_set_a_policy() -> None:
-    client = at(_Secretive())
+async def test_a_token_that_sees_no_instances_may_set_a_policy() -> None:
+    client = operator_client(_HidesInstances())
     edit = await set_(client, RELEASE)
     assert edit.warnings == (
         "its instances were not checked: Consul: health/service: permission denied",
@@ -261,7 +261,7 @@ def test_files_are_json_or_yaml(tmp_path: Path, text: str, policy: TrafficPolicy
         (b"? [a]\n: b", "expected JSON or YAML, found a mistake at line 1"),
     ],
 )
-def test_a_mistake_in_a_file_is_reported(tmp_path: Path, data: bytes, said: str) -> None:
+def test_an_error_in_a_file_is_reported(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "policy.yaml"
     path.write_bytes(data)
     with pytest.raises(ConfigError) as caught:
@@ -270,14 +270,14 @@ def test_a_mistake_in_a_file_is_reported(tmp_path: Path, data: bytes, said: str)
     assert line.startswith(f"{path}: {said}")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     for name in (str(tmp_path / "gone"), str(tmp_path), "a\0b"):
         with pytest.raises(ConfigError, match="expected a file with a policy"):
             policy_file.load(name)
 
 
 @given(data=st.text().map(lambda text: text.encode(errors="replace")) | st.binary())
-def test_whatever_a_file_is_it_is_read_or_refused(
+def test_any_file_is_either_read_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -292,7 +292,7 @@ def test_whatever_a_file_is_it_is_read_or_refused(
     assert all(line.startswith(f"{path}: ") and "expected" in line for line in lines)
 
 
-def test_the_examples_of_the_guide_are_valid() -> None:
+def test_the_examples_of_the_docs_are_valid() -> None:
     guide = (Path(__file__).parents[4] / "docs" / "traffic.md").read_text()
     examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
     assert len(examples) > 5
@@ -300,7 +300,7 @@ def test_the_examples_of_the_guide_are_valid() -> None:
         assert policy_file.as_policy(example) != DEFAULTS
 
 
-# --- typing and printing ----------------------------------------------------------------------
+# --- the command line and its output ------------------------------------------------------------
 
 Run = Callable[..., Result]
 
@@ -321,7 +321,7 @@ def run(consul_agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
+def test_the_output_of_each_command(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(YAML)
 
@@ -369,7 +369,7 @@ def test_the_whole_story_as_it_is_printed(run: Run, tmp_path: Path) -> None:
     assert told("promote")["why"] == "the policy has no release"
 
 
-def test_a_bad_file_changes_nothing(run: Run) -> None:
+def test_an_invalid_file_changes_nothing(run: Run) -> None:
     for verb in ("set", "diff", "validate"):
         result = run(verb, "-", "--json", given='{"mode": "fast", "odd": 1}')
         assert result.exit_code == 2
@@ -381,7 +381,7 @@ def test_a_bad_file_changes_nothing(run: Run) -> None:
     assert json.loads(run("get", "--json").stdout)["index"] == 0
 
 
-async def test_an_unreadable_policy_as_it_is_printed(run: Run, consul_agent: ConsulAgent) -> None:
+async def test_the_output_for_an_unreadable_policy(run: Run, consul_agent: ConsulAgent) -> None:
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
     async with Consul(ConsulAccess(address=consul_agent.http)) as door:
@@ -406,7 +406,7 @@ async def test_an_unreadable_policy_as_it_is_printed(run: Run, consul_agent: Con
         assert (await call("get")).stdout == '{\n  "mode": "strict"\n}\n'
 
 
-def test_consul_out_of_reach(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_consul_is_exit_status_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1")
     for verb in (["get"], ["set", "-"], ["diff", "-"], ["promote"], ["rollback"], ["reset"]):
         result = run(*verb, "--json", given="{}")
