@@ -1,4 +1,4 @@
-"""Answers of a shape that nobody expects end at the doors, as errors of ours."""
+"""Malformed answers of Consul and Triton are translated into our errors by the clients."""
 
 import asyncio
 import json
@@ -22,17 +22,17 @@ from sidecar.triton.client import Triton
 from sidecar.triton.tensors import tensor
 
 CALLS: dict[str, Callable[[Consul], Awaitable[object]]] = {
-    "health_service": lambda door: door.health_service("triton"),
-    "health_node": lambda door: door.health_node("node"),
-    "kv_prefix": lambda door: door.kv_prefix("a/"),
-    "agent_service": lambda door: door.agent_service("triton-0"),
-    "session_create": lambda door: door.session_create(
+    "health_service": lambda consul: consul.health_service("triton"),
+    "health_node": lambda consul: consul.health_node("node"),
+    "kv_prefix": lambda consul: consul.kv_prefix("a/"),
+    "agent_service": lambda consul: consul.agent_service("triton-0"),
+    "session_create": lambda consul: consul.session_create(
         "s", ttl=15, lock_delay=0, service_checks=[]
     ),
-    "transact": lambda door: door.transact(Lock("l", b"v", "s"), Set("e", b"v")),
-    "session_renew": lambda door: door.session_renew("s"),
+    "transact": lambda consul: consul.transact(Lock("l", b"v", "s"), Set("e", b"v")),
+    "session_renew": lambda consul: consul.session_renew("s"),
 }
-# Valid JSON of the wrong shape, and what proxies and load balancers say.
+# Valid JSON of the wrong shape, and answers of proxies and load balancers.
 BODIES = [
     "<html>down for maintenance</html>",
     "null",
@@ -47,7 +47,7 @@ BODIES = [
 
 @asynccontextmanager
 async def web_server(body: str, status: int) -> AsyncIterator[str]:
-    """Gives one answer to everything, at the address that is given."""
+    """A server that gives one answer to every request; gives its address."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, body=body.encode("latin-1"))
@@ -65,29 +65,31 @@ async def web_server(body: str, status: int) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def consul_that_says(body: str, status: int) -> AsyncIterator[tuple[Consul, list[str]]]:
-    told: list[str] = []
+async def consul_that_answers(body: str, status: int) -> AsyncIterator[tuple[Consul, list[str]]]:
+    reported: list[str] = []
     async with (
         web_server(body, status) as address,
-        Consul(ConsulAccess(address=address), lambda operation, _: told.append(operation)) as door,
+        Consul(
+            ConsulAccess(address=address), lambda operation, _: reported.append(operation)
+        ) as consul,
     ):
-        yield door, told
+        yield consul, reported
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [200, 204, 301, 404, 409, 429, 500, 503])
-async def test_consul(call: str, status: int) -> None:
+async def test_malformed_answers_of_consul(call: str, status: int) -> None:
     for body in BODIES:
-        async with consul_that_says(body, status) as (door, told):
+        async with consul_that_answers(body, status) as (consul, reported):
             try:
-                await CALLS[call](door)
+                await CALLS[call](consul)
             except SidecarError:
-                assert told or "gone" in call or status in (404, 409)
-            # Whatever else is raised would end a loop, and fails this test.
+                assert reported or "gone" in call or status in (404, 409)
+            # Any other exception would end a loop, and fails this test.
 
 
 @pytest.mark.parametrize(
-    ("what", "error", "told_as"),
+    ("what", "error", "reported_as"),
     [
         ("failed to lock key 'l', lock is already held", Conflict, []),
         ("failed to lock key 'l', due to lock delay", Conflict, []),
@@ -95,19 +97,19 @@ async def test_consul(call: str, status: int) -> None:
         ("Permission denied", Rejected, ["txn"]),
     ],
 )
-async def test_a_rolled_back_transaction_is_told_apart(
-    what: str, error: type[Rejected], told_as: list[str]
+async def test_the_reason_of_a_rolled_back_transaction_is_recognized(
+    what: str, error: type[Rejected], reported_as: list[str]
 ) -> None:
     body = json.dumps({"Results": None, "Errors": [{"OpIndex": 0, "What": what}]})
-    async with consul_that_says(body, 409) as (door, told):
+    async with consul_that_answers(body, 409) as (consul, reported):
         with pytest.raises(error, match=r"session|lock|Permission") as raised:
-            await CALLS["transact"](door)
+            await CALLS["transact"](consul)
     assert type(raised.value) is error
-    assert told == told_as
+    assert reported == reported_as
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers whatever it was made with."""
+    """Gives one answer to every request."""
 
     def __init__(self, response: Any) -> None:
         self.response = response
@@ -150,7 +152,7 @@ def typed() -> Any:
     ],
     ids=["typed", "none", "short", "shape", "negative", "length", "cut", "unknown", "empty"],
 )
-async def test_triton(garbage: Any, decoupled: bool) -> None:
+async def test_malformed_answers_of_triton(garbage: Any, decoupled: bool) -> None:
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(garbage), server)
@@ -185,7 +187,7 @@ VERBS = [
 
 
 @pytest.mark.parametrize(("status", "body"), NO_CONSUL)
-async def test_verbs_say_that_it_is_no_consul(
+async def test_commands_report_that_the_server_is_not_consul(
     status: int, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CONSUL_HTTP_TOKEN", raising=False)
@@ -210,6 +212,6 @@ async def test_verbs_say_that_it_is_no_consul(
         (404, "", False),
     ],
 )
-async def test_who_may_be_a_consul(status: int, body: str, may_be: bool) -> None:
-    async with consul_that_says(body, status) as (door, _):
-        assert await door.is_consul() is may_be
+async def test_is_consul_recognizes_answers_of_consul(status: int, body: str, may_be: bool) -> None:
+    async with consul_that_answers(body, status) as (consul, _):
+        assert await consul.is_consul() is may_be

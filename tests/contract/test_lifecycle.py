@@ -1,46 +1,25 @@
-"""Signals end and reload a process."""
+"""Signals stop and reload a process."""
 
 import asyncio
 import os
 import signal
 
 from sidecar.cli import run
-from sidecar.events import (
-    Event,
-    Reloaded,
-)
-from sidecar.lifecycle import Lifecycle, Step, cancel_all, run_until_stopped
+from sidecar.events import Event, Reloaded
+from sidecar.lifecycle import Step, Tasks, cancel_all, run_until_stopped
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
+from tests.support.lifecycles import one_loop
 
 
-async def waiting() -> None:
-    await asyncio.Event().wait()
-
-
-async def test_sigterm_ends_and_sighup_reloads() -> None:
+async def test_sigterm_stops_and_sighup_reloads() -> None:
     events: list[Event] = []
-    answers: list[str | Exception] = [
-        *("health.rise", ConfigError("service.name: no"), ZeroDivisionError("no"))
-    ]
-
-    async def reload() -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    life = Lifecycle(
-        {"long": waiting},
-        lambda: "",
-        reload,
-        lambda tasks: [Step("e", lambda: cancel_all(tasks), 5)],
-    )
+    life = one_loop("health.rise", ConfigError("service.name: no"), ZeroDivisionError("no"))
 
     async def signals() -> None:
-        for heard in range(3):
+        for reloads in range(3):
             os.kill(os.getpid(), signal.SIGHUP)
-            while len(events) == heard:
+            while len(events) == reloads:
                 await asyncio.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -56,25 +35,19 @@ async def test_sigterm_ends_and_sighup_reloads() -> None:
 
 
 async def test_a_stop_requested_during_the_start_is_graceful() -> None:
-    """As process 1 of a container it would not end at all: the kernel drops unhandled signals."""
+    """As PID 1 of a container it would never stop: the kernel drops unhandled signals."""
     stopped = []
 
     async def note() -> None:
         stopped.append(True)
 
-    life = Lifecycle(
-        {"long": waiting},
-        lambda: "",
-        nothing,
-        lambda tasks: [Step("note", note, 5), Step("end", lambda: cancel_all(tasks), 5)],
-    )
+    def stop(tasks: Tasks) -> list[Step]:
+        return [Step("note", note, 5), Step("end", lambda: cancel_all(tasks), 5)]
+
+    life = one_loop("", stop=stop)
     run.not_yet_running()
     os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGTERM)
     async with asyncio.timeout(60):
         assert await run_until_stopped(life, SystemClock(), lambda event: None) == 0
     assert stopped == [True]
-
-
-async def nothing() -> str:
-    return ""

@@ -12,21 +12,16 @@ from pathlib import Path
 import pytest
 
 from sidecar import lifecycle
-from sidecar.lifecycle import Lifecycle, Step, Tasks, cancel_all, run_until_stopped
+from sidecar.lifecycle import Step, Tasks, cancel_all, run_until_stopped
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import ConfigError
-
-
-async def endless() -> None:
-    await asyncio.Event().wait()
-
-
-async def nothing() -> str:
-    return "nothing"
+from tests.support.lifecycles import one_loop
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+def notifications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], list[str]]]:
     """The notifications to systemd in order, without keep-alives."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
         systemd.bind(str(tmp_path / "notify"))
@@ -46,44 +41,32 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 async def test_systemd_is_asked_to_wait_for_the_steps_of_stopping(
-    told: Callable[[], list[str]],
+    notifications: Callable[[], list[str]],
 ) -> None:
-    """Otherwise it kills after TimeoutStopSec=, in the middle of a longer drain."""
+    """Otherwise systemd sends SIGKILL after TimeoutStopSec=, in the middle of a longer drain."""
     ended = "EXTEND_TIMEOUT_USEC=15000000"
 
     def stop(tasks: Tasks) -> Iterator[Step]:
-        yield Step("drain", told_before, 300.0)
+        yield Step("drain", note_notifications, 300.0)
         yield Step("end", lambda: cancel_all(tasks), 5)
 
     before: list[str] = []
 
-    async def told_before() -> None:
-        before.extend(told())
+    async def note_notifications() -> None:
+        before.extend(notifications())
 
-    life = Lifecycle({"long": endless}, lambda: "fine", nothing, stop)
+    life = one_loop(status="fine", stop=stop)
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
     await run_until_stopped(life, SystemClock(), lambda event: None)
     assert before == ["READY=1", "STATUS=fine", "STOPPING=1", "EXTEND_TIMEOUT_USEC=310000000"]
-    assert told() == [ended]
+    assert notifications() == [ended]
 
 
-async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
-    told: Callable[[], list[str]],
+async def test_a_rejected_reload_stays_in_the_status_until_the_next_reload_succeeds(
+    notifications: Callable[[], list[str]],
 ) -> None:
-    answers: list[str | Exception] = [ConfigError("health.rise:\n expected more"), "health.rise"]
-
-    async def reload() -> str:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    life = Lifecycle(
-        {"long": endless},
-        lambda: "fine",
-        reload,
-        lambda tasks: [Step("e", lambda: cancel_all(tasks), 5)],
-    )
+    rejection = ConfigError("health.rise:\n expected more")
+    life = one_loop(rejection, "health.rise", status="fine")
 
     async def signals() -> None:
         for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
@@ -94,7 +77,7 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
     await run_until_stopped(life, SystemClock(), lambda event: None)
     await sender
     refused = "STATUS=fine; reload refused: health.rise: expected more"
-    said = [line for line in told() if not line.startswith("EXTEND_")]
+    said = [line for line in notifications() if not line.startswith("EXTEND_")]
     assert [each for each, _ in itertools.groupby(said)] == [
         *("READY=1", "STATUS=fine"),
         *("RELOADING=1", refused, "READY=1"),
@@ -104,7 +87,7 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
 
 
 @pytest.mark.parametrize(
-    ("drain", "granted", "told"),
+    ("drain", "granted", "problem"),
     [
         (45.0, "90", ""),
         (45.5, "90", "drain.timeout is 45.5 s, and Triton's unit waits for 90 s: "),
@@ -114,8 +97,8 @@ async def test_a_refused_reload_stays_in_the_status_until_one_is_not(
     ],
 )
 def test_a_drain_longer_than_tritons_stop_timeout_is_reported(
-    drain: float, granted: str | None, told: str
+    drain: float, granted: str | None, problem: str
 ) -> None:
     environ = {} if granted is None else {"TRITON_STOP_TIMEOUT": granted}
-    assert lifecycle.stop_timeout_problem(drain, environ).startswith(told)
-    assert bool(lifecycle.stop_timeout_problem(drain, environ)) == bool(told)
+    assert lifecycle.stop_timeout_problem(drain, environ).startswith(problem)
+    assert bool(lifecycle.stop_timeout_problem(drain, environ)) == bool(problem)

@@ -1,7 +1,7 @@
-"""Sidecars of this version and of an earlier one beside each other, on a real Consul and Triton.
+"""Sidecars of this version and of an earlier one side by side, on a real Consul and Triton.
 
-The earlier one comes out of the history of git, at the last commit at which programs read
-sentences of each other (docs/decisions/0064).
+The earlier one is built from git history, at the last commit at which programs read
+each other's sentences (docs/decisions/0064).
 """
 
 import asyncio
@@ -47,7 +47,7 @@ EITHER_WAY = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where each version's package is."""
+    """The folder of each version's package."""
     if _git("rev-parse", "--is-shallow-repository").stdout.strip() != b"false":
         pytest.skip("the earlier version is in git's history, which this copy of the sources lacks")
     packed = _git("archive", "--format=tar", EARLIER, "sidecar")
@@ -63,7 +63,7 @@ def _git(*command: str) -> subprocess.CompletedProcess[bytes]:
 
 
 class Mesh:
-    """Sidecars of one service, by the ids of their instances."""
+    """The sidecars of one service, by instance."""
 
     def __init__(
         self, folder: Path, trees: dict[str, Path], agent: ConsulAgent, triton: str, consul: Consul
@@ -82,7 +82,7 @@ class Mesh:
         self._start(version, name, "run", "--config", self._config(name))
 
     def start_control_plane(self, version: str) -> str:
-        """Start one, and give its address."""
+        """Start a control plane; gives its address."""
         port, metrics, envoy = self._claims.enter_context(reserve(3))
         address = f"127.0.0.1:{port}"
         tables = {
@@ -108,7 +108,7 @@ class Mesh:
             )
 
     def _as_of(self, version: str, *command: str | Path) -> dict[str, Any]:
-        """A command of a version, as its package's own does it."""
+        """The command line of a version, run from its package."""
         tree = self._trees[version]
         return {
             "args": (sys.executable, "-m", "sidecar", *map(str, command)),
@@ -117,7 +117,7 @@ class Mesh:
         }
 
     async def command(self, version: str, *command: str) -> Any:
-        """What a command for operators says to programs; None where it fails."""
+        """The JSON of an operator's command; None if it fails."""
         asked = self._as_of(version, *command, "--json")
         done = await asyncio.to_thread(
             lambda: subprocess.run(**asked, capture_output=True, check=False)
@@ -125,11 +125,11 @@ class Mesh:
         return None if done.returncode else json.loads(done.stdout)
 
     def of(self, name: str) -> tuple[str, str]:
-        """Where a command finds Consul and the service."""
+        """The flags and environment that name Consul and the service."""
         return "--config", str(self._config(name))
 
     async def priority(self, plane: str, name: str) -> int | None:
-        """The place of an instance in what a control plane tells Envoys; None where it has none."""
+        """The priority of an instance in a control plane's snapshot; None if it has no endpoint."""
         asked = control_plane_pb2.ExplainRequest(service=self.service, instance=self.id(name))
         async with grpc.aio.insecure_channel(plane) as channel:
             stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -138,12 +138,12 @@ class Mesh:
         return placement.priority if placement.HasField("priority") else None
 
     def _config(self, name: str) -> Path:
-        """The file of an instance, which is the same for whatever version."""
+        """The settings file of an instance, the same for either version."""
         if name not in self._configs:
             ports = self._claims.enter_context(reserve(2))
             listen = dict(zip(("grpc", "metrics"), (f"127.0.0.1:{p}" for p in ports), strict=True))
             tables = {
-                # Two at one address are one to control planes; nobody goes there.
+                # One address each: control planes fold instances that share one. It is not used.
                 "service": {
                     "name": self.service,
                     "id": self.id(name),
@@ -161,14 +161,14 @@ class Mesh:
         return self._configs[name]
 
     def id(self, name: str) -> str:
-        """That of the instance: the agent is shared."""
+        """The instance's id, which is unique because the agent is shared."""
         return f"{self.service}-{name}"
 
     def signal(self, name: str, number: signal.Signals) -> None:
         self._running[name].send_signal(number)
 
     async def ended(self, name: str) -> int:
-        """The exit status, once there is one."""
+        """The exit status of a sidecar that has ended."""
         return await asyncio.wait_for(asyncio.to_thread(self._running.pop(name).wait), PATIENCE)
 
     def end(self) -> None:
@@ -182,7 +182,7 @@ class Mesh:
         return next((entry for entry in entries if entry.id == self.id(name)), None)
 
     async def state(self, name: str) -> State | None:
-        """The verdict that the instance's sidecar has pushed last."""
+        """The last verdict that the instance's sidecar pushed."""
         entry = await self.entry(name)
         found = map(checks.pushed_line, entry.checks if entry else ())
         return next((told.state for told in found if told), None)
@@ -243,7 +243,7 @@ async def test_the_role_moves_from_version_to_version(mesh: Mesh) -> None:
     for to in ("new", "old"):
         await mesh.order(to)
         await mesh.until_primary(to)
-    # Each hands over before it stops.
+    # Each primary hands over before it stops.
     for name, other, version in (("old", "new", "earlier"), ("new", "old", "this")):
         mesh.signal(name, signal.SIGTERM)
         await mesh.until_primary(other)
@@ -259,7 +259,7 @@ async def test_the_withdrawal_of_a_sidecar_that_was_killed_is_lifted(
     mesh: Mesh, before: str, after: str
 ) -> None:
     silent = {"ID": mesh.plane, "Name": mesh.plane, "Address": "127.0.0.1", "Port": 1}
-    await mesh.consul.register_service(silent)  # it is waited for: the drain does not end
+    await mesh.consul.register_service(silent)  # the drain waits for it, and does not end
     mesh.start(before, "a")
     await mesh.until(lambda: mesh.passes("a"))
     mesh.signal("a", signal.SIGTERM)
@@ -277,7 +277,7 @@ async def test_the_withdrawal_of_a_sidecar_that_was_killed_is_lifted(
 
 
 @EITHER_WAY
-async def test_an_operators_maintenance_outlives_the_upgrade(
+async def test_an_operators_maintenance_survives_the_upgrade(
     mesh: Mesh, before: str, after: str
 ) -> None:
     async def is_in_maintenance() -> bool:
@@ -296,7 +296,7 @@ async def test_an_operators_maintenance_outlives_the_upgrade(
     await mesh.until(lambda: mesh.passes("a"))
 
 
-async def test_control_planes_and_commands_of_either_version_follow_sidecars_of_both(
+async def test_control_planes_and_commands_of_either_version_read_sidecars_of_both(
     mesh: Mesh,
 ) -> None:
     mesh.start("earlier", "old")

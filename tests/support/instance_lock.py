@@ -1,4 +1,4 @@
-"""An instance with a service name of its own, and what it does with its session and its lock."""
+"""An instance of its own service, and operations on its session and its lock."""
 
 import itertools
 
@@ -15,7 +15,7 @@ NO_SESSION = "00000000-0000-0000-0000-000000000000"
 
 @pytest.fixture
 def instance() -> InstanceInfo:
-    """A service name for each test, since they share one agent."""
+    """An instance; each test has its own service, because they share an agent."""
     service = f"triton{next(_names)}"
     return InstanceInfo(
         id=f"{service}-0",
@@ -54,13 +54,13 @@ async def release(consul: ConsulApi, instance: InstanceInfo, session: str) -> No
     await consul.transact(Unlock(lock.lock_key(instance.service), b"released", session))
 
 
-async def found(consul: ConsulApi, instance: InstanceInfo) -> dict[str, KVEntry]:
-    """The election's keys by the last part of their names."""
+async def election_keys(consul: ConsulApi, instance: InstanceInfo) -> dict[str, KVEntry]:
+    """The election's keys, by the last part of their names."""
     prefix = lock.prefix(instance.service)
     entries = (await consul.kv_prefix(prefix)).value
     return {entry.key.removeprefix(prefix): entry for entry in entries}
 
 
-async def holder(consul: ConsulApi, instance: InstanceInfo) -> str | None:
+async def lock_holder(consul: ConsulApi, instance: InstanceInfo) -> str | None:
     answer = await consul.kv_prefix(lock.prefix(instance.service))
     return lock.read(instance.service, answer.value, answer.index).session

@@ -1,4 +1,4 @@
-"""Operators' commands against election loops: one loop per instance, on one Consul."""
+"""Operators' commands against the elections of several sidecars, on one Consul."""
 
 import asyncio
 import itertools
@@ -33,8 +33,8 @@ RULES = ElectionSettings(settle=0, head_start=0).rules
 _services = itertools.count()
 
 
-class Player:
-    """A sidecar as far as its election goes; `proof` is what it finds wrong with itself."""
+class ElectingSidecar:
+    """A sidecar's election loops; `proof` is why it is not fit, or None to give no proof."""
 
     def __init__(self, consul: ConsulApi, service: str, name: str) -> None:
         self.instance = InstanceInfo(
@@ -84,6 +84,8 @@ class Player:
 
 
 class Scene:
+    """A service with its election, and an operator's client that reports each step."""
+
     def __init__(self, consul: ConsulApi) -> None:
         self.consul = consul
         self.service = f"operated{next(_services)}"
@@ -91,7 +93,7 @@ class Scene:
         self.client = OperatorClient(
             consul, self.service, "no-planes", "", "jane@desk", CLOCK, lambda: f"order-{next(ids)}"
         )
-        self.told: list[Step] = []
+        self.reported: list[Step] = []
 
     def request(self, **changes: Any) -> OrderRequest:
         return OrderRequest(self.client.order_id(), self.client.by, **changes)
@@ -99,7 +101,7 @@ class Scene:
     async def primary(self) -> str | None:
         return (await operator_client.read_status(self.client)).primary
 
-    async def becomes(self, name: str | None) -> None:
+    async def until_primary(self, name: str | None) -> None:
         async with asyncio.timeout(60):
             while await self.primary() != name:
                 await asyncio.sleep(0.02)
@@ -112,17 +114,17 @@ class Scene:
     async def move(self, plan: Any, request: OrderRequest, timeout: float = 60.0) -> str:
         seen = await operator_client.read_status(self.client)
         order = await operator_client.write_order(self.client, plan(seen, request))
-        tell = self.told.append
-        moved = await follow_order.wait_until_moved(self.client, order, seen, timeout, tell)
-        await follow_order.wait_until_acknowledged(self.client, order, seen, moved, timeout, tell)
+        report = self.reported.append
+        moved = await follow_order.wait_until_moved(self.client, order, seen, timeout, report)
+        await follow_order.wait_until_acknowledged(self.client, order, seen, moved, timeout, report)
         counted = await follow_order.with_cost(self.client, order, moved)
-        assert counted.cost is None  # nobody counts here
+        assert counted.cost is None  # no control plane counts failed requests here
         return counted.primary
 
     @property
     def steps(self) -> list[str]:
-        assert [step.at for step in self.told] == sorted(step.at for step in self.told)
-        return [step.what.replace(f"{self.service}-", "") for step in self.told]
+        assert [step.at for step in self.reported] == sorted(step.at for step in self.reported)
+        return [step.what.replace(f"{self.service}-", "") for step in self.reported]
 
 
 @pytest.fixture
@@ -131,20 +133,20 @@ def scene(consul: ConsulApi) -> Scene:
 
 
 @asynccontextmanager
-async def players(scene: Scene, *names: str, **tags: str) -> AsyncIterator[list[Player]]:
-    """The first one is primary."""
-    found = [Player(scene.consul, scene.service, name) for name in names]
+async def sidecars(scene: Scene, *names: str, **tags: str) -> AsyncIterator[list[ElectingSidecar]]:
+    """Sidecars with these names; the first one is primary."""
+    found = [ElectingSidecar(scene.consul, scene.service, name) for name in names]
     try:
-        for name, player in zip(names, found, strict=True):
-            await player.register(*([tags[name]] if name in tags else []))
-        for player in found:
-            player.start()
-            await scene.becomes(found[0].id)
+        for name, each in zip(names, found, strict=True):
+            await each.register(*([tags[name]] if name in tags else []))
+        for each in found:
+            each.start()
+            await scene.until_primary(found[0].id)
         yield found
     finally:
-        for player in found:
-            await player.freeze()
-            await scene.consul.deregister_service(player.id)
+        for each in found:
+            await each.freeze()
+            await scene.consul.deregister_service(each.id)
 
 
 Run = Callable[..., Result]

@@ -22,7 +22,7 @@ from sidecar.registry.registration import (
 from sidecar.runtime.errors import NotFound, Rejected, SessionLost
 from tests.support.consul_agent import ConsulAgent
 from tests.support.consul_model import FakeConsul
-from tests.support.instance_lock import NO_SESSION, acquire, holder, open_session, register
+from tests.support.instance_lock import NO_SESSION, acquire, lock_holder, open_session, register
 from tests.support.instance_lock import instance as instance
 
 
@@ -38,8 +38,8 @@ async def test_a_registration_is_read_back_as_written(
         8001,
     )
     assert entry.tags == ("standby", "model:echo", "blue")
-    told = {"sidecar_grpc_port": "9", "role": "standby", "hands_over": "true"}
-    assert entry.meta == {"rack": "7", **told, "withdrawal_reason": WITHDRAWN}
+    ours = {"sidecar_grpc_port": "9", "role": "standby", "hands_over": "true"}
+    assert entry.meta == {"rack": "7", **ours, "withdrawal_reason": WITHDRAWN}
     assert (entry.weight_passing, entry.weight_warning) == (300, 150)
     statuses = {check.id: check.status for check in entry.checks}
     assert statuses[instance.verdict_check] == "passing"
@@ -68,7 +68,7 @@ async def test_registering_again_keeps_status_and_session(
     assert own.meta["epoch"] == "7"
     assert {c.status for c in own.checks if c.id == instance.verdict_check} == {"passing"}
     await consul.session_renew(session)
-    assert await holder(consul, instance) == session
+    assert await lock_holder(consul, instance) == session
 
 
 async def test_the_agent_keeps_the_token_of_our_registration(
@@ -94,7 +94,7 @@ async def test_maintenance_makes_an_instance_critical_and_keeps_its_session_and_
     await consul.register_service(registration(instance, InstanceMeta()))
     (entry,) = (await consul.health_service(instance.service)).value
     assert f"_service_maintenance:{instance.id}" in {check.id for check in entry.checks}
-    assert await holder(consul, instance) == session
+    assert await lock_holder(consul, instance) == session
 
 
 async def test_maintenance_keeps_its_first_reason(
@@ -147,16 +147,20 @@ async def test_the_checks_of_a_node_include_those_of_its_services(
     await node("kernel")
     news = await waiting
     assert not news.streamed
-    [found] = [check for check in news.value if check.id == "_node_maintenance"]
-    assert (found.status, found.notes, found.service_id) == ("critical", "kernel", "")
+    [maintenance_check] = [check for check in news.value if check.id == "_node_maintenance"]
+    assert (maintenance_check.status, maintenance_check.notes, maintenance_check.service_id) == (
+        "critical",
+        "kernel",
+        "",
+    )
     # Every query for an instance returns the check; the local agent's without delay.
     own = await consul.agent_service(instance.id)
     assert own is not None
-    assert found in own.checks
+    assert maintenance_check in own.checks
     (entry,) = (await consul.health_service(instance.service)).value
-    assert found in entry.checks
+    assert maintenance_check in entry.checks
     assert entry.node == own.node
-    assert await holder(consul, instance) == session
+    assert await lock_holder(consul, instance) == session
     await node(None)
     own = await consul.agent_service(instance.id)
     assert own is not None
@@ -201,7 +205,7 @@ async def test_an_id_may_be_long(consul: ConsulApi, instance: InstanceInfo) -> N
     await register(consul, instance)
     session = await open_session(consul, instance)
     await acquire(consul, instance, session)
-    assert await holder(consul, instance) == session
+    assert await lock_holder(consul, instance) == session
     await consul.maintain_service(id, "moved")
     own = await consul.agent_service(id)
     assert own is not None
@@ -222,5 +226,5 @@ async def test_a_long_output_is_truncated(consul: ConsulApi, instance: InstanceI
 
 
 async def test_is_consul_recognizes_an_agent(consul_agent: ConsulAgent) -> None:
-    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
-        assert await door.is_consul()
+    async with Consul(ConsulAccess(address=consul_agent.http)) as client:
+        assert await client.is_consul()

@@ -9,8 +9,8 @@ from sidecar.runtime.errors import Conflict, Rejected, SessionLost
 from tests.support.instance_lock import (
     NO_SESSION,
     acquire,
-    found,
-    holder,
+    election_keys,
+    lock_holder,
     open_session,
     register,
     release,
@@ -48,7 +48,7 @@ async def test_each_tenure_has_a_higher_epoch(consul: ConsulApi, instance: Insta
         session = await open_session(consul, instance)
         epochs.append(await acquire(consul, instance, session))
         await release(consul, instance, session)
-        assert (await found(consul, instance))["lock"].value == b"released"
+        assert (await election_keys(consul, instance))["lock"].value == b"released"
         await consul.session_destroy(session)
     assert epochs == sorted(set(epochs))
     assert epochs[0] > 0
@@ -61,7 +61,7 @@ async def test_a_critical_check_frees_the_lock_and_ends_the_session(
     session = await open_session(consul, instance)
     await acquire(consul, instance, session)
     await consul.update_check(instance.verdict_check, "critical", "bad")
-    assert await holder(consul, instance) is None
+    assert await lock_holder(consul, instance) is None
     with pytest.raises(SessionLost):
         await consul.session_renew(session)
     with pytest.raises(SessionLost):
@@ -94,7 +94,7 @@ async def test_a_release_by_another_session_changes_nothing(
     await acquire(consul, instance, first)
     with pytest.raises(Conflict):
         await release(consul, instance, second)
-    assert await holder(consul, instance) == first
+    assert await lock_holder(consul, instance) == first
     await consul.session_destroy(NO_SESSION)
 
 
@@ -117,7 +117,7 @@ async def test_only_the_locks_holder_may_write(consul: ConsulApi, instance: Inst
     await consul.transact(HoldsLock(key, first), Set(key + "-note", b"mine"))
     with pytest.raises(Conflict):
         await consul.transact(HoldsLock(key, second), Set(key + "-note", b"theirs"))
-    assert (await found(consul, instance))["lock-note"].value == b"mine"
+    assert (await election_keys(consul, instance))["lock-note"].value == b"mine"
 
 
 async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
@@ -127,9 +127,9 @@ async def test_a_plain_write_keeps_the_lock_and_resets_its_count(
     await register(consul, instance)
     session = await open_session(consul, instance)
     await acquire(consul, instance, session)
-    assert (await found(consul, instance))["lock"].lock_index == 1
+    assert (await election_keys(consul, instance))["lock"].lock_index == 1
     await consul.transact(Set(lock.lock_key(instance.service), b"edited"))
-    entry = (await found(consul, instance))["lock"]
+    entry = (await election_keys(consul, instance))["lock"]
     assert (entry.session, entry.lock_index) == (session, 0)
 
 

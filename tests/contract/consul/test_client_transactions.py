@@ -6,7 +6,7 @@ from sidecar.consul.api import ConsulApi, Delete, HoldsLock, Lock, Operation, Se
 from sidecar.election.keys import lock
 from sidecar.registry.registration import InstanceInfo
 from sidecar.runtime.errors import Conflict
-from tests.support.instance_lock import acquire, found, open_session, register
+from tests.support.instance_lock import acquire, election_keys, open_session, register
 from tests.support.instance_lock import instance as instance
 
 
@@ -19,7 +19,7 @@ async def test_a_write_can_check_the_index(consul: ConsulApi, instance: Instance
         with pytest.raises(Conflict):
             await consul.transact(Set(key, b"2", index=stale))
     second = (await consul.transact(Set(key, b"2", index=first)))[key]
-    entry = (await found(consul, instance))["order"]
+    entry = (await election_keys(consul, instance))["order"]
     assert (entry.value, entry.modify_index, entry.create_index) == (b"2", second, first)
 
 
@@ -30,7 +30,7 @@ async def test_a_missing_key_is_none(consul: ConsulApi, instance: InstanceInfo) 
     await consul.transact(Set(key, b"2"))
     answer = await consul.kv(key, consistent=True)
     assert answer.known_leader
-    assert answer.value == (await found(consul, instance))["order"]
+    assert answer.value == (await election_keys(consul, instance))["order"]
 
 
 async def test_a_deletion_checks_the_index(consul: ConsulApi, instance: InstanceInfo) -> None:
@@ -39,7 +39,7 @@ async def test_a_deletion_checks_the_index(consul: ConsulApi, instance: Instance
     with pytest.raises(Conflict):
         await consul.transact(Delete(key, index - 1))
     assert await consul.transact(Delete(key, index)) == {}
-    assert await found(consul, instance) == {}
+    assert await election_keys(consul, instance) == {}
     await consul.transact(Delete(key, index))  # the deletion of a missing key succeeds
 
 
@@ -49,7 +49,7 @@ async def test_a_transaction_is_atomic(consul: ConsulApi, instance: InstanceInfo
     first, second = [await open_session(consul, instance) for _ in range(2)]
     await acquire(consul, instance, first)
     await consul.transact(Set(prefix + "order", b"1"))
-    before = await found(consul, instance)
+    before = await election_keys(consul, instance)
     failing: list[Operation] = [
         Set(prefix + "outcome", b"x", index=1),
         Delete(prefix + "order", 1),
@@ -63,7 +63,7 @@ async def test_a_transaction_is_atomic(consul: ConsulApi, instance: InstanceInfo
             await consul.transact(
                 Set(prefix + "order", b"2"), Set(prefix + "proof", b"new"), operation
             )
-        assert await found(consul, instance) == before
+        assert await election_keys(consul, instance) == before
 
 
 async def test_the_keys_of_a_transaction_have_the_same_index(
@@ -81,7 +81,7 @@ async def test_the_keys_of_a_transaction_have_the_same_index(
     )
     assert set(done) == {prefix + "lock", prefix + "epoch", prefix + "outcome"}
     assert len(set(done.values())) == 1
-    created = {entry.create_index for entry in (await found(consul, instance)).values()}
+    created = {entry.create_index for entry in (await election_keys(consul, instance)).values()}
     assert created == set(done.values())
 
 

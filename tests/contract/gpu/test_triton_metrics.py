@@ -89,7 +89,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _saying(text: str, status: int = 200) -> Handler:
+def _answering(text: str, status: int = 200) -> Handler:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(text=text, status=status)
 
@@ -106,22 +106,22 @@ def _saying(text: str, status: int = 200) -> Handler:
     ],
 )
 async def test_the_gpus_of_a_triton(selection: Selection, expected: tuple[GpuReading, ...]) -> None:
-    async with serving(_saying(METRICS)) as address:
+    async with serving(_answering(METRICS)) as address:
         assert await TritonMetrics(address, selection).read(30) == expected
 
 
-async def test_an_error_is_an_error() -> None:
-    async with serving(_saying("no", 500)) as address:
+async def test_an_error_status_is_an_error() -> None:
+    async with serving(_answering("no", 500)) as address:
         with pytest.raises(Rejected, match="HTTP status 500"):
             await TritonMetrics(address).read(30)
 
 
-async def test_a_server_that_is_gone_is_unavailable() -> None:
+async def test_an_unreachable_server_is_unavailable() -> None:
     with reserve(1) as (port,), pytest.raises(Unavailable):
         await TritonMetrics(f"127.0.0.1:{port}").read(30)
 
 
-async def test_an_answer_without_end_is_cut_off() -> None:
+async def test_an_endless_answer_is_cut_off() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -133,7 +133,7 @@ async def test_an_answer_without_end_is_cut_off() -> None:
             await TritonMetrics(address).read(30)
 
 
-async def test_an_answer_that_trickles_forever_has_a_deadline() -> None:
+async def test_a_slow_answer_has_a_deadline() -> None:
     async def trickling(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)

@@ -1,4 +1,4 @@
-"""A scan of Triton's stubs that hangs, on the real clock."""
+"""A hanging scan for Triton's Python stubs, on the real clock."""
 
 import asyncio
 
@@ -7,8 +7,8 @@ from sidecar.verdict.evidence import Reason
 from tests.support.prober_bench import SETTINGS, FakeStubs, probing
 
 
-async def test_a_hanging_scan_holds_up_nothing() -> None:
-    """The kernel may block a scan of a process that hangs in it."""
+async def test_a_hanging_scan_does_not_block_the_event_loop() -> None:
+    """The kernel may block the scan of a process that hangs in a system call."""
 
     class Hanging(FakeStubs):
         scans = 0

@@ -1,4 +1,4 @@
-"""grpc.health.v1 as real clients meet it."""
+"""The sidecar's grpc.health.v1 service, with real clients."""
 
 import asyncio
 import socket
@@ -47,7 +47,7 @@ def request(service: str = "") -> Any:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-async def test_there_is_no_answer_before_the_first_evidence() -> None:
+async def test_the_first_answer_waits_for_evidence() -> None:
     async with serving() as (cell, port), client(port) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         alive = await stub.Check(request(health_server.LIVENESS), timeout=LONG)
@@ -61,8 +61,8 @@ async def test_there_is_no_answer_before_the_first_evidence() -> None:
         assert (await check, await watch) == (STATUS.NOT_SERVING, STATUS.NOT_SERVING)
 
 
-async def test_without_a_claim_there_is_nothing_to_wait_for() -> None:
-    """Where only the primary may serve."""
+async def test_without_a_claim_on_the_role_the_answer_does_not_wait() -> None:
+    """In strict mode, where only the primary may serve."""
     async with serving(lambda: False) as (_, port), client(port) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(request(), timeout=LONG)
         assert answer.status == STATUS.NOT_SERVING
@@ -81,7 +81,7 @@ async def _status(answer: Any) -> Any:
         (replace(CRITICAL, models=frozenset({"chat"})), STATUS.NOT_SERVING, STATUS.SERVING),
     ],
 )
-async def test_the_verdict_is_served_as_a_whole_and_by_model(
+async def test_the_verdict_is_served_for_the_instance_and_for_each_model(
     verdict: Verdict, own: int, chat: int
 ) -> None:
     async with serving() as (cell, port), client(port) as channel:
@@ -96,11 +96,11 @@ async def test_the_verdict_is_served_as_a_whole_and_by_model(
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_watchers_that_stop_reading_delay_no_other() -> None:
-    """Their windows are full: nothing more can be sent to them, ever."""
+async def test_watchers_that_stop_reading_do_not_delay_others() -> None:
+    """Their flow-control windows are full, so nothing more can be sent to them."""
     async with serving() as (cell, port):
         cell.set(CRITICAL)
-        deaf = [await _deaf_watcher(port) for _ in range(8)]
+        deaf = [await _stalled_watcher(port) for _ in range(8)]
         try:
             async with client(port) as channel:
                 watch = health_pb2_grpc.HealthStub(channel).Watch(request(), timeout=LONG)
@@ -117,7 +117,7 @@ async def test_watchers_that_stop_reading_delay_no_other() -> None:
                 watcher.close()
 
 
-# HTTP/2 by hand, for no client library stops reading. Source of the frames: RFC 9113.
+# HTTP/2 by hand, because no client library stops reading. Source of the frames: RFC 9113.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -128,12 +128,12 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A header that is not to be indexed. Source: RFC 7541, 6.2.2."""
+    """A header without indexing. Source: RFC 7541, 6.2.2."""
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
-async def _deaf_watcher(port: int) -> socket.socket:
-    """A Watch that has got its first answer, with room for no other one."""
+async def _stalled_watcher(port: int) -> socket.socket:
+    """A Watch that has received its first answer, and whose window is too small for another."""
     loop = asyncio.get_running_loop()
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setblocking(False)
@@ -159,6 +159,6 @@ async def _deaf_watcher(port: int) -> socket.socket:
         + _frame(0, 1, 1, b"\0\0\0\0\0"),  # DATA, END_STREAM: an empty request
     )
     received = b""
-    while b"\0\0\0\0\x02\x08" not in received:  # the message of one answer
+    while b"\0\0\0\0\x02\x08" not in received:  # one answer's message
         received += await asyncio.wait_for(loop.sock_recv(connection, 4096), LONG)
     return connection

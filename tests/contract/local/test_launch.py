@@ -37,7 +37,7 @@ def test_a_port_taken_by_another_process_is_replaced(
     assert first.envoy not in second.all
 
 
-def test_a_failure_without_a_taken_port_is_not_retried(
+def test_a_failure_for_another_reason_than_a_taken_port_is_not_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = 0
@@ -60,7 +60,9 @@ def test_a_failure_without_a_taken_port_is_not_retried(
     assert not cleanup.is_claimed(tmp_path)
 
 
-def test_ports_are_drawn_under_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_are_drawn_while_the_claim_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(ports, "reserve")
     cleanup.prepare(tmp_path)
     with cleanup.claim(tmp_path), pytest.raises(ConfigError, match="running there already"):

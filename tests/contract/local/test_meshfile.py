@@ -33,7 +33,7 @@ def mesh(folder: Path) -> Mesh:
     )
 
 
-def test_mesh_json_round_trip(tmp_path: Path) -> None:
+def test_mesh_json_round_trips(tmp_path: Path) -> None:
     folder = tmp_path / 'with space and "quote"'
     folder.mkdir()
     written = mesh(folder).with_pids(7, {"consul": 11, "triton-0": 12, "sidecar-0": None})
@@ -46,7 +46,7 @@ def test_mesh_json_round_trip(tmp_path: Path) -> None:
     assert (folder / "mesh.json").stat().st_mode & 0o077 == 0
 
 
-def test_the_shape_that_other_programs_read(tmp_path: Path) -> None:
+def test_the_schema_that_other_programs_read(tmp_path: Path) -> None:
     document = json.loads(meshfile.dumps(mesh(tmp_path).with_pids(7, {"envoy": 5})))
     assert document["version"] == 1
     assert document["supervisor"] == {"pid": 7}
@@ -56,13 +56,13 @@ def test_the_shape_that_other_programs_read(tmp_path: Path) -> None:
     assert set(document["instances"][0]["sidecar"]) == {"grpc", "metrics", "pid"}
 
 
-def test_no_mesh(tmp_path: Path) -> None:
+def test_a_folder_without_a_mesh_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no mesh is running"):
         meshfile.load(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1}'])
-def test_an_unreadable_mesh_json_is_named(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_mesh_json_is_reported_with_its_path(tmp_path: Path, text: str) -> None:
     (tmp_path / "mesh.json").write_text(text)
     with pytest.raises(ConfigError, match=r"mesh\.json"):
         meshfile.load(tmp_path)

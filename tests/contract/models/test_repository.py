@@ -1,4 +1,4 @@
-"""What a real Triton loads of its repository is what we read of it."""
+"""The model set that is read from a repository is the one that a real Triton loads."""
 
 import asyncio
 import shutil
@@ -44,8 +44,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TritonSer
 
 @pytest.fixture
 async def triton(server: tuple[TritonServer, Path]) -> AsyncIterator[Triton]:
-    async with Triton(server[0].grpc) as door:
-        yield door
+    async with Triton(server[0].grpc) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def triton(server: tuple[TritonServer, Path]) -> AsyncIterator[Triton]:
         ("not_there", "version_policy { specific { versions: [ 7 ] } }", ()),
     ],
 )
-async def test_the_version_policy_is_read_as_triton_reads_it(
+async def test_the_version_policy_is_interpreted_as_by_triton(
     server: tuple[TritonServer, Path],
     triton: Triton,
     name: str,
@@ -88,7 +88,7 @@ async def test_the_version_policy_is_read_as_triton_reads_it(
     await triton.unload_model(name, LONG)
 
 
-async def test_settings_for_the_host_do_not_change_the_model(
+async def test_settings_of_the_host_do_not_change_the_model_set(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     folder = server[1] / "tuned"
@@ -109,7 +109,7 @@ async def test_settings_for_the_host_do_not_change_the_model(
     await triton.unload_model("tuned", LONG)
 
 
-async def test_a_load_reloads_the_whole_model_and_a_failed_load_nothing(
+async def test_a_load_reloads_the_whole_model_and_a_failed_load_changes_nothing(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     folder = server[1] / "edited"
@@ -168,7 +168,7 @@ async def test_an_unserved_model_that_never_loads_makes_nothing_unhealthy(
 
 
 async def _ask(triton: Triton) -> None:
-    """Ask the edited model, and wait until that is counted."""
+    """Send the edited model a request, and wait until it is counted."""
     value, seconds = tensor("INT32", [1, 1], [1]), tensor("FP32", [1, 1], [0.0])
     step = {"VALUE": value, "SECONDS": seconds}
     await triton.infer(InferenceRequest("edited", (step,), stateful=True), LONG)
@@ -179,7 +179,7 @@ async def _ask(triton: Triton) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_an_ensemble_comes_and_goes_with_its_models(
+async def test_an_ensemble_is_loaded_and_unloaded_with_its_models(
     server: tuple[TritonServer, Path], triton: Triton
 ) -> None:
     inner = Path(__file__).resolve().parents[3] / "triton_models" / "embedder"

@@ -1,4 +1,4 @@
-"""Hooks that are real programs: what they read, and that none of them holds anything up."""
+"""Hooks that are real programs: what they read, and that none of them blocks the sidecar."""
 
 import asyncio
 import json
@@ -33,10 +33,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def running(told: list[Event], **hooks: Any) -> AsyncIterator[Notifier]:
+async def running(events: list[Event], **hooks: Any) -> AsyncIterator[Notifier]:
     settings = HooksSettings.model_validate(hooks)
     notifier = Notifier(
-        settings.rules, {}, Sender("triton", "triton-0"), SystemClock(), told.append
+        settings.rules, {}, Sender("triton", "triton-0"), SystemClock(), events.append
     )
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
     try:
@@ -48,8 +48,8 @@ async def running(told: list[Event], **hooks: Any) -> AsyncIterator[Notifier]:
         assert all(task.cancelled() for task in tasks)
 
 
-def ended(told: list[Event]) -> list[HookRan]:
-    return [each for each in told if isinstance(each, HookRan)]
+def ended(events: list[Event]) -> list[HookRan]:
+    return [each for each in events if isinstance(each, HookRan)]
 
 
 def script(folder: Path, text: str) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def script(folder: Path, text: str) -> tuple[str, ...]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs: what has ended and is not reaped does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -65,13 +65,15 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def told() -> list[Event]:
+def events() -> list[Event]:
     return []
 
 
-async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Event]) -> None:
+async def test_each_hook_reads_the_changes_that_it_subscribes_to(
+    tmp_path: Path, events: list[Event]
+) -> None:
     async with running(
-        told,
+        events,
         on_role_change=script(tmp_path, "cat >> role"),
         on_verdict_change=script(tmp_path, "cat >> verdict"),
     ) as notifier:
@@ -80,8 +82,8 @@ async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Event]
         notifier(VerdictChanged(ILL, Verdict(State.CRITICAL, Reason.MODEL_HUNG)))
         notifier(VerdictChanged(ILL, OK))
         await notifier.settled()
-    assert all(each.error == "" for each in ended(told))
-    assert len(told) == 3
+    assert all(each.error == "" for each in ended(events))
+    assert len(events) == 3
     document = json.loads((tmp_path / "role").read_text())
     assert document["event"] == "role_change"
     assert document["epoch"] == 17
@@ -89,50 +91,50 @@ async def test_each_hook_reads_its_own_changes(tmp_path: Path, told: list[Event]
     assert states == ["critical", "passing"]
 
 
-async def test_one_at_a_time_and_in_order(tmp_path: Path, told: list[Event]) -> None:
+async def test_a_hook_runs_once_at_a_time_and_in_order(tmp_path: Path, events: list[Event]) -> None:
     command = script(tmp_path, "mkdir busy && cat >> epochs && sleep 0.05 && rmdir busy")
-    async with running(told, on_role_change=command) as notifier:
+    async with running(events, on_role_change=command) as notifier:
         for epoch in range(5):
             notifier(RoleChanged("standby", "primary", epoch, ""))
         await notifier.settled()
-    assert [each.error for each in ended(told)] == [""] * 5
+    assert [each.error for each in ended(events)] == [""] * 5
     lines = (tmp_path / "epochs").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3, 4]
 
 
-async def test_a_hook_that_hangs_is_killed_with_its_group(
-    tmp_path: Path, told: list[Event]
+async def test_a_hanging_hook_is_killed_with_its_process_group(
+    tmp_path: Path, events: list[Event]
 ) -> None:
     command = script(tmp_path, "echo help; sleep 300 & echo $! > new; mv new child; wait")
-    async with running(told, on_role_change=command, timeout="5s") as notifier:
+    async with running(events, on_role_change=command, timeout="5s") as notifier:
         notifier(PRIMARY)
-        await until(lambda: bool(told))
-    (event,) = ended(told)
+        await until(lambda: bool(events))
+    (event,) = ended(events)
     assert event.hook == "on_role_change"
     assert event.error == "/bin/sh: did not end within 5 s: help"
     await until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
-async def test_what_a_hook_leaves_running_is_not_waited_for(
-    tmp_path: Path, told: list[Event]
+async def test_processes_that_a_hook_leaves_running_are_not_waited_for(
+    tmp_path: Path, events: list[Event]
 ) -> None:
-    # It holds the standard input and output of the hook open.
+    # It keeps the hook's standard input and output open.
     command = script(tmp_path, "setsid sleep 300 & echo $! > new; mv new child")
-    async with running(told, on_role_change=command, timeout="50s") as notifier:
+    async with running(events, on_role_change=command, timeout="50s") as notifier:
         notifier(PRIMARY)
-        await until(lambda: bool(told))
-    assert [each.error for each in ended(told)] == [""]
+        await until(lambda: bool(events))
+    assert [each.error for each in ended(events)] == [""]
     child = int((tmp_path / "child").read_text())
     assert alive(child)
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
 
 
-async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Event]) -> None:
-    async with running(told, on_verdict_change=("/bin/true",)) as notifier:
+async def test_a_hook_may_ignore_its_standard_input(tmp_path: Path, events: list[Event]) -> None:
+    async with running(events, on_verdict_change=("/bin/true",)) as notifier:
         notifier(VerdictChanged(OK, Verdict(State.CRITICAL, Reason.MODEL_HUNG, "x" * 10**6)))
         await notifier.settled()
-    assert [each.error for each in ended(told)] == [""]
+    assert [each.error for each in ended(events)] == [""]
 
 
 @pytest.mark.parametrize(
@@ -145,31 +147,31 @@ async def test_a_hook_that_reads_nothing(tmp_path: Path, told: list[Event]) -> N
     ],
 )
 async def test_a_failed_hook_is_reported(
-    tmp_path: Path, told: list[Event], text: str, error: str
+    tmp_path: Path, events: list[Event], text: str, error: str
 ) -> None:
-    async with running(told, on_role_change=script(tmp_path, text)) as notifier:
+    async with running(events, on_role_change=script(tmp_path, text)) as notifier:
         notifier(PRIMARY)
         await notifier.settled()
-    assert [each.error for each in ended(told)] == [error]
+    assert [each.error for each in ended(events)] == [error]
 
 
-async def test_a_missing_program_is_reported_each_time(tmp_path: Path, told: list[Event]) -> None:
-    async with running(told, on_role_change=(str(tmp_path / "gone"),)) as notifier:
+async def test_a_missing_program_is_reported_each_time(tmp_path: Path, events: list[Event]) -> None:
+    async with running(events, on_role_change=(str(tmp_path / "gone"),)) as notifier:
         notifier(PRIMARY)
         notifier(RoleChanged("primary", "standby", 0, ""))
         await notifier.settled()
-    assert len(ended(told)) == 2
-    assert all("gone: cannot be started" in each.error for each in ended(told))
+    assert len(ended(events)) == 2
+    assert all("gone: cannot be started" in each.error for each in ended(events))
 
 
-async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Event]) -> None:
+async def test_of_too_many_changes_the_newest_are_kept(tmp_path: Path, events: list[Event]) -> None:
     command = script(tmp_path, "while [ ! -e go ]; do sleep 0.05; done; cat >> epochs")
-    async with running(told, on_role_change=command, timeout="100s") as notifier:
+    async with running(events, on_role_change=command, timeout="100s") as notifier:
         for epoch in range(40):
             notifier(RoleChanged("standby", "primary", epoch, ""))
         (tmp_path / "go").touch()
         await notifier.settled()
-    dropped = [each for each in told if isinstance(each, NotificationDropped)]
+    dropped = [each for each in events if isinstance(each, NotificationDropped)]
     assert len(dropped) == 40 - LIMIT
     assert dropped[0] == NotificationDropped(
         "on_role_change", "role: standby → primary", "too many notifications are queued"
@@ -178,23 +180,23 @@ async def test_too_many_changes_keep_the_newest(tmp_path: Path, told: list[Event
     assert [json.loads(line)["epoch"] for line in lines] == list(range(40 - LIMIT, 40))
 
 
-async def test_to_stop_kills_a_hook_that_runs(tmp_path: Path, told: list[Event]) -> None:
+async def test_a_stop_kills_a_running_hook(tmp_path: Path, events: list[Event]) -> None:
     command = script(tmp_path, "trap '' TERM; sleep 300 & echo $! > new; mv new child; wait")
-    async with running(told, on_role_change=command, timeout="300s") as notifier:
+    async with running(events, on_role_change=command, timeout="300s") as notifier:
         notifier(PRIMARY)
         await until((tmp_path / "child").exists)
         waiting = asyncio.create_task(notifier.settled())
         await asyncio.sleep(0)
         assert not waiting.done()
         waiting.cancel()
-    assert told == []
+    assert events == []
     await until(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
-async def test_queueing_a_change_never_blocks(tmp_path: Path, told: list[Event]) -> None:
-    """No loop runs, so nothing is ever taken: each call only queues."""
+async def test_queueing_a_change_never_blocks(tmp_path: Path, events: list[Event]) -> None:
+    """No loop takes anything from the queue."""
     hooks = HooksSettings(on_role_change=script(tmp_path, "sleep 300")).rules
-    notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), told.append)
+    notifier = Notifier(hooks, {}, Sender("triton", "t"), SystemClock(), events.append)
     for epoch in range(1000):
         notifier(RoleChanged("standby", "primary", epoch, ""))
-    assert len(told) == 1000 - LIMIT
+    assert len(events) == 1000 - LIMIT

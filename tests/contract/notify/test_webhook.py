@@ -1,4 +1,4 @@
-"""Webhooks against a real HTTP server: what it is sent, and what its answers lead to."""
+"""Webhooks against a real HTTP server: the requests, and what follows from its answers."""
 
 import asyncio
 import json
@@ -34,18 +34,18 @@ OK = Verdict(State.PASSING, Reason.OK)
 ILL = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "chat: broken pipe")
 
 
-class Hurried(SystemClock):
-    """Pauses are short, so that no test has to wait for them."""
+class FastClock(SystemClock):
+    """A clock whose sleeps are short, so that no test waits for retries."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(min(seconds, 0.02))
 
 
 class Server:
-    """Answers as it is told to; the last answer goes on. What it was sent is in `bodies`."""
+    """Gives the configured answers, and repeats the last one; requests are in `bodies`."""
 
     def __init__(self) -> None:
-        self.answers: list[web.Response | None] = []  # None: it does not answer
+        self.answers: list[web.Response | None] = []  # None: no answer
         self.headers: list[dict[str, str]] = []
         self.bodies: list[Any] = []
         self.paths: list[str] = []
@@ -83,7 +83,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-def told() -> list[Event]:
+def events() -> list[Event]:
     return []
 
 
@@ -92,9 +92,9 @@ def settings(url: str, **more: Any) -> Receiver:
 
 
 @asynccontextmanager
-async def running(told: list[Event], **targets: Receiver) -> AsyncIterator[Notifier]:
+async def running(events: list[Event], **targets: Receiver) -> AsyncIterator[Notifier]:
     sender = Sender("triton", "triton-0")
-    notifier = Notifier(HookRules(), targets, sender, Hurried(), told.append)
+    notifier = Notifier(HookRules(), targets, sender, FastClock(), events.append)
     tasks = [asyncio.create_task(loop()) for loop in notifier.loops().values()]
     try:
         yield notifier
@@ -105,8 +105,8 @@ async def running(told: list[Event], **targets: Receiver) -> AsyncIterator[Notif
         assert all(task.cancelled() for task in tasks)
 
 
-def failed(told: list[Event]) -> list[RequestFailed]:
-    return [each for each in told if isinstance(each, RequestFailed)]
+def failed(events: list[Event]) -> list[RequestFailed]:
+    return [each for each in events if isinstance(each, RequestFailed)]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -115,9 +115,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_each_target_gets_its_own_form(server: Server, told: list[Event]) -> None:
+async def test_each_target_gets_its_own_format(server: Server, events: list[Event]) -> None:
     async with running(
-        told,
+        events,
         plain=settings(f"{server.base}/plain", token="hush-hush", headers={"X-Scope": "team"}),
         alerts=settings(f"{server.base}/api/v2/alerts", kind="alertmanager", on=["verdict"]),
     ) as notifier:
@@ -125,7 +125,7 @@ async def test_each_target_gets_its_own_form(server: Server, told: list[Event]) 
         notifier(VerdictChanged(OK, ILL))
         await until(lambda: len(server.bodies) == 3)
         await notifier.settled()
-    assert told == []
+    assert events == []
     by_path = list(zip(server.paths, server.bodies, strict=True))
     assert [body["event"] for path, body in by_path if path == "/plain"] == [
         "role_change",
@@ -145,61 +145,65 @@ async def test_each_target_gets_its_own_form(server: Server, told: list[Event]) 
     assert "Authorization" not in server.headers[server.paths.index("/api/v2/alerts")]
 
 
-async def test_twice_500_and_then_200(server: Server, told: list[Event]) -> None:
+async def test_a_request_is_retried_after_each_500_until_it_succeeds(
+    server: Server, events: list[Event]
+) -> None:
     server.answers = [web.Response(status=500, text="no disk"), web.Response(status=500)]
-    async with running(told, t=settings(server.base)) as notifier:
+    async with running(events, t=settings(server.base)) as notifier:
         notifier(PRIMARY)
         await until(lambda: len(server.bodies) == 3)
     assert server.bodies[0] == server.bodies[1] == server.bodies[2]
-    failures = [(each.operation, str(each.error)) for each in failed(told)]
+    failures = [(each.operation, str(each.error)) for each in failed(events)]
     assert failures == [("t", "answered 500: no disk"), ("t", "answered 500")]
-    assert len(told) == 2
+    assert len(events) == 2
 
 
-async def test_a_server_that_comes_back_after_long(told: list[Event]) -> None:
+async def test_a_server_that_returns_after_a_long_outage_gets_the_newest_changes(
+    events: list[Event],
+) -> None:
     with ports.reserve(1) as (port,):
-        await _come_back(port, told)
+        await _come_back(port, events)
 
 
-async def _come_back(port: int, told: list[Event]) -> None:
-    async with running(told, t=settings(f"http://127.0.0.1:{port}", retries=1)) as notifier:
+async def _come_back(port: int, events: list[Event]) -> None:
+    async with running(events, t=settings(f"http://127.0.0.1:{port}", retries=1)) as notifier:
         for epoch in range(30):
             notifier(RoleChanged("standby", "primary", epoch, ""))
             notifier(VerdictChanged(OK, ILL))
-        await until(lambda: len(failed(told)) > 60)
+        await until(lambda: len(failed(events)) > 60)
         async with serving(port) as server:
             await until(lambda: len(server.bodies) == 2)
             newest = {body["event"]: body for body in server.bodies}
     assert newest["role_change"]["epoch"] == 29
     assert newest["verdict_change"]["after"] == "critical"
-    dropped = [each for each in told if isinstance(each, NotificationDropped)]
+    dropped = [each for each in events if isinstance(each, NotificationDropped)]
     assert len(dropped) == 58
 
 
-async def test_a_refusal_is_reported_once(server: Server, told: list[Event]) -> None:
+async def test_a_rejection_is_reported_once(server: Server, events: list[Event]) -> None:
     server.answers = [web.Response(status=400, text="bad alert")]
-    async with running(told, t=settings(server.base)) as notifier:
+    async with running(events, t=settings(server.base)) as notifier:
         notifier(PRIMARY)
-        await until(lambda: bool(told))
+        await until(lambda: bool(events))
         notifier(VerdictChanged(OK, ILL))
         await until(lambda: len(server.bodies) == 2)
     what = "role: standby → primary"
-    assert told == [NotificationDropped("t", what, "answered 400: bad alert")]
+    assert events == [NotificationDropped("t", what, "answered 400: bad alert")]
 
 
-async def test_to_stop_does_not_wait_for_a_slow_server(server: Server, told: list[Event]) -> None:
+async def test_a_stop_does_not_wait_for_a_slow_server(server: Server, events: list[Event]) -> None:
     server.answers = [None]
-    async with running(told, t=settings(server.base, timeout="200s")) as notifier:
+    async with running(events, t=settings(server.base, timeout="200s")) as notifier:
         notifier(PRIMARY)
         await until(lambda: bool(server.bodies))
-    assert told == []
+    assert events == []
 
 
-async def test_one_target_does_not_hold_up_another(server: Server, told: list[Event]) -> None:
+async def test_a_slow_target_does_not_delay_another(server: Server, events: list[Event]) -> None:
     async with serving() as slow:
         slow.answers = [None]
         targets = {"slow": settings(slow.base, timeout="200s"), "t": settings(server.base)}
-        async with running(told, **targets) as notifier:
+        async with running(events, **targets) as notifier:
             notifier(PRIMARY)
             await until(lambda: bool(server.bodies))
 
@@ -212,7 +216,7 @@ async def test_one_target_does_not_hold_up_another(server: Server, told: list[Ev
         (408, Unavailable), (429, Unavailable), (500, Unavailable), (503, Unavailable),
     ],
 )  # fmt: skip
-async def test_what_an_answer_means(
+async def test_the_outcome_of_each_answer(
     server: Server, status: int, kind: type[SidecarError] | None
 ) -> None:
     server.answers = [web.Response(status=status, headers={"Location": f"{server.base}/else"})]
@@ -222,18 +226,18 @@ async def test_what_an_answer_means(
     except SidecarError as raised:
         error = type(raised)
     assert error is kind
-    assert server.paths == ["/"]  # whatever it answers: the token goes nowhere else
+    assert server.paths == ["/"]  # also for a redirect: the token is sent nowhere else
 
 
-async def test_a_server_that_does_not_answer_in_time(server: Server) -> None:
+async def test_a_server_that_does_not_answer_times_out(server: Server) -> None:
     server.answers = [None]
     with pytest.raises(DeadlineExceeded, match=r"^no answer within 0\.2 s$"):
         await post(settings(server.base, timeout="200ms"), "notify.t", b"{}")
 
 
-async def test_no_secret_is_in_an_error(server: Server) -> None:
-    told = "no hush-token, no hush-key, no services/hush-path"
-    server.answers = [web.Response(status=403, text=told)]
+async def test_errors_contain_no_secrets(server: Server) -> None:
+    events = "no hush-token, no hush-key, no services/hush-path"
+    server.answers = [web.Response(status=403, text=events)]
     secretive = settings(
         f"{server.base}/services/hush-path", token="hush-token", headers={"X-Key": "hush-key"}
     )
@@ -242,7 +246,7 @@ async def test_no_secret_is_in_an_error(server: Server) -> None:
     assert str(caught.value) == "answered 403: no …, no …, no …"
 
 
-async def test_what_is_no_http_names_no_secret() -> None:
+async def test_the_error_of_an_answer_that_is_not_http_contains_no_secrets() -> None:
     async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"NONSENSE\r\n\r\n")
         await writer.drain()
@@ -266,17 +270,17 @@ async def test_proxies_of_the_environment_are_not_used(
     assert len(server.bodies) == 1
 
 
-async def test_a_token_that_is_gone_is_a_failure_like_others(
-    server: Server, told: list[Event], tmp_path: Path
+async def test_a_missing_token_file_is_a_failure_like_any_other(
+    server: Server, events: list[Event], tmp_path: Path
 ) -> None:
     path = tmp_path / "token"
-    async with running(told, t=settings(server.base, token_file=path)) as notifier:
+    async with running(events, t=settings(server.base, token_file=path)) as notifier:
         notifier(PRIMARY)
-        await until(lambda: len(told) >= 2)
+        await until(lambda: len(events) >= 2)
         path.write_text("new-token\n")
         await until(lambda: bool(server.bodies))
     assert server.headers[0]["Authorization"] == "Bearer new-token"
-    assert all(isinstance(each, RequestFailed) for each in told)
-    first = told[0]
+    assert all(isinstance(each, RequestFailed) for each in events)
+    first = events[0]
     assert isinstance(first, RequestFailed)
     assert isinstance(first.error, ConfigError)

@@ -9,7 +9,7 @@ from sidecar.election.decision import Intent
 from sidecar.election.keys import orders
 from sidecar.operator import follow_order, operator_client, plans
 from sidecar.runtime.errors import Conflict, DeadlineExceeded
-from tests.support.operator_rig import CLOCK, Scene, players
+from tests.support.operator_rig import CLOCK, Scene, sidecars
 from tests.support.operator_rig import run as run
 from tests.support.operator_rig import scene as scene
 
@@ -18,7 +18,7 @@ AGENT_IS_ENOUGH = True
 
 
 async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (a, b):
+    async with sidecars(scene, "a", "b") as (a, b):
         assert await scene.move(plans.switchover, scene.request(reason="new kernel")) == b.id
         assert await scene.primary() == b.id
         *steps, last = scene.steps
@@ -38,7 +38,7 @@ async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -
 
 
 async def test_an_order_whose_candidate_is_not_fit_fails(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (a, b):
+    async with sidecars(scene, "a", "b") as (a, b):
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
             await scene.move(plans.switchover, scene.request())
@@ -47,7 +47,7 @@ async def test_an_order_whose_candidate_is_not_fit_fails(scene: Scene) -> None:
 
 
 async def test_an_order_that_times_out_is_cancelled(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (a, b):
+    async with sidecars(scene, "a", "b") as (a, b):
         b.proof = None
         with pytest.raises(
             DeadlineExceeded, match="has not proved itself; the order was cancelled"
@@ -61,7 +61,7 @@ async def test_an_order_that_times_out_is_cancelled(scene: Scene) -> None:
 
 
 async def test_the_wait_reports_that_the_candidate_is_settling(scene: Scene) -> None:
-    async with players(scene, "a", "b", "c") as (a, b, c):
+    async with sidecars(scene, "a", "b", "c") as (a, b, c):
         until = CLOCK.wall() + 600
         await b.register(settled_at=until)
         b.proof = None
@@ -69,31 +69,31 @@ async def test_the_wait_reports_that_the_candidate_is_settling(scene: Scene) -> 
             DeadlineExceeded, match=r"b is settling, \d+ s to go; the order was cancelled"
         ):
             await scene.move(plans.switchover, scene.request(to=b.id), timeout=2.0)
-        settling = scene.told[1]
+        settling = scene.reported[1]
         assert settling.what.startswith(f"{b.id} is settling, ")
         assert settling.settling_seconds
         assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
         # Without a named candidate a settled one is chosen, and there is no wait.
         assert await scene.move(plans.switchover, scene.request()) == c.id
         # A failover does not wait for candidates to settle, and reports no settling.
-        scene.told.clear()
+        scene.reported.clear()
         c.want(Intent.YIELD)
         a.want(Intent.YIELD)
-        await scene.becomes(None)
+        await scene.until_primary(None)
         b.proof = ""
         assert await scene.move(plans.failover, scene.request(to=b.id)) == b.id
-        assert not [step for step in scene.told if step.settling_seconds]
+        assert not [step for step in scene.reported if step.settling_seconds]
 
 
 async def test_a_scheduled_order_waits_and_can_be_cancelled(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (a, _):
+    async with sidecars(scene, "a", "b") as (a, _):
         seen = await operator_client.read_status(scene.client)
         planned = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
         order = await operator_client.write_order(scene.client, planned)
         with pytest.raises(Conflict, match="another order was just given"):
             await operator_client.write_order(scene.client, planned)
         waits = asyncio.create_task(
-            follow_order.wait_until_moved(scene.client, order, seen, 60, scene.told.append)
+            follow_order.wait_until_moved(scene.client, order, seen, 60, scene.reported.append)
         )
         await asyncio.sleep(0)
         cancelled = await operator_client.cancel_pending(scene.client)
@@ -106,21 +106,21 @@ async def test_a_scheduled_order_waits_and_can_be_cancelled(scene: Scene) -> Non
 
 
 async def test_a_scheduled_order_chooses_its_candidate_when_it_is_due(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (_, b):
+    async with sidecars(scene, "a", "b") as (_, b):
         at = CLOCK.wall() + 2.0
         assert await scene.move(plans.switchover, scene.request(at=at)) == b.id
         assert "b is the candidate" in scene.steps
-        assert scene.told[0].what.startswith("ordered for 20")
+        assert scene.reported[0].what.startswith("ordered for 20")
 
 
 async def test_a_paused_mesh_elects_a_primary_only_by_an_order(scene: Scene) -> None:
-    async with players(scene, "a", "b", "c") as (a, _, c):
+    async with sidecars(scene, "a", "b", "c") as (a, _, c):
         new, old = await operator_client.pause(scene.client, 3600, "fabric")
         assert (new.by, new.reason, old) == ("jane@desk", "fabric", None)
         _, old = await operator_client.pause(scene.client, None, "still")
         assert old == new
         a.want(Intent.YIELD)
-        await scene.becomes(None)
+        await scene.until_primary(None)
         await asyncio.sleep(1.0)
         assert await scene.primary() is None
         assert await scene.move(plans.failover, scene.request(to=c.id)) == c.id
@@ -131,10 +131,10 @@ async def test_a_paused_mesh_elects_a_primary_only_by_an_order(scene: Scene) -> 
 
 
 async def test_a_failover_to_an_unfit_candidate_fails_without_a_wait(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (a, b):
+    async with sidecars(scene, "a", "b") as (a, b):
         await operator_client.pause(scene.client, None, "")
         a.want(Intent.YIELD)
-        await scene.becomes(None)
+        await scene.until_primary(None)
         b.proof = "chat: CANARY_WRONG"
         with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
             await scene.move(plans.failover, scene.request(to=b.id))
@@ -143,7 +143,7 @@ async def test_a_failover_to_an_unfit_candidate_fails_without_a_wait(scene: Scen
 
 
 async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
-    async with players(scene, "a", "b", b="nofailover") as (a, b):
+    async with sidecars(scene, "a", "b", b="nofailover") as (a, b):
         await a.freeze()
         b.proof = None
         with pytest.raises(Conflict, match="is primary and serves"):
@@ -153,7 +153,7 @@ async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
 
 
 async def test_force_replaces_another_order(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (_, b):
+    async with sidecars(scene, "a", "b") as (_, b):
         seen = await operator_client.read_status(scene.client)
         later = plans.switchover(seen, scene.request(at=CLOCK.wall() + 3600))
         order = await operator_client.write_order(scene.client, later)
@@ -167,7 +167,7 @@ async def test_force_replaces_another_order(scene: Scene) -> None:
 
 
 async def test_an_unreadable_order_is_rejected_until_it_is_flushed(scene: Scene) -> None:
-    async with players(scene, "a", "b") as (_, b):
+    async with sidecars(scene, "a", "b") as (_, b):
         await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
         with pytest.raises(Conflict, match="cannot be read"):
             await scene.move(plans.switchover, scene.request())

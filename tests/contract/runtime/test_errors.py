@@ -1,4 +1,4 @@
-"""Errors of connections are told in words, each from a server that causes it."""
+"""Connection errors are reported in plain words, each from a server that causes it."""
 
 import asyncio
 import re
@@ -29,15 +29,15 @@ async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
     writer.close()
 
 
-async def told(url: str) -> str:
-    """What is told of a request that fails."""
+async def message_of(url: str) -> str:
+    """The message for a request that fails."""
     with pytest.raises((aiohttp.ClientError, OSError)) as caught:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             await answer.read()
     return words(caught.value)
 
 
-async def test_what_aiohttp_says_is_told_in_words() -> None:
+async def test_errors_of_aiohttp_are_reported_in_plain_words() -> None:
     server = await asyncio.start_server(garbage, "127.0.0.1", 0)
     cutting = await asyncio.start_server(cut, "127.0.0.1", 0)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -45,11 +45,11 @@ async def test_what_aiohttp_says_is_told_in_words() -> None:
     secret = await asyncio.start_server(garbage, "127.0.0.1", 0, ssl=context)
     ports = [each.sockets[0].getsockname()[1] for each in (server, cutting, secret)]
     said = [
-        await told("http://127.0.0.1:1"),
-        await told(f"http://127.0.0.1:{ports[0]}"),
-        await told(f"https://127.0.0.1:{ports[0]}"),
-        await told(f"http://127.0.0.1:{ports[1]}"),
-        await told(f"https://127.0.0.1:{ports[2]}"),
+        await message_of("http://127.0.0.1:1"),
+        await message_of(f"http://127.0.0.1:{ports[0]}"),
+        await message_of(f"https://127.0.0.1:{ports[0]}"),
+        await message_of(f"http://127.0.0.1:{ports[1]}"),
+        await message_of(f"https://127.0.0.1:{ports[2]}"),
     ]
     assert [text for text in said if PYTHONS.search(text)] == []
     assert said[0] == "Connection refused"
@@ -58,14 +58,14 @@ async def test_what_aiohttp_says_is_told_in_words() -> None:
         each.close()
 
 
-async def test_a_consul_that_is_not_there_is_told_with_its_address() -> None:
+async def test_an_unreachable_consul_is_reported_with_its_address() -> None:
     async with Consul(ConsulAccess(address="127.0.0.1:1")) as consul:
         with pytest.raises(Unavailable) as caught:
             await consul.kv_prefix("x")
     assert str(caught.value).endswith(": 127.0.0.1:1: Connection refused")
 
 
-async def test_a_part_that_does_not_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_probe, "_TIMEOUT", 0.05)
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -30,12 +30,12 @@ async def test_a_taken_port_is_reported_once(capfd: pytest.CaptureFixture[str]) 
     ("address", "why"),
     [
         ("192.0.2.1:7", "Cannot assign requested address"),
-        ("[2001:db8::1]:7", ""),  # where there is no IPv6 it is told otherwise
+        ("[2001:db8::1]:7", ""),  # without IPv6 the message differs
         ("nobody.invalid:7", ""),
         (f"{'a' * 70}.x:7", "not the name of a host"),
     ],
 )
-def test_an_address_of_another_machine(address: str, why: str) -> None:
+def test_an_address_of_another_machine_is_rejected(address: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
         listening.refuse_taken("xds.listen", address)
     start = f"xds.listen: expected an address that can be bound, found {address}: "

@@ -1,4 +1,4 @@
-"""Work in daemon threads: a hung or full disk blocks neither an event loop nor the exit.
+"""Work in daemon threads: a hung or full disk blocks neither the event loop nor the exit.
 
 A pipe without a writer simulates a file that never arrives.
 """
@@ -55,7 +55,7 @@ class Pipe:
 
     def end(self) -> None:
         """Release a waiting reader."""
-        with suppress(OSError):  # there is none
+        with suppress(OSError):  # there is no reader
             os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -67,8 +67,8 @@ def pipe(tmp_path: Path) -> Iterator[Pipe]:
 
 
 @asynccontextmanager
-async def underway(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[object]"]:
-    """The task of `work`, started and as far as it gets on its own."""
+async def started(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[object]"]:
+    """A task of `work`, started and run until it blocks."""
     task = asyncio.ensure_future(work)
     for _ in range(20):
         await asyncio.sleep(0)
@@ -77,7 +77,7 @@ async def underway(work: Awaitable[object]) -> AsyncIterator["asyncio.Future[obj
         await asyncio.wait((task,))
 
 
-async def test_work_in_a_thread_returns_its_outcome_and_blocks_nothing() -> None:
+async def test_work_in_a_thread_returns_its_outcome_and_does_not_block_the_loop() -> None:
     go, threads = threading.Event(), list[threading.Thread]()
 
     def work() -> str:
@@ -92,13 +92,13 @@ async def test_work_in_a_thread_returns_its_outcome_and_blocks_nothing() -> None
         assert await awaited == "done"
         with pytest.raises(OSError, match="No such file"):
             await in_daemon_thread(Path("/nonexistent").read_text, "three")
-    assert all(thread.daemon for thread in threads)  # the end of the process waits for none
+    assert all(thread.daemon for thread in threads)  # a process's exit waits for no daemon thread
 
 
 async def test_a_request_to_consul_does_not_stop_the_loop(pipe: Pipe) -> None:
     settings = load_xds(None, {"consul.address": NOBODY, "consul.token_file": str(pipe.path)})
     async with Consul(settings.consul.access) as consul:
-        async with underway(consul.health_service("triton")) as asked:
+        async with started(consul.health_service("triton")) as asked:
             assert not asked.done()
             await pipe.write("secret")
         assert isinstance(asked.exception(), SidecarError)
@@ -115,7 +115,7 @@ async def test_a_reload_of_the_control_plane_does_not_stop_the_loop() -> None:
     log = structlog.get_logger()
     async with Consul(settings.consul.access) as consul:
         plane = ControlPlane(load, settings, consul, SystemClock(), ControlPlaneMetrics(), log)
-        async with underway(plane._reload()) as reload:
+        async with started(plane._reload()) as reload:
             assert not reload.done()
             go.set()
         assert reload.result() == "nothing"
@@ -176,14 +176,14 @@ async def test_a_signal_that_timed_out_is_not_sent_later(
 
 
 async def test_a_notification_does_not_stop_the_loop(pipe: Pipe) -> None:
-    async with underway(notification(pipe)) as sent:
+    async with started(notification(pipe)) as sent:
         assert not sent.done()
         await pipe.write("secret")
     assert isinstance(sent.exception(), SidecarError)
 
 
 async def test_a_restart_by_nomad_does_not_stop_the_loop(pipe: Pipe) -> None:
-    async with underway(nomad_restart(pipe)) as asked:
+    async with started(nomad_restart(pipe)) as asked:
         assert not asked.done()
         await pipe.write("secret")
     assert isinstance(asked.exception(), SidecarError)
@@ -193,7 +193,7 @@ def ends(life: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """A process that exits while its work hangs."""
 
     async def begin() -> None:
-        async with underway(life()) as begun:
+        async with started(life()) as begun:
             begun.cancel()
 
     process = threading.Thread(target=lambda: asyncio.run(begin()), daemon=True)
@@ -236,7 +236,7 @@ def test_hung_model_files_do_not_block_the_exit(
     monkeypatch.setattr(Repository, "read", hung)
     identity, loads = Latest(TritonIdentity()), Latest(Loads())
     said: list[object] = []
-    told = said.append
+    note = said.append
     rules = ModelSetRules(("m",), tmp_path, 1.0)
-    watch = ModelSetWatch(identity, loads, rules, SystemClock(), ModelSetReports(told, told))
+    watch = ModelSetWatch(identity, loads, rules, SystemClock(), ModelSetReports(note, note))
     ends(watch.run)

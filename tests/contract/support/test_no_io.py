@@ -1,4 +1,4 @@
-"""The check on pure tests notices each kind of I/O."""
+"""The guard of the pure tests notices each kind of I/O."""
 
 import asyncio
 import os
@@ -48,14 +48,18 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("files", [False, True])
 @pytest.mark.parametrize("kind", ACTIONS)
-def test_what_acts_is_noticed(kind: str, files: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_io_is_noticed(
+    kind: str, files: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with watched(monkeypatch, files=files) as found:
         ACTIONS[kind]()
     assert len(found) == 1
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_files_are_for_tests_of_files(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_files_is_allowed_only_in_tests_of_files(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with watched(monkeypatch, files=True) as found:
         FILES[kind]()
     assert found == []
@@ -66,7 +70,7 @@ def test_files_are_for_tests_of_files(kind: str, monkeypatch: pytest.MonkeyPatch
     assert len(found) == 1
 
 
-def test_what_is_only_read_or_gives_others_a_turn_is_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_and_yielding_to_the_loop_are_not_io(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("x").write_text("x")
     with watched(monkeypatch, files=False) as found:
         Path("x").read_text()

@@ -1,4 +1,4 @@
-"""A log that cannot be written: lines are dropped, counted, and reported when there is room."""
+"""An unwritable log: lines are dropped, counted, and reported when writing works again."""
 
 import logging
 import os
@@ -15,8 +15,8 @@ import structlog
 from sidecar.telemetry import logs
 from sidecar.telemetry.line_writer import LineWriter, unblock
 
-PATIENCE = 60.0  # seconds for what takes none
-# For notices never written: the number of a closed descriptor is soon another file's.
+PATIENCE = 60.0  # seconds; each step takes far less
+# For notices that are never written: a closed descriptor's number is soon reused.
 NEVER = 1e6
 
 
@@ -32,64 +32,66 @@ def log(tmp_path: Path) -> Iterator[int]:
     os.close(number)
 
 
-def turn(number: int, to: Path) -> None:
+def redirect(number: int, to: Path) -> None:
     """Redirect a descriptor to another file."""
     other = os.open(to, os.O_WRONLY | os.O_APPEND)
     os.dup2(other, number)
     os.close(other)
 
 
-def test_lines_lost_to_a_full_disk_are_reported_before_the_next_line(
+def test_lines_lost_on_a_full_disk_are_reported_before_the_next_line(
     log: int, tmp_path: Path
 ) -> None:
     said = LineWriter(log, notice)
     said.put("a")
     assert said.flush(PATIENCE)
-    turn(log, Path("/dev/full"))
+    redirect(log, Path("/dev/full"))
     said.put("b")
     said.put("c")
     assert not said.flush(PATIENCE)
     assert said.dropped == 2
-    turn(log, tmp_path / "log")
+    redirect(log, tmp_path / "log")
     said.put("d")
     assert said.flush(PATIENCE)
     assert (tmp_path / "log").read_text() == "a\ndropped 2: No space left on device\nd\n"
     assert said.dropped == 2
 
 
-def test_lost_lines_are_reported_without_a_next_line(log: int, tmp_path: Path) -> None:
+def test_lost_lines_are_reported_even_without_a_next_line(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, retry=0.01)
-    turn(log, Path("/dev/full"))
+    redirect(log, Path("/dev/full"))
     said.put("a")
     assert not said.flush(PATIENCE)
-    turn(log, tmp_path / "log")
-    while not (told := (tmp_path / "log").read_text()).endswith("\n"):
+    redirect(log, tmp_path / "log")
+    while not (noticed := (tmp_path / "log").read_text()).endswith("\n"):
         time.sleep(0.01)
-    assert told == "dropped 1: No space left on device\n"
+    assert noticed == "dropped 1: No space left on device\n"
 
 
-def test_a_reader_that_does_not_read_blocks_nothing() -> None:
+def test_a_reader_that_does_not_read_does_not_block_the_writer() -> None:
     reader, writer = os.pipe()
     said = LineWriter(writer, notice, waiting=100_000)
     for count in range(1000):
         said.put(f"{count:0999}")
     assert said.dropped > 500
     got: list[int] = []
-    told = 0
+    noticed = 0
     with open(reader, encoding="ascii") as read:  # noqa: PTH123  # a descriptor
-        while len(got) + told < 1000:
+        while len(got) + noticed < 1000:
             word, _, rest = read.readline().partition(" ")
             if word == "dropped":
-                told += int(rest.partition(":")[0])
+                noticed += int(rest.partition(":")[0])
             else:
                 got.append(int(word))
-                assert got[-1] == len(got) - 1 + told  # a notice is where the lines are missing
-    assert told == said.dropped
+                assert (
+                    got[-1] == len(got) - 1 + noticed
+                )  # the notice is where the lines are missing
+    assert noticed == said.dropped
     assert got == sorted(set(got))
     os.close(writer)
 
 
-def test_a_pipe_that_does_not_block_is_waited_for(log: int) -> None:
+def test_a_nonblocking_pipe_is_retried_until_it_is_writable(log: int) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     said = LineWriter(writer, notice)
@@ -118,7 +120,7 @@ def test_a_hung_disk_blocks_only_its_thread(log: int, monkeypatch: pytest.Monkey
     assert said.flush(PATIENCE)
 
 
-def test_a_closed_pipe_and_a_closed_descriptor() -> None:
+def test_a_closed_pipe_and_a_closed_descriptor_raise_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for number in (writer, 1_000):
@@ -131,15 +133,15 @@ def test_a_closed_pipe_and_a_closed_descriptor() -> None:
 
 def test_a_flush_retries_the_notices(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, retry=NEVER)
-    turn(log, Path("/dev/full"))
+    redirect(log, Path("/dev/full"))
     said.put("a")
     assert not said.flush(PATIENCE)
-    turn(log, tmp_path / "log")
+    redirect(log, tmp_path / "log")
     assert said.flush(PATIENCE)
     assert (tmp_path / "log").read_text() == "dropped 1: No space left on device\n"
 
 
-def test_a_line_longer_than_the_queue_is_not_blamed_on_the_reader(log: int, tmp_path: Path) -> None:
+def test_a_line_longer_than_the_queue_is_reported_as_such(log: int, tmp_path: Path) -> None:
     said = LineWriter(log, notice, waiting=100)
     for line in ("a", "x" * 100, "y" * 200, "b"):
         said.put(line)
@@ -147,7 +149,7 @@ def test_a_line_longer_than_the_queue_is_not_blamed_on_the_reader(log: int, tmp_
     assert (tmp_path / "log").read_text() == "a\ndropped 2: a line of more than 100 bytes\nb\n"
 
 
-def test_a_full_queue_is_reported_after_the_lines_before(
+def test_a_full_queue_is_reported_after_the_lines_before_it(
     log: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, hangs, write = threading.Event(), threading.Event(), os.write
@@ -160,7 +162,7 @@ def test_a_full_queue_is_reported_after_the_lines_before(
     monkeypatch.setattr(os, "write", hang)
     said = LineWriter(log, notice, waiting=10)
     said.put("a" * 9)
-    assert begun.wait(PATIENCE)  # it waits no more: there is room for one other
+    assert begun.wait(PATIENCE)  # taken from the queue, which has space for one more
     for line in ("b" * 9, "c" * 9, "d" * 99):
         said.put(line)
     hangs.set()
@@ -178,7 +180,7 @@ def test_a_library_may_log_at_a_custom_level(capsys: pytest.CaptureFixture[str])
         for number in (1, 5, 15, 25, 35, 60):
             record = logging.LogRecord("x", number, "", 0, "hello %s", ("you",), None)
             logs._LibraryHandler().emit(record)
-    # What is below the level that is set in this process may be left out.
+    # Lines below this process's level may be dropped.
     assert [each["log_level"] for each in caught][-3:] == ["info", "warning", "critical"]
     assert {(each["event"], each["message"]) for each in caught} == {("library_log", "hello you")}
     assert capsys.readouterr().err == ""
@@ -207,7 +209,7 @@ def test_a_partial_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     ]
 
 
-def test_other_processes_that_share_a_pipe_still_block() -> None:
+def test_a_shared_pipe_stays_blocking_for_other_processes() -> None:
     reader, writer = os.pipe()
     own = os.dup(writer)
     unblock(own)
@@ -267,7 +269,7 @@ logs.finish()
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_the_journal_gets_the_priority_of_each_line(form: str) -> None:
-    """`journalctl -p warning` shows nothing else."""
+    """For `journalctl -p warning`."""
     program = LEVELS.replace("OTHER", "0").replace("FORMAT", repr(form))
     found = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
     assert [line[:3] for line in found.stderr.splitlines()] == ["<7>", "<6>", "<4>", "<3>", "<3>"]

@@ -1,4 +1,4 @@
-"""What the code leans on in Triton: one suite for the fake and a real server."""
+"""What the code relies on in Triton: one suite for the fake and a real server."""
 
 import asyncio
 import json
@@ -108,14 +108,14 @@ async def triton(request: pytest.FixtureRequest) -> AsyncIterator[TritonApi]:
         yield _fake()
         return
     server: TritonServer = request.getfixturevalue("triton_server")
-    async with Triton(server.grpc) as door:
-        yield door
+    async with Triton(server.grpc) as client:
+        yield client
 
 
 @pytest.fixture
 async def real(triton_server: TritonServer) -> AsyncIterator[Triton]:
-    async with Triton(triton_server.grpc) as door:
-        yield door
+    async with Triton(triton_server.grpc) as client:
+        yield client
 
 
 async def test_the_server_introduces_itself(triton: TritonApi) -> None:
@@ -154,7 +154,7 @@ async def test_a_description_shows_sequences_and_streams(triton: TritonApi) -> N
     assert [(each.name, each.shape) for each in chat.outputs] == [("text_output", (-1,))]
 
 
-async def test_every_datatype_comes_back_as_it_went(triton: TritonApi) -> None:
+async def test_every_datatype_round_trips(triton: TritonApi) -> None:
     inputs = _everything()
     answer = await triton.infer(
         InferenceRequest("echo_types", (inputs,), version="1", priority=2), LONG
@@ -168,21 +168,21 @@ async def test_every_datatype_comes_back_as_it_went(triton: TritonApi) -> None:
     assert answer.responses == 1
 
 
-async def test_a_stream_is_joined_and_timed(triton: TritonApi) -> None:
+async def test_the_responses_of_a_stream_are_joined_and_timed(triton: TritonApi) -> None:
     answer = await triton.infer(_chat(4, delay_ms=5), LONG)
     assert answer.outputs["text_output"].array.tolist() == [b"One slow reply may"]
     assert answer.responses == 4
     assert 0 < answer.first < answer.seconds
 
 
-async def test_a_sequence_is_whole_and_each_starts_from_scratch(triton: TritonApi) -> None:
+async def test_each_sequence_is_sent_whole_and_starts_with_new_state(triton: TritonApi) -> None:
     for _ in range(2):
         answer = await triton.infer(_count(1, 2, 3), LONG)
         assert answer.outputs["SUM"].array.tolist() == [[6]]
         assert answer.responses == 3
 
 
-async def test_what_cannot_be_requested_is_rejected(triton: TritonApi) -> None:
+async def test_an_invalid_request_is_rejected(triton: TritonApi) -> None:
     with pytest.raises(Rejected):
         await triton.describe("none", LONG)
     with pytest.raises(Rejected):
@@ -191,7 +191,7 @@ async def test_what_cannot_be_requested_is_rejected(triton: TritonApi) -> None:
         await triton.infer(_count(-1), LONG)
 
 
-async def test_an_answer_that_does_not_come_in_time(triton: TritonApi) -> None:
+async def test_an_answer_after_the_deadline_is_an_error(triton: TritonApi) -> None:
     with pytest.raises(DeadlineExceeded):
         await triton.infer(_count(1, seconds=1.5), 0.2)
 
@@ -203,13 +203,13 @@ async def test_statistics_count_inferences(triton: TritonApi) -> None:
     after = await _when_executed(triton, "echo_types", before.executions + 2)
     assert after.executions == before.executions + 2
     assert after.successes == before.successes + 2
-    assert after.inferences >= before.inferences + 2  # a fake one knows no batches
+    assert after.inferences >= before.inferences + 2  # the fake has no batches
     assert after.compute_seconds > before.compute_seconds
     assert after.version == "1"
 
 
-async def test_a_refused_request_counts_as_executed_and_not_as_failed(triton: TritonApi) -> None:
-    """By the Python backend at least: who waits for failures in the statistics is fooled."""
+async def test_a_rejected_request_counts_as_executed_and_not_as_failed(triton: TritonApi) -> None:
+    """At least in the Python backend, so the statistics do not show such failures."""
     before = await _of(triton, "counter")
     with pytest.raises(Rejected):
         await triton.infer(_count(-1), LONG)
@@ -237,7 +237,7 @@ async def test_a_model_is_unloaded_and_loaded_again(triton: TritonApi) -> None:
     await triton.load_model("counter", LONG)  # no error
 
 
-async def test_that_a_model_was_unloaded_is_seen_by_the_counters(triton: TritonApi) -> None:
+async def test_the_counters_show_that_a_model_was_unloaded(triton: TritonApi) -> None:
     seen = Loads().after(by_name(await triton.statistics(LONG)))
     await triton.infer(_count(1), LONG)
     seen = seen.after(by_name(await triton.statistics(LONG)))
@@ -250,7 +250,7 @@ async def test_that_a_model_was_unloaded_is_seen_by_the_counters(triton: TritonA
     assert gone.by_model["echo_types"] == 0
 
 
-async def test_a_model_that_there_is_not(triton: TritonApi) -> None:
+async def test_an_unknown_model_is_not_found(triton: TritonApi) -> None:
     with pytest.raises(Rejected, match="failed to load 'none'"):
         await triton.load_model("none", LONG)
     await triton.unload_model("none", LONG)
@@ -263,7 +263,7 @@ async def _index(triton: TritonApi, model: str) -> list[tuple[str, str, str]]:
 
 
 async def _when_executed(triton: TritonApi, model: str, executions: int) -> Statistics:
-    """The statistics once they count so many, which is a moment after the answer."""
+    """The statistics once they count so many executions, a moment after the answer."""
     async with asyncio.timeout(LONG):
         while (found := await _of(triton, model)).executions < executions:
             await asyncio.sleep(0.01)
@@ -276,7 +276,7 @@ async def _of(triton: TritonApi, model: str) -> Statistics:
 
 
 async def _at_rest(triton: TritonApi, model: str) -> Statistics:
-    """The statistics once they have stopped moving."""
+    """The statistics once they have stopped changing."""
     found = await _of(triton, model)
     async with asyncio.timeout(LONG):
         while True:
@@ -289,7 +289,7 @@ async def _at_rest(triton: TritonApi, model: str) -> Statistics:
 # --- a real server only ---------------------------------------------------------------------
 
 
-async def test_statistics_are_answered_while_a_model_works_and_do_not_move(real: Triton) -> None:
+async def test_statistics_do_not_change_while_a_request_executes(real: Triton) -> None:
     before = await _at_rest(real, "counter")
     working = asyncio.create_task(real.infer(_count(1, seconds=3.0), LONG))
     await asyncio.sleep(0.5)
@@ -299,7 +299,7 @@ async def test_statistics_are_answered_while_a_model_works_and_do_not_move(real:
     await _when_executed(real, "counter", before.executions + 1)
 
 
-async def test_a_stream_is_counted_when_it_was_accepted_and_not_by_its_responses(
+async def test_a_stream_is_counted_when_it_is_accepted_and_not_for_each_response(
     real: Triton,
 ) -> None:
     before = await _at_rest(real, "tinychat")
@@ -313,8 +313,8 @@ async def test_a_stream_is_counted_when_it_was_accepted_and_not_by_its_responses
 
 
 @pytest.mark.parametrize("ending", ["a failing step", "a deadline", "a cancelled question"])
-async def test_a_sequence_that_breaks_off_is_ended(real: Triton, ending: str) -> None:
-    """The model has room for one: a sequence left open would keep all others waiting."""
+async def test_an_interrupted_sequence_is_ended(real: Triton, ending: str) -> None:
+    """The model has one sequence slot: an open sequence would make all others wait."""
     if ending == "a failing step":
         with pytest.raises(Rejected):
             await real.infer(_count(1, -1, 1), LONG)
@@ -331,25 +331,25 @@ async def test_a_sequence_that_breaks_off_is_ended(real: Triton, ending: str) ->
     assert answer.outputs["SUM"].array.tolist() == [[11]]
 
 
-async def test_sequences_have_reserved_ids_each_its_own(real: Triton) -> None:
+async def test_each_sequence_has_a_reserved_id_of_its_own(real: Triton) -> None:
     answers = [await real.infer(_count(1), LONG) for _ in range(3)]
     ids = {int(answer.outputs["SEQUENCE"].array.flat[0]) for answer in answers}
     assert len(ids) == 3
     assert ids <= set(RESERVED_IDS)
 
 
-async def test_an_answer_beyond_the_bound_is_refused(triton_server: TritonServer) -> None:
-    async with Triton(triton_server.grpc, max_answer=300) as door:
+async def test_an_answer_above_the_size_limit_is_rejected(triton_server: TritonServer) -> None:
+    async with Triton(triton_server.grpc, max_answer=300) as client:
         with pytest.raises(AnswerTooLarge):
-            await door.infer(InferenceRequest("echo_types", (_everything(),)), LONG)
-        with pytest.raises(AnswerTooLarge):  # no single response of it is
-            await door.infer(_chat(tokens=400), LONG)
-        assert (await door.infer(_count(1), LONG)).responses == 1
+            await client.infer(InferenceRequest("echo_types", (_everything(),)), LONG)
+        with pytest.raises(AnswerTooLarge):  # no single response is above it
+            await client.infer(_chat(tokens=400), LONG)
+        assert (await client.infer(_count(1), LONG)).responses == 1
 
 
 async def test_a_port_without_a_listener() -> None:
-    async with Triton("127.0.0.1:1") as door:
+    async with Triton("127.0.0.1:1") as client:
         with pytest.raises(Unavailable, match="refused"):
-            await door.connect(LONG)
+            await client.connect(LONG)
         with pytest.raises(Unavailable):
-            await door.server_live(LONG)
+            await client.server_live(LONG)

@@ -1,4 +1,4 @@
-"""A Triton that is alive and refuses the sidecar: it is told apart from an ill one, and how."""
+"""A live Triton that rejects the sidecar's requests is distinguished from an unhealthy one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -39,48 +39,48 @@ def restricted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServe
         yield server
 
 
-async def test_without_its_header_a_restricted_protocol_admits_no_client(
+async def test_a_restricted_protocol_rejects_requests_without_its_header(
     restricted: TritonServer,
 ) -> None:
     for headers in ({}, {HEADER: "another"}):
-        async with Triton(restricted.grpc, headers=lambda found=headers: found) as door:  # type: ignore[misc]
-            await door.connect(LONG)
+        async with Triton(restricted.grpc, headers=lambda found=headers: found) as client:  # type: ignore[misc]
+            await client.connect(LONG)
             for call in (
-                door.server_live(LONG),
-                door.server_ready(LONG),
-                door.server_version(LONG),
-                door.model_ready("embedder", LONG),
-                door.describe("embedder", LONG),
-                door.infer(QUESTION, LONG),
-                door.statistics(LONG),
-                door.repository_index(LONG),
-                door.load_model("embedder", LONG),
-                door.unload_model("embedder", LONG),
+                client.server_live(LONG),
+                client.server_ready(LONG),
+                client.server_version(LONG),
+                client.model_ready("embedder", LONG),
+                client.describe("embedder", LONG),
+                client.infer(QUESTION, LONG),
+                client.statistics(LONG),
+                client.repository_index(LONG),
+                client.load_model("embedder", LONG),
+                client.unload_model("embedder", LONG),
             ):
                 with pytest.raises(NotAdmitted, match=rf"'{HEADER}'.*triton.header_files"):
                     await call
 
 
-async def test_with_its_header_it_is_as_any_other_triton(restricted: TritonServer) -> None:
-    async with Triton(restricted.grpc, headers=lambda: {HEADER: "hush"}) as door:
-        assert await door.server_live(LONG)
-        assert await door.server_ready(LONG)
-        assert await door.model_ready("embedder", LONG)
-        assert (await door.describe("embedder", LONG)).versions == ("1",)
-        assert (await door.infer(QUESTION, LONG)).responses == 1
-        assert await door.statistics(LONG)
-        assert await door.repository_index(LONG)
-        await door.load_model("embedder", LONG)
+async def test_with_the_header_all_requests_are_accepted(restricted: TritonServer) -> None:
+    async with Triton(restricted.grpc, headers=lambda: {HEADER: "hush"}) as client:
+        assert await client.server_live(LONG)
+        assert await client.server_ready(LONG)
+        assert await client.model_ready("embedder", LONG)
+        assert (await client.describe("embedder", LONG)).versions == ("1",)
+        assert (await client.infer(QUESTION, LONG)).responses == 1
+        assert await client.statistics(LONG)
+        assert await client.repository_index(LONG)
+        await client.load_model("embedder", LONG)
 
 
 @pytest.mark.parametrize(("value", "reason"), [("another", Reason.CONFIG), ("hush", Reason.OK)])
-async def test_a_sidecar_next_to_it_passes_or_names_the_setting(
+async def test_a_sidecar_passes_with_the_header_and_names_the_setting_otherwise(
     restricted: TritonServer, value: str, reason: Reason
 ) -> None:
-    async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as door:
+    async with Triton(restricted.grpc, headers=lambda: {HEADER: value}) as client:
         settings = HealthSettings(grace=60.0).rules
         prober = Prober(
-            ProbedTriton(door, ["embedder"]), [], settings, SystemClock(), lambda event: None
+            ProbedTriton(client, ["embedder"]), [], settings, SystemClock(), lambda event: None
         )
         async with asyncio.timeout(LONG), running(prober.loops()):
             async for verdict in prober.assessment.verdict:
@@ -91,19 +91,19 @@ async def test_a_sidecar_next_to_it_passes_or_names_the_setting(
     assert (HEADER in verdict.detail) is (reason is Reason.CONFIG)
 
 
-async def test_a_value_that_changes_is_found_out_by_the_next_call(
+async def test_the_next_request_uses_a_changed_header(
     restricted: TritonServer, tmp_path: Path
 ) -> None:
     value = tmp_path / "value"
     value.write_text("an old one")
-    async with Triton(restricted.grpc, headers=lambda: {HEADER: value.read_text()}) as door:
+    async with Triton(restricted.grpc, headers=lambda: {HEADER: value.read_text()}) as client:
         value.write_text("hush")
         with pytest.raises(NotAdmitted):
-            await door.server_live(LONG)
-        assert await door.server_live(LONG)
+            await client.server_live(LONG)
+        assert await client.server_live(LONG)
 
 
-def test_the_commands_name_a_missing_header_and_take_it_from_a_file(
+def test_the_commands_report_a_missing_header_and_read_it_from_a_file(
     restricted: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*arguments: str) -> tuple[int, str]:
@@ -141,22 +141,22 @@ def over_tls(tmp_path: Path) -> Iterator[TritonServer]:
         yield server
 
 
-async def test_a_port_with_another_protocol_is_alive(over_tls: TritonServer) -> None:
+async def test_a_port_with_another_protocol_counts_as_alive(over_tls: TritonServer) -> None:
     for address, words in ((over_tls.grpc, "speaks TLS"), (over_tls.http, "speaks HTTP/1")):
-        async with Triton(address) as door:
+        async with Triton(address) as client:
             with pytest.raises(NotAdmitted, match=words):
-                await door.server_live(LONG)
+                await client.server_live(LONG)
 
 
-async def test_a_port_that_accepts_and_closes_has_no_other_protocol() -> None:
+async def test_a_port_that_closes_connections_has_no_recognized_protocol() -> None:
     async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
     server = await asyncio.start_server(close, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, Triton(f"127.0.0.1:{port}") as door:
+    async with server, Triton(f"127.0.0.1:{port}") as client:
         with pytest.raises(Unavailable):
-            await door.server_live(LONG)
+            await client.server_live(LONG)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ async def test_a_port_that_accepts_and_closes_has_no_other_protocol() -> None:
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
     ],
 )
-async def test_a_proxy_that_refuses_in_front_of_triton_is_alive(
+async def test_a_proxy_that_rejects_requests_counts_as_alive(
     code: grpc.StatusCode, error: type[Exception]
 ) -> None:
     class Proxy(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -181,9 +181,9 @@ async def test_a_proxy_that_refuses_in_front_of_triton_is_alive(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with Triton(f"127.0.0.1:{port}") as door:
+        async with Triton(f"127.0.0.1:{port}") as client:
             with pytest.raises(error) as raised:
-                await door.server_live(LONG)
+                await client.server_live(LONG)
             assert type(raised.value) is error
     finally:
         await server.stop(None)

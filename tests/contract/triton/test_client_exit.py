@@ -1,4 +1,4 @@
-"""A Triton that was told to stop says so while it has requests; what keeps it from ending."""
+"""A Triton that stops while it has requests in flight, and what delays its exit."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ EXIT_TIMEOUT = ("--exit-timeout-secs=20",)
 FINAL = "triton_final_response"
 
 
-async def for_ever(call: Callable[[float], Awaitable[object]]) -> None:
+async def endless(call: Callable[[float], Awaitable[object]]) -> None:
     while True:
         await call(LONG)
 
@@ -43,31 +43,31 @@ def chat(tmp_path: Path) -> Iterator[TritonServer]:
         yield found
 
 
-async def test_a_triton_that_stops_gracefully_says_so_and_finishes_its_requests(
+async def test_a_stopping_triton_reports_it_and_finishes_its_requests(
     server: TritonServer,
 ) -> None:
-    async with Triton(server.grpc) as door, asyncio.timeout(2 * LONG):
-        stream = asyncio.create_task(door.infer(STREAM, LONG))
-        while not any(each.executions for each in await door.statistics(LONG)):
+    async with Triton(server.grpc) as client, asyncio.timeout(2 * LONG):
+        stream = asyncio.create_task(client.infer(STREAM, LONG))
+        while not any(each.executions for each in await client.statistics(LONG)):
             await asyncio.sleep(0.1)
         server.process.signal(signal.SIGTERM)
-        for call in (door.server_live, door.server_ready):
+        for call in (client.server_live, client.server_ready):
             with pytest.raises(Exiting, match="UNAVAILABLE: Server exiting"):
-                await for_ever(call)
+                await endless(call)
         assert (await stream).responses == 1
-        with pytest.raises(Unavailable, match=r"refused|reset"):  # while it closes
-            await for_ever(door.connect)
+        with pytest.raises(Unavailable, match=r"refused|reset"):  # while the server closes
+            await endless(client.connect)
 
 
 async def test_finished_streams_are_released(chat: TritonServer) -> None:
-    """Triton keeps a stream that is cancelled right after its last response, and so its model."""
-    async with Triton(chat.grpc) as door:
-        await asyncio.gather(*(_asked(door) for _ in range(16)))
+    """Triton leaks a stream that is cancelled right after its last response, and its model."""
+    async with Triton(chat.grpc) as client:
+        await asyncio.gather(*(_asked(client) for _ in range(16)))
         chat.process.signal(signal.SIGTERM)
         assert await chat.ended() == 0
 
 
-async def test_streams_that_ended_and_streams_that_were_cancelled_are_let_go_of(
+async def test_ended_and_cancelled_streams_are_released(
     chat: TritonServer,
 ) -> None:
     async with grpc.aio.insecure_channel(chat.grpc) as channel:
@@ -84,17 +84,19 @@ async def test_streams_that_ended_and_streams_that_were_cancelled_are_let_go_of(
         assert await chat.ended() == 0
 
 
-async def test_a_stream_that_its_client_keeps_open_keeps_its_model(chat: TritonServer) -> None:
-    """Though all requests on it are over."""
-    async with grpc.aio.insecure_channel(chat.grpc) as channel, Triton(chat.grpc) as door:
+async def test_a_stream_that_its_client_keeps_open_keeps_its_model_loaded(
+    chat: TritonServer,
+) -> None:
+    """Even if all requests on it are done."""
+    async with grpc.aio.insecure_channel(chat.grpc) as channel, Triton(chat.grpc) as client:
         stream = await _opened(channel, _chat(2))
         await _answered(stream)
-        await door.unload_model("tinychat", LONG)
-        await door.unload_model("counter", LONG)
-        await _unloaded(door, "counter")
-        assert (await _states(door))["tinychat"] == "UNLOADING"
+        await client.unload_model("tinychat", LONG)
+        await client.unload_model("counter", LONG)
+        await _unloaded(client, "counter")
+        assert (await _states(client))["tinychat"] == "UNLOADING"
         await stream.done_writing()
-        await _unloaded(door, "tinychat")
+        await _unloaded(client, "tinychat")
 
 
 def _chat(tokens: int, milliseconds: int = 5) -> InferenceRequest:
@@ -107,15 +109,15 @@ def _chat(tokens: int, milliseconds: int = 5) -> InferenceRequest:
     return InferenceRequest("tinychat", (inputs,), decoupled=True)
 
 
-async def _asked(door: Triton) -> None:
+async def _asked(client: Triton) -> None:
     for _ in range(25):
-        await door.infer(_chat(2, 1), LONG)
+        await client.infer(_chat(2, 1), LONG)
         with pytest.raises(Rejected):
-            await door.infer(_chat(-1), LONG)
+            await client.infer(_chat(-1), LONG)
 
 
 async def _opened(channel: grpc.aio.Channel, question: InferenceRequest) -> Any:
-    """A stream with one request on it, of which the client's half is open."""
+    """A stream with one request on it, half-open on the client's side."""
     request = service_pb2.ModelInferRequest(model_name=question.model)
     for name, given in question.steps[0].items():
         request.inputs.add(name=name, datatype=given.datatype, shape=given.array.shape)
@@ -130,10 +132,10 @@ async def _answered(stream: Any) -> None:
         pass
 
 
-async def _states(door: Triton) -> dict[str, str]:
-    return {each.name: each.state for each in await door.repository_index(LONG)}
+async def _states(client: Triton) -> dict[str, str]:
+    return {each.name: each.state for each in await client.repository_index(LONG)}
 
 
-async def _unloaded(door: Triton, model: str) -> None:
-    while (await _states(door))[model] != "UNAVAILABLE":
+async def _unloaded(client: Triton, model: str) -> None:
+    while (await _states(client))[model] != "UNAVAILABLE":
         await asyncio.sleep(0.1)

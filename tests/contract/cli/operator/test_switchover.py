@@ -19,7 +19,7 @@ from sidecar.operator import operator_client, plans
 from sidecar.operator.order_progress import Step
 from sidecar.runtime.errors import Interrupted
 from tests.support.consul_agent import ConsulAgent
-from tests.support.operator_rig import Run, Scene, on_agent, players
+from tests.support.operator_rig import Run, Scene, on_agent, sidecars
 from tests.support.operator_rig import run as run
 from tests.support.operator_rig import scene as scene
 
@@ -38,12 +38,12 @@ AGENT_IS_ENOUGH = True
 async def test_ctrl_c_reports_how_far_the_order_has_come(
     scene: Scene, capsys: pytest.CaptureFixture[str], step: str, ends: str
 ) -> None:
-    async with players(scene, "a", "b") as (_, b):
+    async with sidecars(scene, "a", "b") as (_, b):
 
         class Show(json_output.MoveObject):
-            def step(self, told: Step) -> None:
-                super().step(told)
-                if told.what.replace(f"{scene.service}-", "").startswith(step):
+            def step(self, done: Step) -> None:
+                super().step(done)
+                if done.what.replace(f"{scene.service}-", "").startswith(step):
                     moving.cancel()
 
         moving = asyncio.ensure_future(
@@ -58,26 +58,26 @@ async def test_ctrl_c_reports_how_far_the_order_has_come(
             await moving
             document = json.loads(capsys.readouterr().out)
             assert (document["done"], document["primary"]) == (True, b.id)
-        await scene.becomes(b.id)
+        await scene.until_primary(b.id)
 
 
 async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -> None:
-    async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
+    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b") as (a, b):
 
         async def call(*arguments: str) -> Result:
             return await asyncio.to_thread(run, *arguments, f"--service={scene.service}")
 
-        async def told(*arguments: str) -> Any:
+        async def json_of(*arguments: str) -> Any:
             return json.loads((await call(*arguments, "--json")).stdout)
 
         listed = await call("list")
         assert f"{scene.service}: {a.id} is primary, epoch " in listed.output
         assert listed.exit_code == 0
-        document = await told("list")
+        document = await json_of("list")
         assert [row["role"] for row in document["instances"]] == ["primary", "standby"]
         assert (document["done"], document["primary"]) == (True, a.id)
 
-        dry = await told("failover", "--dry-run")
+        dry = await json_of("failover", "--dry-run")
         assert (dry["winner"], dry["done"], dry["dry_run"]) == (b.id, False, True)
         refused = await call("failover")
         assert refused.exit_code == 1
@@ -89,15 +89,15 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         assert "s  ordered\n" in moved.output
         assert f"{b.id} is primary, epoch" in moved.output
         assert "new kernel" in (await call("history")).output
-        document = await told("history", "-n", "1")
+        document = await json_of("history", "-n", "1")
         assert [(each["from"], each["to"]) for each in document["history"]] == [(a.id, b.id)]
 
         later = await call("switchover", "--in=10m", "--to", a.id)
         assert later.exit_code == 0
         assert "`flush switchover` cancels it" in later.output
-        document = await told("list")
+        document = await json_of("list")
         assert document["order"]["to"] == a.id
-        again = await told("switchover")
+        again = await json_of("switchover")
         assert again["done"] is False
         assert "another order is pending" in again["why"]
         assert "cancelled: switchover to" in (await call("flush", "switchover")).output
@@ -107,7 +107,7 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         await call("pause", "--for=2h", "--reason=fabric")
         assert "it was paused already" in (await call("pause", "--reason=fabric 2")).output
         assert ": fabric 2" in (await call("list")).output
-        assert (await told("list"))["paused"]["reason"] == "fabric 2"
+        assert (await json_of("list"))["paused"]["reason"] == "fabric 2"
         assert "resumed; it was paused by" in (await call("resume")).output
         running = await call("resume")
         assert (running.exit_code, running.output) == (0, "automation was not paused\n")
@@ -131,33 +131,33 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
 
 
 async def test_force_asks_for_confirmation_at_a_terminal(consul_agent: ConsulAgent) -> None:
-    async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (a, b):
-        no, told = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
+    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b") as (a, b):
+        no, output = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
         assert no == 1
-        assert f"note: {a.id} serves, and is forced out of the role" in told
-        assert f"make {b.id} primary by force? [y/N] " in told
-        assert "not confirmed; nothing was written" in told
+        assert f"note: {a.id} serves, and is forced out of the role" in output
+        assert f"make {b.id} primary by force? [y/N] " in output
+        assert "not confirmed; nothing was written" in output
         assert await scene.primary() == a.id
         assert (await operator_client.read_status(scene.client)).state.order is None
-        yes, told = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
-        assert yes == 0, told
-        assert told.count("is forced out of the role") == 1
+        yes, output = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
+        assert yes == 0, output
+        assert output.count("is forced out of the role") == 1
         assert await scene.primary() == b.id
 
 
 async def test_force_is_cancelled_if_the_primary_changed_before_the_confirmation(
     consul_agent: ConsulAgent,
 ) -> None:
-    async with on_agent(consul_agent) as scene, players(scene, "a", "b", "c") as (a, b, c):
+    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b", "c") as (a, b, c):
 
         async def move() -> None:
             assert await scene.move(plans.switchover, scene.request(to=c.id)) == c.id
 
         where = f"--service={scene.service}", f"--to={b.id}"
-        status, told = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
+        status, output = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
         assert status == 1
-        assert f"note: {a.id} serves, and is forced out of the role" in told
-        assert f"{c.id} has become primary" in told
+        assert f"note: {a.id} serves, and is forced out of the role" in output
+        assert f"{c.id} has become primary" in output
         assert await scene.primary() == c.id
         assert (await operator_client.read_status(scene.client)).state.order is None
 
@@ -165,7 +165,7 @@ async def test_force_is_cancelled_if_the_primary_changed_before_the_confirmation
 async def test_an_interrupted_command_still_prints_one_json_object(
     consul_agent: ConsulAgent,
 ) -> None:
-    async with on_agent(consul_agent) as scene, players(scene, "a", "b") as (_, b):
+    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b") as (_, b):
         b.proof = None  # it never proves itself
         process = await asyncio.create_subprocess_exec(
             # A shell ignores SIGINT in background jobs, and child processes inherit that.

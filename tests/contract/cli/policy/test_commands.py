@@ -325,7 +325,7 @@ def test_the_output_of_each_command(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(YAML)
 
-    def told(*arguments: str, given: str | None = None) -> Any:
+    def json_of(*arguments: str, given: str | None = None) -> Any:
         return json.loads(run(*arguments, "--json", given=given).stdout)
 
     empty = run("get")
@@ -337,7 +337,7 @@ def test_the_output_of_each_command(run: Run, tmp_path: Path) -> None:
     assert different.exit_code == 0
     assert 'mode: "active-active", was "active-standby"\n' in different.stdout
     assert "Consul lists no instance" in different.stderr
-    assert told("set", str(file), "--dry-run")["written"] is False
+    assert json_of("set", str(file), "--dry-run")["written"] is False
     assert run("get").stdout == "{}\n"
 
     assert "limits.max_requests: 100, was not set\n" in run("set", str(file)).stdout
@@ -351,7 +351,7 @@ def test_the_output_of_each_command(run: Run, tmp_path: Path) -> None:
 
     assert run("promote").stdout == "release.percent: 100, was 50\n"
     assert run("promote").stdout == "nothing changes\n"
-    ended = told("rollback", "--reason=wrong answers")
+    ended = json_of("rollback", "--reason=wrong answers")
     assert ended["written"] is True
     assert ended["policy"]["release"]["rolled_back"].endswith(": wrong answers")
     refused = run("promote")
@@ -364,9 +364,9 @@ def test_the_output_of_each_command(run: Run, tmp_path: Path) -> None:
     gone = run("reset")
     assert parse(gone.stdout) == policy_file.load(str(file))
     assert run("reset").stdout == "there is no policy; the defaults apply\n"
-    assert told("reset") == {"done": True, "removed": False, "was": None, "unreadable": None}
-    assert told("get") == {"done": True, "policy": {}, "index": 0}
-    assert told("promote")["why"] == "the policy has no release"
+    assert json_of("reset") == {"done": True, "removed": False, "was": None, "unreadable": None}
+    assert json_of("get") == {"done": True, "policy": {}, "index": 0}
+    assert json_of("promote")["why"] == "the policy has no release"
 
 
 def test_an_invalid_file_changes_nothing(run: Run) -> None:
@@ -384,9 +384,9 @@ def test_an_invalid_file_changes_nothing(run: Run) -> None:
 async def test_the_output_for_an_unreadable_policy(run: Run, consul_agent: ConsulAgent) -> None:
     service = json.loads((await asyncio.to_thread(run, "get", "--json")).stdout)
     assert service["policy"] == {}
-    async with Consul(ConsulAccess(address=consul_agent.http)) as door:
+    async with Consul(ConsulAccess(address=consul_agent.http)) as consul:
         client = OperatorClient(
-            door, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id"
+            consul, f"garbage{next(_services)}", "", "", "x", SystemClock(), lambda: "id"
         )
         await put(client, b'{"mode": "fast"}')
 

@@ -1,4 +1,4 @@
-"""Canaries of models that are healthy and odd, against a real Triton."""
+"""Canaries of healthy models whose answers differ from their config, against a real Triton."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -42,9 +42,9 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 
 @pytest.fixture
-async def door(odd: TritonServer) -> AsyncIterator[Triton]:
-    async with Triton(odd.grpc) as door:
-        yield door
+async def triton(odd: TritonServer) -> AsyncIterator[Triton]:
+    async with Triton(odd.grpc) as triton:
+        yield triton
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def run(odd: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> R
     return caller(odd)
 
 
-async def _derived(door: Triton, model: str) -> Examined:
-    (found,) = await examine_all(door, [], {model: DerivedCanary()})
+async def _derived(triton: Triton, model: str) -> Examined:
+    (found,) = await examine_all(triton, [], {model: DerivedCanary()})
     return found
 
 
@@ -66,18 +66,18 @@ async def _derived(door: Triton, model: str) -> Examined:
         ("silent_stream", "TEXT: expected an output of this name, got []"),
     ],
 )
-async def test_a_healthy_model_that_answers_differently_from_its_config_is_not_ejected(
-    door: Triton, model: str, why: str
+async def test_a_healthy_model_whose_answers_differ_from_its_config_passes(
+    triton: Triton, model: str, why: str
 ) -> None:
-    found = await _derived(door, model)
+    found = await _derived(triton, model)
     assert found.finding.reason is Reason.CANARY_NEVER_PASSED
     assert found.finding.level is Level.WARNING
     assert found.finding.detail == why
 
 
 @pytest.mark.parametrize("model", ["otherwise", "unbatched", "silent_stream"])
-async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
-    door: Triton, model: str
+async def test_a_sidecar_serves_such_a_model_with_a_warning_from_the_start(
+    triton: Triton, model: str
 ) -> None:
     said: list[State] = []
 
@@ -86,7 +86,7 @@ async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
             said.append(event.after.state)
 
     prober = Prober(
-        ProbedTriton(door, [model]), [], HealthSettings(fall=1).rules, SystemClock(), hook
+        ProbedTriton(triton, [model]), [], HealthSettings(fall=1).rules, SystemClock(), hook
     )
     tasks = [asyncio.create_task(loop()) for loop in prober.loops().values()]
     async for verdict in prober.assessment.verdict:
@@ -99,7 +99,7 @@ async def test_a_sidecar_serves_it_with_a_warning_from_the_beginning(
     assert State.CRITICAL not in said
 
 
-def test_the_real_answers_are_recorded_and_their_differences_reported(run: Run) -> None:
+def test_the_actual_answers_are_recorded_and_their_differences_reported(run: Run) -> None:
     result = run("record", "otherwise")
     assert result.exit_code == 0, result.output
     for line in (
@@ -120,14 +120,14 @@ def test_the_real_answers_are_recorded_and_their_differences_reported(run: Run) 
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_a_batch_that_comes_back_without_its_extent_is_recorded(run: Run) -> None:
+def test_an_answer_without_the_batch_dimension_is_recorded(run: Run) -> None:
     result = run("record", "unbatched")
     assert result.exit_code == 0, result.output
     assert "Y: answered as FP32 [2], though its config says FP32 [-1, 2]" in result.output
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_a_stream_that_answers_only_some_inputs_is_recorded_with_those(run: Run) -> None:
+def test_a_stream_that_answers_only_some_inputs_is_recorded_with_those_inputs(run: Run) -> None:
     line = refused(run("record", "silent_stream"), 1)
     assert line.endswith("other inputs may, with --input or --inputs")
     result = run("record", "silent_stream", "--input=TEXT=who?")
@@ -135,7 +135,7 @@ def test_a_stream_that_answers_only_some_inputs_is_recorded_with_those(run: Run)
     assert recorded("silent_stream")["expect"][0]["equals"] == ["who?"]
 
 
-def test_bytes_that_are_no_text_are_recorded_as_they_are_and_compared_as_bytes(run: Run) -> None:
+def test_bytes_that_are_not_utf8_are_recorded_and_compared_as_bytes(run: Run) -> None:
     result = run("record", "blob")
     assert result.exit_code == 0, result.output
     assert r"b'\x80\x01\xfe'" in result.output
@@ -165,8 +165,8 @@ def test_a_model_without_inputs_is_recorded_tested_and_listed(run: Run) -> None:
     assert run("record", "no_inputs", "--inputs=inputs.json", "--force").exit_code == 0
 
 
-async def test_a_model_without_inputs_gets_a_derived_canary(door: Triton) -> None:
-    assert (await _derived(door, "no_inputs")).finding.ok
+async def test_a_model_without_inputs_gets_a_derived_canary(triton: Triton) -> None:
+    assert (await _derived(triton, "no_inputs")).finding.ok
 
 
 def test_parameters_and_an_id_are_recorded_and_sent(run: Run) -> None:
@@ -198,12 +198,12 @@ def test_parameters_and_an_id_are_recorded_and_sent(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["triton_x", "triton_final_response"])
-async def test_triton_reserves_names_of_parameters(door: Triton, name: str) -> None:
+async def test_triton_reserves_names_of_parameters(triton: Triton, name: str) -> None:
     canary = Canary("asks_parameters", (), (), parameters={name: 1})
     step = {"X": tensor("INT32", [1], [1])}
     question = replace(canary, steps=(step,)).request(ModelDescription("asks_parameters"))
     with pytest.raises(Rejected, match="reserved for Triton usage"):
-        await door.infer(question, 10.0)
+        await triton.infer(question, 10.0)
 
 
 def _values(*values: int) -> InferenceRequest:
@@ -211,29 +211,29 @@ def _values(*values: int) -> InferenceRequest:
     return InferenceRequest("named_sequences", steps, stateful=True, string_ids=True)
 
 
-async def test_a_sequence_with_a_string_id_is_sent_whole(door: Triton) -> None:
-    described = await door.describe("named_sequences", 10.0)
+async def test_all_steps_of_a_sequence_with_a_string_id_are_sent(triton: Triton) -> None:
+    described = await triton.describe("named_sequences", 10.0)
     assert described.string_ids
-    answers = [await door.infer(_values(2, 40), 60.0) for _ in range(3)]
+    answers = [await triton.infer(_values(2, 40), 60.0) for _ in range(3)]
     assert [answer.outputs["SUM"].array.item() for answer in answers] == [42] * 3
     names = {answer.outputs["SEQUENCE"].array.item() for answer in answers}
     assert len(names) == 3
     assert {(len(name), name[:15]) for name in names} == {(128, b"triton-sidecar-")}
 
 
-async def test_a_named_sequence_that_breaks_off_is_ended(door: Triton) -> None:
+async def test_an_interrupted_sequence_with_a_string_id_is_ended(triton: Triton) -> None:
     with pytest.raises(Rejected):
-        await door.infer(_values(1, -1), 60.0)
-    answer = await door.infer(_values(5, 6), 20.0)  # the model has room for one
+        await triton.infer(_values(1, -1), 60.0)
+    answer = await triton.infer(_values(5, 6), 20.0)  # the model has one sequence slot
     assert answer.outputs["SUM"].array.item() == 11
 
 
-async def test_a_number_is_no_name_of_a_sequence(door: Triton) -> None:
+async def test_a_numeric_id_is_rejected_by_a_model_with_string_ids(triton: Triton) -> None:
     with pytest.raises(Rejected, match=r"INVALID_ARGUMENT: .* for inference input 'ID'"):
-        await door.infer(replace(_values(1), string_ids=False), 60.0)
+        await triton.infer(replace(_values(1), string_ids=False), 60.0)
 
 
-def test_a_named_sequence_is_recorded_and_tested(run: Run) -> None:
+def test_a_sequence_with_a_string_id_is_recorded_and_tested(run: Run) -> None:
     step = '[{"name": "VALUE", "datatype": "INT32", "shape": [1, 1], "data": [[%d]]}]'
     Path("steps.json").write_text(f'{{"steps": [{step % 2}, {step % 40}]}}')
     result = run("record", "named_sequences", "--inputs=steps.json")
@@ -244,7 +244,7 @@ def test_a_named_sequence_is_recorded_and_tested(run: Run) -> None:
     assert run("test", "canary.toml").exit_code == 0
 
 
-def test_this_model_s_answers_differ_from_its_config(run: Run) -> None:
+def test_the_answers_of_this_model_differ_from_its_config(run: Run) -> None:
     assert run("record", "otherwise").exit_code == 0
     path = Path("canary.toml")
     path.write_text(path.read_text().replace("equals = [1, 2, 3]", "equals = [1, 2, 4]"))

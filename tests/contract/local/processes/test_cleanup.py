@@ -1,4 +1,4 @@
-"""A mesh on a full disk: it is refused in one line, and a running one continues."""
+"""A mesh on a full disk: a new one fails with one line, and a running one continues."""
 
 import asyncio
 import errno
@@ -25,15 +25,13 @@ NAME = f"triton-sidecar-test-{os.getpid()}-disk"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-# By a shell, as `preexec_fn` would fork this process, whose gRPC then writes to the child's stderr.
+# In a shell: `preexec_fn` would fork this process, and gRPC would write to the child's stderr.
 LIMITED = ("sh", "-c", 'ulimit -f 8; exec "$@"', "sh")  # 4096 bytes
 
 
 @pytest.mark.parametrize("more", [(), ("--detach",)])
-def test_a_mesh_on_a_full_disk_is_refused_in_one_line(
-    tmp_path: Path, more: tuple[str, ...]
-) -> None:
-    (tmp_path / cleanup.LOCK).touch()  # an earlier mesh was there
+def test_a_mesh_on_a_full_disk_fails_with_one_line(tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / cleanup.LOCK).touch()  # left by an earlier mesh
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "supervisor.log").write_text("its last words\n")
     done = subprocess.run(
@@ -50,7 +48,7 @@ def test_a_mesh_on_a_full_disk_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"),
          "/x/y: No space left on device"),
@@ -60,7 +58,7 @@ def test_a_mesh_on_a_full_disk_is_refused_in_one_line(
     ],
 )  # fmt: skip
 def test_a_failed_write_during_the_start_is_reported_in_one_line(
-    error: OSError, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: OSError, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(*_: object) -> None:
         raise error
@@ -70,10 +68,10 @@ def test_a_failed_write_during_the_start_is_reported_in_one_line(
     monkeypatch.setattr(launch, "_run", run)
     with pytest.raises(Unavailable) as raised:
         launch.up(MeshOptions(tmp_path), nothing)
-    assert str(raised.value) == told.replace("FOLDER", str(tmp_path))
+    assert str(raised.value) == message.replace("FOLDER", str(tmp_path))
 
 
-async def test_the_state_of_a_mesh_is_written_when_there_is_room_again(
+async def test_the_state_of_a_mesh_is_written_once_the_disk_has_space_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watched = Supervisor(make(folder=tmp_path), SystemClock())
@@ -98,7 +96,7 @@ async def test_the_state_of_a_mesh_is_written_when_there_is_room_again(
     assert again.endswith("state.json is written again")
 
 
-def left_behind(folder: Path) -> subprocess.Popen[bytes]:
+def orphaned(folder: Path) -> subprocess.Popen[bytes]:
     """A part of a mesh whose supervisor was killed."""
     cleanup.prepare(folder)
     with cleanup.claim(folder):
@@ -124,13 +122,13 @@ def left_behind(folder: Path) -> subprocess.Popen[bytes]:
 def test_a_mesh_without_its_supervisor_runs_until_it_is_stopped(
     start: Callable[[Path], object], tmp_path: Path
 ) -> None:
-    with left_behind(tmp_path) as child:
+    with orphaned(tmp_path) as child:
         try:
             with pytest.raises(
                 ConfigError, match="running there, but its supervisor was killed"
-            ) as told:
+            ) as raised:
                 start(tmp_path)
-            assert f"`triton-sidecar local down --mesh {tmp_path}` stops it" in str(told.value)
+            assert f"`triton-sidecar local down --mesh {tmp_path}` stops it" in str(raised.value)
             assert child.poll() is None
             assert state_file.load(tmp_path)
             assert control.down(tmp_path)
@@ -147,5 +145,7 @@ def test_a_mesh_without_its_supervisor_runs_until_it_is_stopped(
         (PartState("xds", "xds", "", Path(), "restarting", exit=1), "xds: restarting (exit 1)"),
     ],
 )
-def test_a_graceful_stop_looks_normal(part: PartState, line: str) -> None:
+def test_the_exit_status_of_a_stopped_part_is_shown_unless_it_stopped_gracefully(
+    part: PartState, line: str
+) -> None:
     assert status_table._line(part) == line

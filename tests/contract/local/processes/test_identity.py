@@ -1,4 +1,4 @@
-"""Identities of processes: pids that are reused, zombies, and the mark of a mesh."""
+"""Identities of processes: reused pids, zombies, and the mark of a mesh."""
 
 import dataclasses
 import os
@@ -39,7 +39,7 @@ def test_a_reused_pid_is_never_signalled() -> None:
         child.wait()
 
 
-def test_names_with_parentheses_and_spaces(tmp_path: Path) -> None:
+def test_process_names_with_parentheses_and_spaces(tmp_path: Path) -> None:
     odd = tmp_path / "a) S (b"
     odd.symlink_to(sys.executable)
     child = subprocess.Popen([odd, *SLEEP[1:]])
@@ -54,13 +54,13 @@ def test_names_with_parentheses_and_spaces(tmp_path: Path) -> None:
         child.wait()
 
 
-def test_the_mark_finds_unrecorded_processes() -> None:
+def test_the_mark_finds_processes_that_were_not_recorded() -> None:
     children = [
         subprocess.Popen(SLEEP, env={**os.environ, identity.MARK: name}) for name in ("me", "mess")
     ]
     try:
         while not (seen := {found.pid for found in identity.marked("me")}):
-            pass  # between fork and exec it still has our own environment
+            pass  # between fork and exec it still has this process's environment
         assert seen == {children[0].pid}
     finally:
         for child in children:

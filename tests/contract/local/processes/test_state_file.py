@@ -10,7 +10,7 @@ from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.runtime.errors import ConfigError
 
 
-def test_state_round_trip(tmp_path: Path) -> None:
+def test_the_state_file_round_trips(tmp_path: Path) -> None:
     part = PartState(
         "xds", "xds", "127.0.0.1:4", tmp_path / "x.log", "running", Identity(3, 4), 5.5
     )

@@ -1,4 +1,4 @@
-"""What a health query makes of a real health service's answer, and of none."""
+"""The result of a health query to a real health service, and to none."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -16,12 +16,12 @@ from sidecar.xds.catalog.health_query import HealthReply, ask
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Server and client are this process, which may get no turn for longer than anybody waits."""
+    """Longer timeouts: server and client share this process, which may be delayed."""
     monkeypatch.setattr(health_query, "_TIMEOUT", 60.0)
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """As a sidecar's."""
+    """The health service of a sidecar."""
 
     def __init__(self, healthy: bool) -> None:
         self._healthy = healthy
@@ -33,7 +33,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
 @asynccontextmanager
 async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
-    """One that serves, does not, or knows no health service."""
+    """A server that is serving, not serving, or without a health service."""
     found = grpc.aio.server()
     if healthy is not None:
         health_pb2_grpc.add_HealthServicer_to_server(Health(healthy), found)
@@ -48,20 +48,20 @@ async def server(*, healthy: bool | None) -> AsyncIterator[Instance]:
     ("healthy", "word"),
     [(True, HealthReply.SERVES), (False, HealthReply.GONE), (None, HealthReply.GONE)],
 )
-async def test_what_a_server_says(healthy: bool | None, word: HealthReply) -> None:
+async def test_the_answer_of_a_server(healthy: bool | None, word: HealthReply) -> None:
     async with server(healthy=healthy) as instance:
         assert await ask(instance) is word
 
 
 @pytest.mark.usefixtures("patient")
-async def test_where_nobody_listens_it_is_gone() -> None:
+async def test_a_closed_port_is_gone() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         assert await ask(Instance("a", "127.0.0.1", 1, port)) is HealthReply.GONE
 
 
-async def test_who_listens_and_says_nothing_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_answer_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_query, "_TIMEOUT", 0.05)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))

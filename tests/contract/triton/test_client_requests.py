@@ -1,4 +1,4 @@
-"""What the door to Triton sends, and what it makes of answers that no demo model gives."""
+"""The requests of the Triton client, and how it translates answers that no demo model gives."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ STEP = {"in": tensor("INT32", [1], [7])}
 
 
 class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Writes down what it is asked; `react` says what comes of it, by default an echo.
+    """Records its requests; `react` decides on the answer, by default an echo.
 
     Text is the error message of a stream's response.
     """
@@ -42,7 +42,7 @@ class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.cancelled = asyncio.Event()
-        # A stream's last response has been sent; and whether the stream ends then.
+        # Set when a stream's last response has been sent; and whether the stream then ends.
         self.final, self.ends = asyncio.Event(), asyncio.Event()
         self.ends.set()
         self.react: Callable[[Any], Any] = response
@@ -132,18 +132,18 @@ async def serving(max_answer: int = 2**20, port: int = 0) -> AsyncIterator[tuple
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
-        async with Triton(f"127.0.0.1:{port}", max_answer) as door:
-            yield servicer, door
+        async with Triton(f"127.0.0.1:{port}", max_answer) as client:
+            yield servicer, client
     finally:
         await server.stop(None)
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
 async def test_version_and_priority_are_sent(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         asked = InferenceRequest("m", (STEP,), version="3", decoupled=decoupled, priority=5)
-        await door.infer(asked, LONG)
-        await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
+        await client.infer(asked, LONG)
+        await client.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
     (call, first), (_, second) = servicer.asked
     assert call == ("stream" if decoupled else "unary")
     assert (first.model_version, first.parameters["priority"].uint64_param) == ("3", 5)
@@ -152,14 +152,16 @@ async def test_version_and_priority_are_sent(decoupled: bool) -> None:
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-async def test_a_sequence_is_named_by_a_string_only_where_that_is_declared(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+async def test_a_sequence_has_a_string_id_only_if_the_model_declares_one(decoupled: bool) -> None:
+    async with serving() as (servicer, client):
         for string_ids in (True, True, False):
             asked = InferenceRequest(
                 "m", (STEP, STEP), decoupled=decoupled, stateful=True, string_ids=string_ids
             )
-            await door.infer(asked, LONG)
-        await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled, string_ids=True), LONG)
+            await client.infer(asked, LONG)
+        await client.infer(
+            InferenceRequest("m", (STEP,), decoupled=decoupled, string_ids=True), LONG
+        )
     ids = [request.parameters["sequence_id"] for _, request in servicer.asked[:6]]
     assert [each.WhichOneof("parameter_choice") for each in ids] == [
         *["string_param"] * 4, *["int64_param"] * 2
@@ -177,8 +179,8 @@ async def test_parameters_and_an_id_are_sent_with_each_step() -> None:
         "real": 0.5,
         "text": "5",
     }
-    async with serving() as (servicer, door):
-        await door.infer(
+    async with serving() as (servicer, client):
+        await client.infer(
             InferenceRequest("m", (STEP, STEP), stateful=True, parameters=given, id="probe"), LONG
         )
     for _, request in servicer.asked:
@@ -192,18 +194,18 @@ async def test_parameters_and_an_id_are_sent_with_each_step() -> None:
 
 
 async def test_a_stream_without_a_response_is_an_empty_answer() -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         servicer.react = lambda _: []
-        answer = await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
+        answer = await client.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
     assert (answer.responses, answer.outputs) == (0, {})
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-async def test_a_sequence_has_one_id_a_start_and_an_end(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+async def test_the_steps_of_a_sequence_have_one_id_a_start_and_an_end(decoupled: bool) -> None:
+    async with serving() as (servicer, client):
         question = InferenceRequest("m", (STEP, STEP, STEP), decoupled=decoupled, stateful=True)
-        answer = await door.infer(question, LONG)
-        await door.infer(InferenceRequest("m", (STEP,), stateful=True), LONG)
+        answer = await client.infer(question, LONG)
+        await client.infer(InferenceRequest("m", (STEP,), stateful=True), LONG)
     *whole, (_, other, *flags) = servicer.sequences()
     (sequence,) = {each[1] for each in whole}
     assert sequence != other
@@ -220,12 +222,12 @@ async def test_a_sequence_has_one_id_a_start_and_an_end(decoupled: bool) -> None
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-async def test_a_sequence_that_fails_is_ended_once(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+async def test_a_failed_sequence_is_ended_once(decoupled: bool) -> None:
+    async with serving() as (servicer, client):
         servicer.react = lambda _: grpc.StatusCode.INTERNAL
         question = InferenceRequest("m", (STEP, STEP), decoupled=decoupled, stateful=True)
         with pytest.raises(Rejected, match="said so"):
-            await door.infer(question, LONG)
+            await client.infer(question, LONG)
     call = "stream" if decoupled else "unary"
     (_, sequence, *_), (_, again, *_) = servicer.sequences()
     assert sequence == again
@@ -236,11 +238,11 @@ async def test_a_sequence_that_fails_is_ended_once(decoupled: bool) -> None:
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+async def test_a_cancelled_request_cancels_its_call(decoupled: bool) -> None:
+    async with serving() as (servicer, client):
         servicer.react = lambda _: asyncio.Event()
         asking = asyncio.create_task(
-            door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
+            client.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
         )
         async with asyncio.timeout(LONG):
             while not servicer.asked:
@@ -252,21 +254,21 @@ async def test_a_cancelled_question_cancels_its_call(decoupled: bool) -> None:
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_cancellation_after_the_last_response_leaves_no_stream(ends: bool) -> None:
-    """It has its time to end by itself, for Triton may keep one that is cancelled then."""
-    async with serving() as (servicer, door):
+async def test_cancellation_after_the_last_response_leaves_no_open_stream(ends: bool) -> None:
+    """The stream gets time to end first, because Triton may leak one that is cancelled then."""
+    async with serving() as (servicer, client):
         servicer.ends.clear()
         asking = asyncio.create_task(
-            door.infer(InferenceRequest("m", (STEP,), decoupled=True), 2 * LONG)
+            client.infer(InferenceRequest("m", (STEP,), decoupled=True), 2 * LONG)
         )
         async with asyncio.timeout(LONG):
             await servicer.final.wait()
-            await door.statistics(LONG)  # arrives later on the same connection
+            await client.statistics(LONG)  # arrives later on the same connection
             await asyncio.sleep(0)
             asking.cancel()
             await asyncio.wait({asking})
             if ends:
-                await door.statistics(LONG)  # a cancellation would arrive before
+                await client.statistics(LONG)  # a cancellation would arrive before
                 servicer.ends.set()
         assert asking.cancelled()
         if not ends:
@@ -276,26 +278,26 @@ async def test_cancellation_after_the_last_response_leaves_no_stream(ends: bool)
 
 
 @pytest.mark.parametrize("decoupled", [False, True])
-async def test_a_deadline_ends_the_call_and_the_waiting(decoupled: bool) -> None:
-    async with serving() as (servicer, door):
+async def test_a_deadline_ends_the_call_and_the_wait(decoupled: bool) -> None:
+    async with serving() as (servicer, client):
         servicer.react = lambda _: asyncio.Event()
         with pytest.raises(DeadlineExceeded):
-            await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), 0.2)
+            await client.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), 0.2)
         async with asyncio.timeout(LONG):
             await servicer.cancelled.wait()
 
 
-async def test_the_bound_holds_for_a_message_and_for_a_whole_stream() -> None:
-    async with serving(max_answer=1000) as (servicer, door):
+async def test_the_size_limit_applies_to_a_message_and_to_a_whole_stream() -> None:
+    async with serving(max_answer=1000) as (servicer, client):
         servicer.react = lambda request: response(request, bytes(4000))
         with pytest.raises(AnswerTooLarge):
-            await door.infer(InferenceRequest("m", (STEP,)), LONG)
+            await client.infer(InferenceRequest("m", (STEP,)), LONG)
         servicer.react = lambda request: [response(request, bytes(400))] * 2
-        answer = await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
+        answer = await client.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
         assert answer.outputs["out"].array.tolist() == [0] * 200
         servicer.react = lambda request: [response(request, bytes(400))] * 3
         with pytest.raises(AnswerTooLarge):
-            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
+            await client.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
 
 
 @pytest.mark.parametrize(
@@ -311,35 +313,35 @@ async def test_the_bound_holds_for_a_message_and_for_a_whole_stream() -> None:
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
     ],
 )
-async def test_a_status_is_an_error_of_ours(
+async def test_each_grpc_status_is_translated_into_an_error(
     status: grpc.StatusCode, error: type[SidecarError]
 ) -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         servicer.react = lambda _: status
         for decoupled in (False, True):
             with pytest.raises(error) as caught:
-                await door.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
+                await client.infer(InferenceRequest("m", (STEP,), decoupled=decoupled), LONG)
             assert type(caught.value) is error
 
 
 @pytest.mark.parametrize("words", ["Exceeds maximum queue size", "Request timeout expired"])
-async def test_a_queue_without_room_is_an_error_of_its_own(words: str) -> None:
-    """As Triton says it: for a stream within it, without a status."""
-    async with serving() as (servicer, door):
+async def test_a_full_queue_has_its_own_error(words: str) -> None:
+    """As Triton reports it: for a stream in a response, without a status."""
+    async with serving() as (servicer, client):
         servicer.react = lambda _: (grpc.StatusCode.UNAVAILABLE, f"[request id: x] {words}")
         with pytest.raises(Overloaded):
-            await door.infer(InferenceRequest("m", (STEP,)), LONG)
+            await client.infer(InferenceRequest("m", (STEP,)), LONG)
         servicer.react = lambda _: f"[request id: x] {words}"
         with pytest.raises(Overloaded):
-            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
+            await client.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
         servicer.react = lambda _: "stub is dead"
         with pytest.raises(Rejected):
-            await door.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
+            await client.infer(InferenceRequest("m", (STEP,), decoupled=True), LONG)
 
 
-async def test_a_sequence_that_was_too_slow_to_keep_its_slot_is_refused_for_load() -> None:
+async def test_a_sequence_that_lost_its_slot_is_an_overload_error() -> None:
     said = "inference request for sequence 7 must specify the START flag on the first request"
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         steps = InferenceRequest("m", (STEP, STEP), stateful=True)
 
         def react(request: Any) -> Any:
@@ -348,14 +350,14 @@ async def test_a_sequence_that_was_too_slow_to_keep_its_slot_is_refused_for_load
 
         servicer.react = react
         with pytest.raises(Overloaded):
-            await door.infer(steps, LONG)
+            await client.infer(steps, LONG)
         servicer.react = lambda _: (grpc.StatusCode.INVALID_ARGUMENT, said)
         with pytest.raises(Rejected):
-            await door.infer(steps, LONG)
+            await client.infer(steps, LONG)
 
 
 async def test_statistics_are_in_seconds_and_count_every_response() -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         found = servicer.statistics.model_stats.add(
             name="m", version="2", inference_count=8, execution_count=4
         )
@@ -366,7 +368,7 @@ async def test_statistics_are_in_seconds_and_count_every_response() -> None:
         found.response_stats["0"].success.count = 5
         found.response_stats["1"].success.count = 2
         found.response_stats["1"].empty_response.count = 1
-        (got,) = await door.statistics(LONG)
+        (got,) = await client.statistics(LONG)
     assert (got.model, got.version, got.inferences, got.executions) == ("m", "2", 8, 4)
     assert (got.successes, got.failures, got.responses) == (3, 1, 8)
     assert (got.success_seconds, got.queue_seconds, got.compute_seconds) == (3.0, 4.0, 8.0)
@@ -377,7 +379,7 @@ async def test_statistics_are_in_seconds_and_count_every_response() -> None:
     [
         (grpc.StatusCode.INTERNAL, "failed to load 'm'", Rejected),
         (grpc.StatusCode.INVALID_ARGUMENT, "at least one version must be available", Rejected),
-        # As Triton says it in its modes `none` and `poll`.
+        # Triton's message in the modes `none` and `poll`.
         (
             grpc.StatusCode.UNAVAILABLE,
             "explicit model load / unload is not allowed if polling is enabled",
@@ -387,31 +389,31 @@ async def test_statistics_are_in_seconds_and_count_every_response() -> None:
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded),
     ],
 )
-async def test_a_model_that_is_not_loaded_says_why(
+async def test_the_error_of_a_failed_load_has_its_reason(
     status: grpc.StatusCode, words: str, error: type[SidecarError]
 ) -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         servicer.refusal = (status, words)
         with pytest.raises(error) as caught:
-            await door.load_model("m", LONG)
+            await client.load_model("m", LONG)
     assert type(caught.value) is error
     assert words in str(caught.value)
 
 
 async def test_an_ensemble_is_unloaded_with_the_steps_that_only_it_needs() -> None:
-    async with serving() as (servicer, door):
-        await door.unload_model("m", LONG)
+    async with serving() as (servicer, client):
+        await client.unload_model("m", LONG)
     ((_, request),) = servicer.asked
     assert request.model_name == "m"
     assert request.parameters["unload_dependents"].bool_param
 
 
 async def test_the_index_has_states_with_reasons() -> None:
-    async with serving() as (servicer, door):
+    async with serving() as (servicer, client):
         servicer.index.models.add(name="m", version="2", state="READY")
         servicer.index.models.add(name="m", version="1", state="UNAVAILABLE", reason="unloaded")
         servicer.index.models.add(name="n")
-        assert await door.repository_index(LONG) == (
+        assert await client.repository_index(LONG) == (
             ("m", "2", "READY", ""),
             ("m", "1", "UNAVAILABLE", "unloaded"),
             ("n", "", "", ""),
@@ -419,7 +421,7 @@ async def test_the_index_has_states_with_reasons() -> None:
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
-async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
+async def test_bytes_that_are_not_a_protobuf_message_are_rejected(method: str) -> None:
     async def unary(request: bytes, context: Any) -> bytes:
         return b"\xff"
 
@@ -436,9 +438,11 @@ async def test_bytes_that_are_no_message_are_refused(method: str) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with Triton(f"127.0.0.1:{port}") as door:
+        async with Triton(f"127.0.0.1:{port}") as client:
             with pytest.raises(Rejected, match="cannot be decoded"):
-                await door.infer(InferenceRequest("m", (STEP,), decoupled="Stream" in method), LONG)
+                await client.infer(
+                    InferenceRequest("m", (STEP,), decoupled="Stream" in method), LONG
+                )
     finally:
         await server.stop(None)
 
@@ -461,14 +465,16 @@ async def test_a_class_is_requested_by_its_label(triton_server: TritonServer) ->
     assert broken_by(labelled.expectations, answer) is not None
 
 
-async def test_that_a_connection_was_refused_before_is_no_answer_of_who_takes_it_now() -> None:
-    """gRPC ends calls with what its last attempt met, until the next one, half a second later."""
+async def test_an_earlier_refused_connection_does_not_fail_a_request_after_the_server_started() -> (
+    None
+):
+    """gRPC fails calls with the error of its last attempt until its next one, 0.5 s later."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    async with Triton(f"127.0.0.1:{port}") as door:
+    async with Triton(f"127.0.0.1:{port}") as client:
         for _ in range(5):
             with pytest.raises(Unavailable):
-                await door.server_live(1.0)
+                await client.server_live(1.0)
         async with serving(port=port):
-            await door.connect(LONG)
-            assert await door.server_live(LONG)
+            await client.connect(LONG)
+            assert await client.server_live(LONG)
