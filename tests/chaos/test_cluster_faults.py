@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.cluster.cluster import Cluster, cluster
-from tests.support.cluster.fault_outcome import suffer, unexplained
+from tests.support.cluster.fault_outcome import inject, unexplained_changes
 from tests.support.cluster.faults import (
     AGENTS_RESTARTED,
     CUTS,
@@ -49,6 +49,6 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
     ids=lambda fault: fault.name,
 )
 async def test_a_fault_costs_no_request(mesh: Cluster, scene: Scene, fault: Fault) -> None:
-    account = await suffer(mesh, scene, fault, scene.primary, fault.lasts[0])
+    account = await inject(mesh, scene, fault, scene.primary, fault.lasts[0])
     assert account.trouble == []
-    assert await unexplained(mesh, [account]) == []
+    assert await unexplained_changes(mesh, [account]) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster.cluster import cluster
-from tests.support.cluster.fault_outcome import suffer, unexplained
+from tests.support.cluster.fault_outcome import inject, unexplained_changes
 from tests.support.cluster.faults import draw
 from tests.support.soak import soak
 
@@ -31,6 +31,6 @@ async def test_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
         async with mesh.under_load() as scene:
             for step in draw(seed, _FAULTS, len(mesh.now.instances)):
                 victim = scene.primary if step.victim is None else f"triton-{step.victim}"
-                accounts.append(await suffer(mesh, scene, step.fault, victim, step.seconds))
+                accounts.append(await inject(mesh, scene, step.fault, victim, step.seconds))
                 assert accounts[-1].trouble == [], f"{step}; CLUSTER_SEED={seed}"
-        assert await unexplained(mesh, accounts) == [], f"CLUSTER_SEED={seed}"
+        assert await unexplained_changes(mesh, accounts) == [], f"CLUSTER_SEED={seed}"

@@ -73,9 +73,9 @@ async def test_later_agents_stream_a_blocking_query_on_a_service(
         assert (shown.streamed, shown.known_leader) == (streamed, not streamed)
         assert (shown.value, shown.index) == (plain.value, plain.index)
     assert (asked.streamed, asked.known_leader, asked.value) == (False, True, plain.value)
-    nobody = await consul.health_service(f"{name}-none", index=plain.index, wait=0.2)
-    assert (nobody.value, nobody.streamed) == ((), streamed)
-    assert nobody.index > 1
+    missing = await consul.health_service(f"{name}-none", index=plain.index, wait=0.2)
+    assert (missing.value, missing.streamed) == ((), streamed)
+    assert missing.index > 1
 
 
 async def test_a_blocking_query_on_keys_is_not_streamed(consul: ConsulApi) -> None:

@@ -1,4 +1,4 @@
-"""Ends the processes of a cluster, even after the process that ran it was killed."""
+"""Kills the processes of a cluster at its end, even after SIGKILL to the process that ran it."""
 
 import signal
 import subprocess
@@ -11,12 +11,12 @@ from sidecar.local.processes.identity import marked, send
 from sidecar.local.processes.process import remove_shared_memory
 from tests.support.mesh.mesh_outside import ROOT
 
-_DEADLINE = 15.0  # seconds for killed processes to vanish
+_DEADLINE = 15.0  # seconds until killed processes are gone
 
 
 @contextmanager
-def warded(mesh_id: str, shm_prefixes: Sequence[str]) -> Iterator[None]:
-    """Whatever carries the mark of this mesh ends with the context, or with this process."""
+def cleanup_on_exit(mesh_id: str, shm_prefixes: Sequence[str]) -> Iterator[None]:
+    """Kill all processes with this mesh's mark when the context or this process ends."""
     command = [
         sys.executable,
         "-m",
@@ -25,16 +25,16 @@ def warded(mesh_id: str, shm_prefixes: Sequence[str]) -> Iterator[None]:
         *shm_prefixes,
     ]
     # Its own session: it survives a kill of this process's whole group.
-    warden = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+    cleaner = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
     finally:
-        warden.communicate()  # closes the pipe, which is what it waits for
-        assert warden.returncode == 0, "the warden could not end all of the cluster"
+        cleaner.communicate()  # closes the pipe, for which it waits
+        assert cleaner.returncode == 0, "the cleanup could not kill all processes of the cluster"
 
 
 def sweep(mesh_id: str, shm_prefixes: Sequence[str]) -> bool:
-    """Kill every marked process and remove its shared memory; False if some did not vanish."""
+    """Kill every marked process and remove its shared memory; False if one is still there."""
     deadline = time.monotonic() + _DEADLINE
     while left := list(marked(mesh_id)):
         if time.monotonic() > deadline:

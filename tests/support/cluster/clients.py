@@ -12,7 +12,7 @@ from typing import Any
 from sidecar.local.load import Failure, Load, LoadTally, load
 from tests.support.mesh.mesh_outside import ROOT
 
-_TELL = 0.1  # seconds
+_REPORT = 0.1  # seconds between reports
 _LINE = 1 << 24  # bytes
 _END = 60.0  # seconds for the requests in flight to end; each has 30
 
@@ -29,19 +29,19 @@ async def clients(
     streams: int,
     pause: float = 0.0,
 ) -> AsyncIterator[Load]:
-    """Clients in a namespace as long as the context lasts; see `sidecar.local.load.load`.
+    """Run clients in a namespace during the context; see `sidecar.local.load.load`.
 
-    They have the lowest priority on the machine: they are not what is tested.
+    They run at the lowest CPU priority, because they are not under test.
 
     Args:
-        inside: what to put before a command so that it runs in the namespace.
+        inside: prefix of a command that runs it in the namespace.
         env: the environment of the process.
-        log: where it may complain.
-        address: host:port that the clients talk to.
-        reference: host:port of a Triton whose answers are taken to be right.
-        unary: clients that ask one question after the other.
-        streams: clients that let one generation follow the other.
-        pause: seconds that a client lets pass between an answer and its next question.
+        log: the file of its stderr.
+        address: host:port to which the clients send requests.
+        reference: host:port of a Triton whose answers are expected.
+        unary: clients that send one unary request after the other.
+        streams: clients that run one generation after the other.
+        pause: seconds between an answer and the client's next request.
     """
     command = (
         *inside, "nice", "-n", "19", sys.executable, "-m", "tests.support.cluster.clients",
@@ -61,60 +61,60 @@ async def clients(
     assert process.stdin
     assert process.stdout
     running = Load()
-    hearing = asyncio.create_task(_hear(process.stdout, running))
+    receiving = asyncio.create_task(_receive(process.stdout, running))
     try:
         yield running
         process.stdin.close()
         async with asyncio.timeout(_END):
-            await hearing
-            assert await process.wait() == 0, f"the clients broke: {log}"
+            await receiving
+            assert await process.wait() == 0, f"the clients failed: {log}"
     finally:
-        hearing.cancel()
+        receiving.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _hear(lines: asyncio.StreamReader, running: Load) -> None:
+async def _receive(lines: asyncio.StreamReader, running: Load) -> None:
     while line := await lines.readline():
-        news = json.loads(line)
-        for tally, told in ((running.unary, news["unary"]), (running.streams, news["streams"])):
-            tally.done += [(sent, took) for sent, took in told["done"]]
-            tally.failed += [Failure(at, what) for at, what in told["failed"]]
-            tally.wrong += [Failure(at, what) for at, what in told["wrong"]]
+        report = json.loads(line)
+        for tally, new in ((running.unary, report["unary"]), (running.streams, report["streams"])):
+            tally.done += [(sent, took) for sent, took in new["done"]]
+            tally.failed += [Failure(at, what) for at, what in new["failed"]]
+            tally.wrong += [Failure(at, what) for at, what in new["wrong"]]
 
 
 @dataclass(slots=True)
-class _Told:
-    """How much of a tally has been told."""
+class _Reporter:
+    """Reports what is new in a tally; `counts` is how much has been reported."""
 
     tally: LoadTally
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("done", "failed", "wrong"), 0)
     )
 
-    def news(self) -> dict[str, list[Any]]:
+    def new(self) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {"done": self.tally.done[self.counts["done"] :]}
         for kind in ("failed", "wrong"):
             failures: list[Failure] = getattr(self.tally, kind)
             found[kind] = [(one.at, one.what) for one in failures[self.counts[kind] :]]
-        for kind, news in found.items():
-            self.counts[kind] += len(news)
+        for kind, new in found.items():
+            self.counts[kind] += len(new)
         return found
 
 
 async def _main(address: str, reference: str, unary: int, streams: int, pause: float) -> None:
     ending = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     async with load(address, reference, unary=unary, streams=streams, pause=pause) as running:
-        told = {"unary": _Told(running.unary), "streams": _Told(running.streams)}
+        reporters = {"unary": _Reporter(running.unary), "streams": _Reporter(running.streams)}
         while not ending.done():
-            _say(told)
-            await asyncio.wait((ending,), timeout=_TELL)
-    _say(told)
+            _report(reporters)
+            await asyncio.wait((ending,), timeout=_REPORT)
+    _report(reporters)
 
 
-def _say(told: Mapping[str, _Told]) -> None:
-    print(json.dumps({name: one.news() for name, one in told.items()}), flush=True)
+def _report(reporters: Mapping[str, _Reporter]) -> None:
+    print(json.dumps({name: each.new() for name, each in reporters.items()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A running cluster: operations on its parts and networks, and checks that it is healthy.
+"""A running cluster: operations on its parts and networks, and checks of its health.
 
     async with cluster(folder) as mesh:
         async with mesh.under_load() as scene:
@@ -29,7 +29,7 @@ from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
 from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
-from tests.support.cluster.cleanup_on_exit import warded
+from tests.support.cluster.cleanup_on_exit import cleanup_on_exit
 from tests.support.cluster.clients import clients
 from tests.support.cluster.layout import (
     EDGE,
@@ -41,126 +41,135 @@ from tests.support.cluster.layout import (
     build,
     named,
 )
-from tests.support.cluster.network_namespaces import NETWORKS, Fabric, Network, fabric
-from tests.support.cluster.port_forwarding import doors
-from tests.support.cluster.supervisor import Keeper, keep
+from tests.support.cluster.network_namespaces import (
+    NETWORKS,
+    Network,
+    NetworkNamespaces,
+    network_namespaces,
+)
+from tests.support.cluster.port_forwarding import forwarded_ports
+from tests.support.cluster.supervisor import Supervisor, supervise
 from tests.support.mesh.mesh import LiveMesh, Scene
 from tests.support.mesh.mesh_outside import until
 from tests.support.soak import pause
 
 MODELS = (load.UNARY, load.STREAM)
 _CONTROL_PLANE = "triton-sidecar-xds"
-_LOOK = 3.0  # seconds for one question to Consul
+_LOOK = 3.0  # seconds for one read from Consul
 
 Cut = Literal["consul", "data", "both"]
 
 
 class Cluster(LiveMesh):
-    """A running cluster; addresses in `now` lead in from this process's network, by doors."""
+    """A running cluster; the addresses in `now` are local ports that are forwarded to it."""
 
     def __init__(
-        self, layout: Layout, fabric: Fabric, keepers: Mapping[str, Keeper], mesh: Mesh
+        self,
+        layout: Layout,
+        namespaces: NetworkNamespaces,
+        supervisors: Mapping[str, Supervisor],
+        mesh: Mesh,
     ) -> None:
         super().__init__(layout.mesh.options.folder)
-        self.layout, self.fabric = layout, fabric
-        self._keepers, self._mesh = keepers, mesh
+        self.layout, self.namespaces = layout, namespaces
+        self._supervisors, self._mesh = supervisors, mesh
 
     @property
     def now(self) -> Mesh:
-        """The cluster as a mesh. Consul is the first server that answers."""
+        """The cluster as a mesh; its Consul address leads to the first server that accepts."""
         return self._mesh.with_pids(
-            os.getpid(), {name: keeper.pid for name, keeper in self._keepers.items()}
+            os.getpid(), {name: each.pid for name, each in self._supervisors.items()}
         )
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of all parts."""
-        return tuple(self._keepers)
+        return tuple(self._supervisors)
 
     @property
     def agents(self) -> tuple[str, ...]:
         """The names of all client agents."""
-        return tuple(name for name in self._keepers if name.startswith("agent"))
+        return tuple(name for name in self._supervisors if name.startswith("agent"))
 
     @property
     def servers(self) -> tuple[str, ...]:
         """The names of all Consul servers."""
-        return tuple(name for name in self._keepers if name.startswith("server"))
+        return tuple(name for name in self._supervisors if name.startswith("server"))
 
     def running(self, part: str) -> int | None:
-        """The process of a part, if there is one."""
-        return self._keepers[part].pid
+        """The pid of a part, or None while it is not running."""
+        return self._supervisors[part].pid
 
     def lives(self, part: str) -> int:
         """How often a part was started."""
-        return self._keepers[part].lives
+        return self._supervisors[part].starts
 
     @property
     def crashes(self) -> Mapping[str, int]:
-        """How often each part has died without being killed."""
-        return {part: keeper.crashes for part, keeper in self._keepers.items()}
+        """How often each part has crashed."""
+        return {part: each.crashes for part, each in self._supervisors.items()}
 
     async def begin(self) -> None:
-        """Wait until all is well for the first time.
+        """Wait until the cluster is healthy for the first time.
 
         Raises:
-            Unavailable: it does not come to be; with the log's end of every part that died.
+            Unavailable: it is not; has the end of the log of every part that was restarted.
         """
         try:
             await self.steady()
         except Unavailable as error:
             for part, text in self.tails(5):
-                if self._keepers[part].lives > 1:
+                if self._supervisors[part].starts > 1:
                     error.add_note(f"end of the log of {part}:\n{text}")
             raise
 
-    # --- what is done to parts ----------------------------------------------------------------
+    # --- operations on parts --------------------------------------------------------------------
 
     def kill(self, part: str) -> None:
-        """SIGKILL to a part; it is started again after a second."""
-        self._keepers[part].send(signal.SIGKILL)
+        """SIGKILL a part, which is restarted after a second."""
+        self._supervisors[part].send(signal.SIGKILL)
 
     def restart(self, part: str) -> None:
-        """SIGTERM to a part; it is started again a second after its end."""
-        self._keepers[part].send(signal.SIGTERM)
+        """SIGTERM a part, which is restarted a second after its end."""
+        self._supervisors[part].send(signal.SIGTERM)
 
     def freeze(self, part: str) -> None:
-        """SIGSTOP to a part and all that it started."""
-        self._keepers[part].send_to_all(signal.SIGSTOP)
+        """SIGSTOP a part and all that it started."""
+        self._supervisors[part].send_to_all(signal.SIGSTOP)
 
     def thaw(self, part: str) -> None:
         """Undo `freeze`."""
-        self._keepers[part].send_to_all(signal.SIGCONT)
+        self._supervisors[part].send_to_all(signal.SIGCONT)
 
     @contextmanager
     def away(self, *parts: str) -> Iterator[None]:
-        """Parts are killed, and stay away while the context lasts."""
+        """Kill parts, and do not restart them until the context ends."""
         for part in parts:
-            self._keepers[part].keep_away()
+            self._supervisors[part].hold_down()
             self.kill(part)
         try:
             yield
         finally:
             for part in parts:
-                self._keepers[part].let_back()
+                self._supervisors[part].release()
 
-    # --- what is done to networks -------------------------------------------------------------
+    # --- operations on networks ---------------------------------------------------------------
 
     def cut(self, member: str, what: Cut) -> None:
-        """Lose all that a namespace sends to, or is sent from, one network or both."""
+        """Disconnect a namespace from one network, or from both."""
         for network in _networks(what):
-            self.fabric.cut(member, network)
+            self.namespaces.cut(member, network)
 
     def heal(self) -> None:
         """Undo every `cut`."""
         for member in self.layout.members:
             for network in member.networks:
-                self.fabric.join(member.name, network)
+                self.namespaces.join(member.name, network)
 
-    # --- what is asked ------------------------------------------------------------------------
+    # --- reads --------------------------------------------------------------------------------
 
     async def leader(self) -> str:
-        """The Consul server that leads.
+        """The Consul server that is leader.
 
         Raises:
             Unavailable: there is none.
@@ -172,7 +181,7 @@ class Cluster(LiveMesh):
         raise Unavailable("no Consul server leads")
 
     async def other_leader(self, than: str) -> str:
-        """Wait until another Consul server leads; gives its name."""
+        """Wait until another Consul server is leader; gives its name."""
         found = than
 
         async def another() -> bool:
@@ -188,17 +197,19 @@ class Cluster(LiveMesh):
         return await part_probe.get(f"http://{self._mesh.consul.http}/v1/{path}")
 
     async def _missing(self) -> str:
-        dead = [name for name, keeper in self._keepers.items() if keeper.pid is None]
+        dead = [name for name, each in self._supervisors.items() if each.pid is None]
         if dead:
             return f"not running: {', '.join(dead)}"
-        await self._ask("operator/autopilot/health")  # refuses unless all servers are healthy
+        await self._ask("operator/autopilot/health")  # fails unless all servers are healthy
         async with consul_view.connect(self.now) as consul, asyncio.timeout(_LOOK):
             planes = (await consul.health_service(_CONTROL_PLANE)).value
             instances = await consul_view.observe(consul)
-        sick = [f"{entry.id} is {entry.status}" for entry in planes if entry.status != "passing"]
-        sick += [f"{one.id}: {one.reason}" for one in instances.values() if one.reason]
-        if sick or not planes or len(instances) < len(self._mesh.instances):
-            return "; ".join(sick) or f"the catalog has {instances} and {planes}"
+        unhealthy = [
+            f"{entry.id} is {entry.status}" for entry in planes if entry.status != "passing"
+        ]
+        unhealthy += [f"{one.id}: {one.reason}" for one in instances.values() if one.reason]
+        if unhealthy or not planes or len(instances) < len(self._mesh.instances):
+            return "; ".join(unhealthy) or f"the catalog has {instances} and {planes}"
         roles = {one.id: one.role for one in instances.values()}
         if list(roles.values()).count("primary") != 1:
             return f"expected one primary, found {roles}"
@@ -210,18 +221,19 @@ class Cluster(LiveMesh):
     async def under_load(
         self, *, unary: int = 3, streams: int = 2, traffic: bool = False
     ) -> AsyncIterator[Scene]:
-        """Start from a cluster that is well, and keep clients busy while the context lasts.
+        """Wait until the cluster is healthy, then run clients until the context ends.
 
-        When it ends, requests in flight have come to their end, and are counted.
+        Requests in flight at its end are finished and counted.
 
         Args:
-            unary: clients that ask one question after the other.
-            streams: clients that let one generation follow the other.
-            traffic: whether the timeline shows who answers, too; Envoy is asked 50 times a second.
+            unary: clients that send one unary request after the other.
+            streams: clients that run one generation after the other.
+            traffic: whether the timeline also shows which instance answers, by 50 reads
+                of Envoy per second.
         """
         await self.steady()
         busy = clients(
-            self.fabric.enter(EDGE),
+            self.namespaces.enter(EDGE),
             self.layout.parts[0][1].env,
             self.folder / "logs" / "clients.log",
             f"127.0.0.1:{PORTS.envoy}",
@@ -242,16 +254,17 @@ class Cluster(LiveMesh):
 async def cluster(
     folder: Path, *, instances: int = 3, servers: int = 3, settings: Tables | None = None
 ) -> AsyncIterator[Cluster]:
-    """A cluster that runs while the context lasts, and is well when it begins.
+    """Run a cluster during the context; it is healthy when the context begins.
 
     Args:
-        folder: an empty one; logs stay there.
+        folder: an empty one; the logs stay there.
         instances: hosts with an agent, a Triton and a sidecar.
         servers: Consul servers.
-        settings: tables put over those of every sidecar, as `{"election": {"session_ttl": "15s"}}`.
+        settings: tables merged into those of every sidecar, such as
+            `{"election": {"session_ttl": "15s"}}`.
 
     Raises:
-        PartMissing: a program is not here, or namespaces cannot be had.
+        PartMissing: a program is missing, or namespaces cannot be created.
     """
     options = MeshOptions(folder=folder.absolute(), instances=instances)
     programs, sources = launch.find_programs(), launch.read_sources(options)
@@ -271,29 +284,29 @@ async def cluster(
     _write(layout)
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
     async with AsyncExitStack() as stack:
-        stack.enter_context(warded(layout.mesh.id, prefixes))
-        spaces = await stack.enter_async_context(fabric(layout.members))
-        mesh = stack.enter_context(_entered(layout, spaces))
-        placed = [_within(spaces.enter(where), part) for where, part in layout.parts]
-        keepers = {part.name: Keeper(part) for part in placed}
-        running = Cluster(layout, spaces, keepers, mesh)
-        keeping = asyncio.create_task(keep(keepers.values()), name="keep")
-        stack.push_async_callback(_end, keeping)
+        stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
+        namespaces = await stack.enter_async_context(network_namespaces(layout.members))
+        mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
+        placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
+        supervisors = {part.name: Supervisor(part) for part in placed}
+        running = Cluster(layout, namespaces, supervisors, mesh)
+        supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
+        stack.push_async_callback(_end, supervising)
         await running.begin()
         meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
         yield running
 
 
 @contextmanager
-def _entered(layout: Layout, spaces: Fabric) -> Iterator[Mesh]:
-    """The addresses of the cluster, with doors to Consul and to Envoy."""
+def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iterator[Mesh]:
+    """The addresses of the cluster, with ports that are forwarded to Consul and to Envoy."""
     servers = [member.address("consul") for member in layout.members if "server" in member.name]
     targets = (
         [f"{server}:{PORTS.consul_http}" for server in servers],
         [f"127.0.0.1:{PORTS.envoy_admin}"],
         [f"127.0.0.1:{PORTS.envoy}"],
     )
-    with doors(spaces.enter(EDGE), targets) as (consul, admin, envoy):
+    with forwarded_ports(namespaces.enter(EDGE), targets) as (consul, admin, envoy):
         plain = layout.mesh.mesh
         instances = tuple(
             replace(own, triton=replace(own.triton, grpc=f"{layout.address(host)}:{TRITON}"))
@@ -325,7 +338,7 @@ def _networks(what: Cut) -> tuple[Network, ...]:
     return NETWORKS if what == "both" else (what,)
 
 
-async def _end(keeping: asyncio.Task[None]) -> None:
-    keeping.cancel()
+async def _end(supervising: asyncio.Task[None]) -> None:
+    supervising.cancel()
     with suppress(asyncio.CancelledError):
-        await keeping
+        await supervising

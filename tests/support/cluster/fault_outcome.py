@@ -1,4 +1,4 @@
-"""What a fault cost a cluster under load, and which of it is a failure."""
+"""The outcome of a fault in a cluster under load, and what of it is a failure."""
 
 import base64
 import json
@@ -16,12 +16,12 @@ from tests.support.mesh.mesh import Scene
 
 
 @dataclass(slots=True)
-class Account:
-    """A fault done to `victim`, and what came of it until all was well again.
+class FaultOutcome:
+    """A fault of `victim`, and its outcome until the cluster was healthy again.
 
-    `began` and `ended` are seconds on the monotonic clock; `before` is the epoch that it met.
-    `crashed` are parts that died of faults of their own meanwhile, as Triton 2.51 does once in a
-    while where streams end (SIGSEGV in its gRPC front end): that cuts streams, and nothing else.
+    `began` and `ended` are seconds on the monotonic clock; `before` is the epoch before the fault.
+    `crashed` are the parts that crashed during it for other reasons. Triton 2.51 sometimes does
+    when a stream ends (SIGSEGV in its gRPC front end), which cuts streams, and nothing else.
     """
 
     fault: Fault
@@ -35,7 +35,7 @@ class Account:
 
     @property
     def trouble(self) -> list[str]:
-        """What must not be."""
+        """What must not happen: failed and wrong requests, and epochs that do not grow."""
         unary, streams = self.load.unary, self.load.streams
         bad = [*unary.failed, *unary.wrong, *streams.wrong]
         crashed = any(part.startswith("triton") for part in self.crashed)
@@ -49,43 +49,45 @@ class Account:
     def __str__(self) -> str:
         changed = [f"{one.instance} after {one.at - self.began:.2f} s" for one in self.changes]
         unary, streams = self.load.unary, self.load.streams
-        beside = "".join(f" {part} crashed;" for part in self.crashed)
+        crashes = "".join(f" {part} crashed;" for part in self.crashed)
         return (
-            f"{self.fault.name} ({self.victim}):{beside} "
+            f"{self.fault.name} ({self.victim}):{crashes} "
             f"primary {', '.join(changed) or 'unchanged'}; "
-            f"well after {self.ended - self.began:.1f} s; {unary.sent} requests, "
+            f"healthy after {self.ended - self.began:.1f} s; {unary.sent} requests, "
             f"{len(unary.failed)} failed, {len(unary.wrong)} wrong, slowest {unary.slowest:.2f} s; "
             f"{len(streams.failed)} of {streams.sent} streams cut"
         )
 
 
-async def suffer(mesh: Cluster, scene: Scene, fault: Fault, victim: str, seconds: float) -> Account:
-    """Do it, and wait until all is well again, with answers for all clients."""
-    account = Account(fault, victim, scene.timeline.epoch, time.monotonic())
+async def inject(
+    mesh: Cluster, scene: Scene, fault: Fault, victim: str, seconds: float
+) -> FaultOutcome:
+    """Inject a fault, and wait until the cluster is healthy and all clients get answers."""
+    outcome = FaultOutcome(fault, victim, scene.timeline.epoch, time.monotonic())
     crashes = mesh.crashes
     await fault.deed(mesh, victim, seconds)
     await mesh.steady()
     await scene.flows()
-    await mesh.steady()  # an agent's checks come late
-    account.ended = time.monotonic()
-    account.crashed = [part for part, count in mesh.crashes.items() if count > crashes[part]]
-    account.changes = [
-        one for one in scene.timeline.sightings if one.kind == "primary" and one.at >= account.began
+    await mesh.steady()  # the agent's checks lag behind
+    outcome.ended = time.monotonic()
+    outcome.crashed = [part for part, count in mesh.crashes.items() if count > crashes[part]]
+    outcome.changes = [
+        one for one in scene.timeline.sightings if one.kind == "primary" and one.at >= outcome.began
     ]
-    span = account.began, account.ended
-    account.load = Load(scene.load.unary.between(*span), scene.load.streams.between(*span))
-    print(account)
-    return account
+    span = outcome.began, outcome.ended
+    outcome.load = Load(scene.load.unary.between(*span), scene.load.streams.between(*span))
+    print(outcome)
+    return outcome
 
 
-async def unexplained(mesh: Cluster, accounts: Sequence[Account]) -> list[str]:
+async def unexplained_changes(mesh: Cluster, outcomes: Sequence[FaultOutcome]) -> list[str]:
     """The changes of the primary that the election's history does not explain.
 
-    A history that holds nothing at all is not kept yet, and is not held against anybody.
+    An empty history explains nothing and is ignored: it has not been written yet.
     """
     entries = {entry["epoch"]: entry for entry in await _history(mesh)}
     found = []
-    for change in (change for account in accounts for change in account.changes if entries):
+    for change in (change for outcome in outcomes for change in outcome.changes if entries):
         entry = entries.get(int(change.value), {})
         if entry.get("to") != change.instance or not entry.get("cause"):
             found.append(f"{change.instance} took epoch {change.value}; the history has {entry}")
@@ -93,7 +95,7 @@ async def unexplained(mesh: Cluster, accounts: Sequence[Account]) -> list[str]:
 
 
 async def _history(mesh: Cluster) -> list[Mapping[str, Any]]:
-    """The entries, each with the `epoch` that its tenure has: when Consul created it."""
+    """The history's entries, each with its `epoch`, the index at which Consul created it."""
     listed = json.loads(await mesh.consul("GET", "kv/?keys"))
     prefix = f"triton-sidecar/{SERVICE}/history/"
     if not any(key.startswith(prefix) for key in listed):

@@ -1,4 +1,4 @@
-"""The faults that a cluster under load suffers one after another, and how a series is drawn.
+"""The faults that are injected into a cluster under load, and how a series is drawn.
 
 Each leaves a healthy instance that Envoy can reach, so none may fail a unary request.
 """
@@ -13,19 +13,19 @@ from tests.support.cluster.cluster import Cluster, Cut
 from tests.support.cluster.layout import SESSION_TTL, beside
 from tests.support.mesh.mesh_outside import until
 
-# Does something to an instance, or what it stands on, for some seconds, and undoes it.
+# Injects a fault into an instance or its host for some seconds, and removes it.
 Deed = Callable[[Cluster, str, float], Awaitable[None]]
 
-_GAP = 0.3  # seconds between kills in a row: less than a dead part stays away
-_BLINK = 2.0  # seconds that Consul does not take for a death
+_GAP = 0.3  # seconds between kills in a row: shorter than until a restart
+_BLINK = 2.0  # seconds: too short for Consul to declare the node dead
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of fault.
 
-    `lasts` holds how many seconds it may last, of which a series draws one. `cuts_streams`: the
-    victim's Triton dies or is out of reach, so that generations that it is sending are cut.
+    A series draws one of the durations in `lasts`, in seconds. `cuts_streams`: the victim's Triton
+    dies or is unreachable, so its running generations are cut.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Step:
 
 
 def draw(seed: int, count: int, instances: int) -> Sequence[Step]:
-    """A series; the same for the same seed. Two of three go for the primary."""
+    """A series, the same for the same seed; two of three faults are of the primary."""
     chance = random.Random(seed)
 
     def step() -> Step:
@@ -59,7 +59,7 @@ def draw(seed: int, count: int, instances: int) -> Sequence[Step]:
     return [step() for _ in range(count)]
 
 
-# --- the deeds --------------------------------------------------------------------------------
+# --- injections -------------------------------------------------------------------------------
 
 
 async def _leader_killed(mesh: Cluster, victim: str, seconds: float) -> None:
@@ -75,7 +75,7 @@ async def _server_killed(mesh: Cluster, victim: str, seconds: float) -> None:
 
 
 def _cut(what: Cut) -> Deed:
-    """For some seconds, or else until Consul has given the host up, which takes about six."""
+    """For some seconds; for 0, until Consul has declared the node dead, after about six."""
 
     async def cut(mesh: Cluster, victim: str, seconds: float) -> None:
         mesh.cut(beside(victim, "host"), what)
@@ -137,7 +137,7 @@ KILLED = tuple(
 )
 AGENTS_RESTARTED = Fault("all agents restarted", _agents_restarted)
 
-# Those by themselves; each once, though there are six orders of killing.
+# The faults of a series; killing all three is one of them, in one of its six orders.
 FAULTS = (
     LEADER_KILLED,
     *CUTS,

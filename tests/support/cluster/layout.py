@@ -21,7 +21,7 @@ from sidecar.local.planning.plan import (
     Sources,
     instance_id,
 )
-from tests.support.cluster.network_namespaces import NETWORKS, Member
+from tests.support.cluster.network_namespaces import NETWORKS, Namespace
 
 EDGE, EDGE_AGENT = "edge", "agent-edge"
 SESSION_TTL = 10  # seconds; the shortest that Consul takes
@@ -60,7 +60,7 @@ class Layout:
     `mesh` is the plan of the local mesh that it is made of, for its folders and links.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[Namespace, ...]
     parts: tuple[tuple[str, Part], ...]
     files: Mapping[Path, str]
     mesh: Plan
@@ -69,7 +69,7 @@ class Layout:
         """The address of a namespace on the data network."""
         return self.member(name).address("data")
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> Namespace:
         """The namespace of this name."""
         [found] = [member for member in self.members if member.name == name]
         return found
@@ -81,7 +81,7 @@ def named(kind: str, count: int) -> tuple[str, ...]:
 
 
 def beside(name: str, kind: str) -> str:
-    """Of the host that a part, an instance or a host's name belongs to, what is of another kind.
+    """The name of another kind with the same host as a part, an instance or a host.
 
     `beside("triton-1", "agent")` is `agent-1`; kinds are `host`, `agent`, `sidecar` and `triton`.
     """
@@ -102,25 +102,25 @@ def build(
 
     Args:
         mesh_id: distinguishes its processes from all others of the machine.
-        options: what mesh.
-        programs: what to start.
+        options: those of the mesh.
+        programs: the programs of the parts.
         sources: contents of the assets.
-        agents: what Consul's settings are made of.
-        environ: the environment to derive the parts' own from.
-        settings: tables of every sidecar's settings, put over those of a local mesh.
+        agents: the settings of Consul's agents.
+        environ: the environment from which those of the parts are derived.
+        settings: tables merged into every sidecar's settings, over those of a local mesh.
         servers: the number of Consul servers.
     """
     ports = dataclasses.replace(PORTS, instances=PORTS.instances * options.instances)
-    # All traffic stays inside.
+    # All traffic stays inside the namespaces.
     direct = {name: text for name, text in environ.items() if not name.lower().endswith("_proxy")}
     mesh = layout.build(mesh_id, options, ports, programs, sources, direct, {})
     members = (
-        *(Member(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
+        *(Namespace(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
         *(
-            Member(name, 21 + n, NETWORKS)
+            Namespace(name, 21 + n, NETWORKS)
             for n, name in enumerate(named("host", options.instances))
         ),
-        Member(EDGE, 201, NETWORKS),
+        Namespace(EDGE, 201, NETWORKS),
     )
     draft = _Draft(mesh, members, settings, programs.consul_version)
     return Layout(
@@ -135,7 +135,7 @@ class _Draft:
     """Builds the parts and files of one layout from those of a local mesh."""
 
     def __init__(
-        self, mesh: Plan, members: Sequence[Member], settings: Tables, consul: Version
+        self, mesh: Plan, members: Sequence[Namespace], settings: Tables, consul: Version
     ) -> None:
         self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
         self.folder = mesh.options.folder
@@ -152,7 +152,7 @@ class _Draft:
         yield EDGE, local["envoy"]
 
     def agent(self, consul: Part, member: str) -> Part:
-        """The Consul of a namespace."""
+        """The Consul agent of a namespace."""
         name = agent_of(member)
         files = (f"-config-file={path}" for path in self.agent_files(name))
         argv = (consul.argv[0], "agent", *files)
@@ -161,7 +161,7 @@ class _Draft:
         )
 
     def agent_files(self, name: str) -> tuple[Path, Path]:
-        """The settings as this project has them, and what is put over them."""
+        """The files of this project's settings, and of those that override them."""
         return self.folder / name / "consul.hcl", self.folder / name / "here.json"
 
     def consul_files(self, agents: AgentFiles) -> dict[Path, str]:
@@ -189,13 +189,13 @@ class _Draft:
                     "acl": {"enabled": False, "default_policy": "allow"},
                     "log_level": "warn",
                 }
-                # From the edge, for observers.
+                # For observers, which connect from the edge.
                 | ({"client_addr": "0.0.0.0"} if member in servers else {})
             )
         return files
 
     def mesh_files(self) -> dict[Path, str]:
-        """The settings of sidecars and control plane, with addresses that others reach."""
+        """The settings of the sidecars and the control plane, with reachable addresses."""
         files, edge = {}, self.member(EDGE).address("data")
         for number, host in enumerate(named("host", self.mesh.options.instances)):
             path, address = self.folder / instance_id(number) / "sidecar.toml", self.member(host)
@@ -218,13 +218,13 @@ class _Draft:
                 document[table] = {**document.get(table, {}), **values}
         return toml.dumps(document)
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> Namespace:
         [found] = [member for member in self.members if member.name == name]
         return found
 
 
 def agent_of(member: str) -> str:
-    """The part that is the Consul of a namespace; servers bear its name."""
+    """The part that is the Consul agent of a namespace; a server has the namespace's name."""
     if member.startswith("server"):
         return member
     return EDGE_AGENT if member == EDGE else beside(member, "agent")

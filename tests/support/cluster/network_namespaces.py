@@ -1,7 +1,7 @@
-"""Network namespaces on two networks, each of which can be cut off from either.
+"""Network namespaces on two bridged networks, each of which can be disconnected from either.
 
-Processes that end with this one hold the namespaces: nothing changes in the machine's own network
-or in /run/netns, and names cannot clash with those of another cluster.
+Child processes hold the namespaces and end with this process: nothing changes in the machine's
+own network or in /run/netns, and names cannot clash with those of another cluster.
 """
 
 import os
@@ -20,8 +20,8 @@ _HUB = "hub"
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A namespace to be: the last number of its addresses, and the networks that it is on."""
+class Namespace:
+    """A namespace: the last octet of its addresses, and the networks that it is on."""
 
     name: str
     number: int
@@ -32,25 +32,25 @@ class Member:
         return f"{_SUBNETS[network]}.{self.number}"
 
 
-class Fabric:
-    """The namespaces of the members. The networks are bridges in one more, the hub."""
+class NetworkNamespaces:
+    """The running namespaces. The networks are bridges in a separate one, the hub."""
 
     def __init__(self) -> None:
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
 
     def enter(self, name: str) -> tuple[str, ...]:
-        """What to put before a command so that it runs in a namespace, as the same process."""
+        """Prefix of a command that runs it in a namespace, in the same process."""
         into: tuple[str, ...] = (f"--net=/proc/{self._holders[name].pid}/ns/net",)
         if os.geteuid():
             owner = f"--user=/proc/{self._holders[_HUB].pid}/ns/user"
             into = (owner, "--preserve-credentials", *into)
         return ("nsenter", *into, "--")
 
-    def build(self, members: Iterable[Member]) -> None:
-        """Create the hub and the members' namespaces, and wire them.
+    def build(self, members: Iterable[Namespace]) -> None:
+        """Create the hub and the namespaces, and connect them.
 
         Raises:
-            PartMissing: namespaces cannot be had here; says what it takes.
+            PartMissing: namespaces cannot be created here; says what is required.
         """
         self._hold(_HUB, ("unshare", *(("--user", "--map-root-user") if os.geteuid() else ())))
         self._ip(_HUB, *(f"link add {network} type bridge" for network in NETWORKS))
@@ -60,11 +60,11 @@ class Fabric:
             pid = self._hold(member.name, inside)
             self._ip(member.name, "link set lo up")
             for network in member.networks:
-                leg = _leg(member.name, network)
+                link = _link(member.name, network)
                 self._ip(
                     _HUB,
-                    f"link add {leg} type veth peer name {network} netns {pid}",
-                    f"link set {leg} master {network} up",
+                    f"link add {link} type veth peer name {network} netns {pid}",
+                    f"link set {link} master {network} up",
                 )
                 self._ip(
                     member.name,
@@ -73,24 +73,24 @@ class Fabric:
                 )
 
     def cut(self, name: str, network: Network) -> None:
-        """Drop every packet between a namespace and a network, silently."""
-        # A link taken down would be noticed on its other end.
-        self._ip(_HUB, f"link set {_leg(name, network)} nomaster")
+        """Drop every packet between a namespace and a network."""
+        # The other end would notice a link that is down.
+        self._ip(_HUB, f"link set {_link(name, network)} nomaster")
 
     def join(self, name: str, network: Network) -> None:
-        """Undo `cut`; nothing happens if nothing was cut."""
-        self._ip(_HUB, f"link set {_leg(name, network)} master {network}")
+        """Undo `cut`; a connected namespace stays connected."""
+        self._ip(_HUB, f"link set {_link(name, network)} master {network}")
 
     def close(self) -> None:
-        """Let go of the namespaces; they vanish with the last process in them."""
+        """Kill the holders; the kernel removes each namespace with the last process in it."""
         for holder in self._holders.values():
             holder.kill()
             holder.communicate()
         self._holders.clear()
 
     def _hold(self, name: str, unshare: tuple[str, ...]) -> int:
-        """Start the process that is a namespace's holder, and give its pid."""
-        # It ends when the pipe does, so at the latest with this process.
+        """Start the process that holds a namespace; gives its pid."""
+        # It ends when its stdin is closed, at the latest at the end of this process.
         command = (*unshare, "--net", "cat")
         try:
             holder = subprocess.Popen(
@@ -101,11 +101,11 @@ class Fabric:
                 start_new_session=True,
             )
         except OSError as error:
-            raise _refused(command, str(error)) from error
+            raise _unavailable(command, str(error)) from error
         self._holders[name] = holder
-        said, complaint = _first_line(holder)
-        if said != b"\n":  # what answers is `cat`: the namespace is there
-            raise _refused(command, complaint)
+        echo, error_text = _first_line(holder)
+        if echo != b"\n":  # `cat` only runs once the namespace exists
+            raise _unavailable(command, error_text)
         return holder.pid
 
     def _ip(self, name: str, *commands: str) -> None:
@@ -114,15 +114,17 @@ class Fabric:
         try:
             done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise _refused(command, str(error)) from error
+            raise _unavailable(command, str(error)) from error
         if done.returncode:
-            raise _refused(command, f"{done.stderr.strip()} ({text})")
+            raise _unavailable(command, f"{done.stderr.strip()} ({text})")
 
 
 @asynccontextmanager
-async def fabric(members: Iterable[Member]) -> AsyncIterator[Fabric]:
-    """The members' namespaces, while the context lasts."""
-    made = Fabric()
+async def network_namespaces(
+    members: Iterable[Namespace],
+) -> AsyncIterator[NetworkNamespaces]:
+    """Create namespaces, and remove them when the context ends."""
+    made = NetworkNamespaces()
     try:
         made.build(members)
         yield made
@@ -131,23 +133,23 @@ async def fabric(members: Iterable[Member]) -> AsyncIterator[Fabric]:
 
 
 def _first_line(holder: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-    """What `cat` answers to an empty line, and what was complained of if nothing."""
+    """The line that `cat` echoes, or nothing and stderr."""
     assert holder.stdin
     assert holder.stdout
     assert holder.stderr
     with suppress(BrokenPipeError):
         holder.stdin.write(b"\n")
         holder.stdin.flush()
-    said = holder.stdout.readline()
-    return said, "" if said else holder.stderr.read().decode().strip()
+    echo = holder.stdout.readline()
+    return echo, "" if echo else holder.stderr.read().decode().strip()
 
 
-def _leg(name: str, network: Network) -> str:
-    """The bridge's end of a member's cable. The kernel allows 15 characters."""
+def _link(name: str, network: Network) -> str:
+    """The name of the bridge's end of a namespace's veth pair; the kernel allows 15 characters."""
     return f"{name}.{network}"
 
 
-def _refused(command: Iterable[str], why: str) -> PartMissing:
+def _unavailable(command: Iterable[str], why: str) -> PartMissing:
     return PartMissing(
         f"network namespaces: `{' '.join(command)}`: {why}\n"
         "  The cluster tests need iproute2 and util-linux, and either root or unprivileged user "

@@ -1,7 +1,7 @@
-"""Listening sockets in this process's network that forward into a namespace.
+"""TCP ports of this process's network namespace that are forwarded into another one.
 
 This process opens the listening sockets; a process in the namespace inherits them and forwards each
-connection. The two networks need neither a link nor addresses in common.
+connection. The namespaces need neither a link nor addresses in common.
 """
 
 import asyncio
@@ -19,49 +19,49 @@ _CONNECT = 2.0  # seconds
 
 
 @contextmanager
-def doors(inside: Sequence[str], targets: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """A door for each of `targets`, while the context lasts; gives their `127.0.0.1:port`.
+def forwarded_ports(inside: Sequence[str], targets: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Forward a local port to each of `targets` during the context; gives each `127.0.0.1:port`.
 
     Args:
-        inside: what to put before a command so that it runs in the namespace.
-        targets: addresses in the namespace for each door; who comes is led to the first that
-            accepts a connection.
+        inside: prefix of a command that runs it in the namespace.
+        targets: for each port, addresses in the namespace; a connection is forwarded to the
+            first that accepts it.
     """
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in targets]
-    numbers = [door.fileno() for door in sockets]
-    leads = [f"{n}={','.join(where)}" for n, where in zip(numbers, targets, strict=True)]
-    command = [*inside, sys.executable, "-m", "tests.support.cluster.port_forwarding", *leads]
-    doorman = subprocess.Popen(
+    numbers = [each.fileno() for each in sockets]
+    rules = [f"{n}={','.join(where)}" for n, where in zip(numbers, targets, strict=True)]
+    command = [*inside, sys.executable, "-m", "tests.support.cluster.port_forwarding", *rules]
+    forwarder = subprocess.Popen(
         command, cwd=ROOT, pass_fds=numbers, stdin=subprocess.PIPE, start_new_session=True
     )
     try:
-        yield [f"127.0.0.1:{door.getsockname()[1]}" for door in sockets]
+        yield [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     finally:
-        for door in sockets:
-            door.close()
-        doorman.kill()
-        doorman.communicate()
+        for each in sockets:
+            each.close()
+        forwarder.kill()
+        forwarder.communicate()
 
 
-async def _main(leads: Sequence[str]) -> None:
-    for lead in leads:
-        number, _, where = lead.partition("=")
-        door = socket.socket(fileno=int(number))
-        await asyncio.start_server(_Door(where.split(",")).serve, sock=door)
+async def _main(rules: Sequence[str]) -> None:
+    for rule in rules:
+        number, _, where = rule.partition("=")
+        listener = socket.socket(fileno=int(number))
+        await asyncio.start_server(_Forwarder(where.split(",")).serve, sock=listener)
     # The pipe ends when the parent process does.
     await asyncio.to_thread(sys.stdin.read)
-    os._exit(0)  # open connections have no owner any more
+    os._exit(0)  # without waiting for open connections
 
 
-class _Door:
+class _Forwarder:
     def __init__(self, targets: Sequence[str]) -> None:
         self._targets = targets
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward = await self._connect()
-        if onward is not None:
-            await asyncio.gather(_pass(reader, onward[1]), _pass(onward[0], writer))
-            onward[1].close()
+        upstream = await self._connect()
+        if upstream is not None:
+            await asyncio.gather(_copy(reader, upstream[1]), _copy(upstream[0], writer))
+            upstream[1].close()
         writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
@@ -73,13 +73,13 @@ class _Door:
         return None
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while data := await reader.read(_CHUNK):
             writer.write(data)
             await writer.drain()
     with suppress(OSError, RuntimeError):
-        writer.close()  # both ways: HTTP needs no half-open connections
+        writer.close()  # in both directions: HTTP needs no half-open connections
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Restarts the parts of a cluster, as a host's systemd would."""
+"""Supervises the parts of a cluster: restarts each after its end, as systemd would."""
 
 import asyncio
 import os
@@ -9,32 +9,33 @@ from contextlib import suppress
 from sidecar.local.planning.plan import Part
 from sidecar.local.processes.process import Process
 
-_RESTART = 1.0  # seconds that a dead part stays away
-_ENDED = (0, -signal.SIGTERM, -signal.SIGKILL)  # what a part ends with that has been ended
+_RESTART = 1.0  # seconds until a part that has ended is restarted
+_STOPPED = (0, -signal.SIGTERM, -signal.SIGKILL)  # exit statuses of a part that was stopped
 
 
-class Keeper:
-    """One part through its lives: one that dies is started again, unless it is to stay away.
+class Supervisor:
+    """Runs one part, and restarts it after its end unless it is held down.
 
-    `crashes` counts the lives that nobody has ended: real servers have faults of their own.
+    `starts` counts its processes; `crashes` those that ended without having been stopped, because
+    real servers have bugs of their own.
     """
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self.lives = 0
+        self.starts = 0
         self.crashes = 0
         self._process: Process | None = None
         self._wanted = asyncio.Event()
         self._wanted.set()
 
     async def run(self) -> None:
-        """Keep it until cancelled; then it is dead."""
+        """Run the part until cancelled, then kill it."""
         while True:
             await self._wanted.wait()
             self._process = Process(self.part)
-            self.lives += 1
+            self.starts += 1
             try:
-                self.crashes += await self._process.wait() not in _ENDED
+                self.crashes += await self._process.wait() not in _STOPPED
             except asyncio.CancelledError:
                 await self._end(self._process)
                 raise
@@ -43,11 +44,11 @@ class Keeper:
 
     @property
     def pid(self) -> int | None:
-        """The process, and the id of its group; None while it is dead."""
+        """The pid, which is also its process group's id; None while it is not running."""
         return self._process.pid if self._process else None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process itself; nothing happens while it is dead."""
+        """Send a signal to the process; does nothing while it is not running."""
         if self._process:
             self._process.signal(number)
 
@@ -57,12 +58,12 @@ class Keeper:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
-    def keep_away(self) -> None:
-        """Once it has died, do not start it until `let_back`."""
+    def hold_down(self) -> None:
+        """Do not restart the part after its end until `release`."""
         self._wanted.clear()
 
-    def let_back(self) -> None:
-        """Start it again when it is dead."""
+    def release(self) -> None:
+        """Undo `hold_down`."""
         self._wanted.set()
 
     async def _end(self, process: Process) -> None:
@@ -71,8 +72,8 @@ class Keeper:
             await process.wait()
 
 
-async def keep(keepers: Iterable[Keeper]) -> None:
-    """Run keepers until cancelled, or until one of them breaks."""
+async def supervise(supervisors: Iterable[Supervisor]) -> None:
+    """Run supervisors until cancelled, or until one of them fails."""
     async with asyncio.TaskGroup() as tasks:
-        for keeper in keepers:
-            tasks.create_task(keeper.run(), name=keeper.part.name)
+        for each in supervisors:
+            tasks.create_task(each.run(), name=each.part.name)

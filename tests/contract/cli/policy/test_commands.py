@@ -44,8 +44,8 @@ def client(consul: ConsulApi) -> OperatorClient:
     return operator_client(consul)
 
 
-async def put(client: OperatorClient, value: bytes, beside: str = "") -> None:
-    await client.consul.transact(Set(policy_key(client.service) + beside, value))
+async def put(client: OperatorClient, value: bytes, suffix: str = "") -> None:
+    await client.consul.transact(Set(policy_key(client.service) + suffix, value))
 
 
 async def set_(client: OperatorClient, policy: TrafficPolicy) -> policy_edit.PolicyEdit:
