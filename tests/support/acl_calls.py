@@ -1,4 +1,4 @@
-"""A Consul agent with default deny, and the calls that tokens for it may or may not make."""
+"""A Consul agent with default deny, and calls with a token, each of which Consul allows or not."""
 
 import base64
 import http.client
@@ -28,13 +28,13 @@ HISTORY = "triton-sidecar/triton/history/first"
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A running agent."""
+    """A running Consul agent, with its management token."""
 
     address: str
     management: str
 
     def ask(self, token: str, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Status and decoded answer of one request."""
+        """Send one request; returns the status and the decoded response."""
         connection = http.client.HTTPConnection(self.address, timeout=30)
         try:
             data = None if body is None else json.dumps(body)
@@ -49,24 +49,24 @@ class Agent:
             return response.status, text
 
     def must(self, method: str, path: str, body: object = None) -> Any:
-        """The answer to the management token, which is never refused."""
+        """Send a request with the management token; returns the response, which must be a 200."""
         status, answer = self.ask(self.management, method, path, body)
         assert status == 200, (method, path, status, answer)
         return answer
 
     def token_for(self, rules: str) -> str:
-        """A new token with just these rules."""
+        """A new token with only these rules."""
         return self.policy_and_token(rules)[1]
 
     def policy_and_token(self, rules: str) -> tuple[str, str]:
-        """The id of a new policy with just these rules, and a token that has it."""
+        """The id of a new policy with only these rules, and a token for it."""
         policy = {"Name": f"test-{uuid.uuid4()}", "Rules": rules}
         found = self.must("PUT", "/v1/acl/policy", policy)["ID"]
         answer = self.must("PUT", "/v1/acl/token", {"Policies": [{"ID": found}]})
         return str(found), str(answer["SecretID"])
 
     def grant(self, policy: str, rules: str) -> None:
-        """Give a policy other rules."""
+        """Replace a policy's rules."""
         body = {"Name": f"test-{uuid.uuid4()}", "Rules": rules}
         self.must("PUT", f"/v1/acl/policy/{policy}", body)
 
@@ -84,13 +84,13 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def entry(service: str, instance: str) -> dict[str, Any]:
-    """A registration that passes as long as its check is updated."""
+    """A registration whose check passes for an hour after each update."""
     check = {"CheckID": f"{instance}:verdict", "Name": "verdict", "TTL": "1h", "Status": "passing"}
     return {"Name": service, "ID": instance, "Address": "127.0.0.1", "Port": 1, "Checks": [check]}
 
 
 def populate(agent: Agent) -> None:
-    """What the rights are about."""
+    """Register an instance and a control plane, and write the keys that the policies cover."""
     for service, instance in (("triton", "triton-0"), ("triton-sidecar-xds", "xds-0")):
         agent.must("PUT", "/v1/agent/service/register", entry(service, instance))
         path = f"/v1/health/service/{service}"
@@ -100,11 +100,14 @@ def populate(agent: Agent) -> None:
 
 
 def until(holds: Callable[[], object]) -> None:
-    """Wait for the agent to bring its services into the catalog."""
+    """Wait until the agent has synced its services to the catalog."""
     deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# --- the calls; each returns whether Consul allowed it ----------------------------------------
 
 
 def register(agent: Agent, token: str) -> bool:
@@ -150,8 +153,8 @@ def see_control_planes(agent: Agent, token: str) -> bool:
     return status == 200 and bool(entries)
 
 
-def prove_control_planes(agent: Agent, token: str) -> bool:
-    """Whether an empty list of them would mean that there is none."""
+def read_all_control_planes(agent: Agent, token: str) -> bool:
+    """Whether the token may read enough for an empty list to mean that none is registered."""
     service = {"Resource": "service", "Access": "read", "Segment": "triton-sidecar-xds"}
     node = {"Resource": "node", "Access": "read", "Segment": ""}
     status, found = agent.ask(token, "POST", "/v1/internal/acl/authorize", [service, node])
@@ -208,7 +211,7 @@ def destroy_session(agent: Agent, token: str) -> bool:
 
 
 def take_lock(agent: Agent, token: str) -> bool:
-    """Lock and epoch in one transaction, then release."""
+    """Write lock and epoch in one transaction, then release the lock."""
     session = new_session(agent)
     lock = {"Verb": "lock", "Key": LOCK, "Value": "e30=", "Session": session}
     epoch = {"Verb": "set", "Key": EPOCH, "Value": "e30="}
@@ -236,7 +239,7 @@ def see_policy(agent: Agent, token: str) -> bool:
 
 
 def change_policy(agent: Agent, token: str) -> bool:
-    """As it is done when somebody else may do the same."""
+    """Write it with check-and-set, as is done where writers may race."""
     index = agent.must("GET", f"/v1/kv/{POLICY}")[0]["ModifyIndex"]
     value = base64.b64encode(uuid.uuid4().bytes).decode()
     write = {"KV": {"Verb": "cas", "Key": POLICY, "Value": value, "Index": index}}
@@ -244,7 +247,7 @@ def change_policy(agent: Agent, token: str) -> bool:
 
 
 def write_and_remove(agent: Agent, token: str, key: str) -> bool:
-    """As an order or a pause is given and taken back: each by a transaction."""
+    """Write and delete a key, each in a transaction, as for an order or a pause."""
     write = {"KV": {"Verb": "cas", "Key": key, "Value": "e30=", "Index": 0}}
     status, answer = agent.ask(token, "PUT", "/v1/txn", [write])
     if status != 200:
@@ -258,11 +261,11 @@ def write_history(agent: Agent, token: str) -> bool:
     return write_and_remove(agent, token, HISTORY.replace("first", "second"))
 
 
-def give_order(agent: Agent, token: str) -> bool:
+def write_order(agent: Agent, token: str) -> bool:
     return write_and_remove(agent, token, ORDER)
 
 
-def tell_outcome(agent: Agent, token: str) -> bool:
+def write_outcome(agent: Agent, token: str) -> bool:
     return write_and_remove(agent, token, OUTCOME)
 
 

@@ -1,4 +1,4 @@
-"""What a token must be able to read so that an empty list of control planes is believed."""
+"""What a token must be able to read for an empty list of control planes to be trusted."""
 
 import asyncio
 import uuid
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.integration
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What a token may read of control planes, and what is missing."""
+class ReadAccess:
+    """Rules that let a token read some of the control planes' entries, and what they lack."""
 
     rules: str
     missing: str
@@ -33,23 +33,23 @@ class Sight:
 SERVICE_READ = 'service "triton-sidecar-xds" {\n  policy = "read"\n}\n'
 NODE_READ = 'node_prefix "" {\n  policy = "read"\n}\n'
 OWN_NODE = 'node "node-1" {\n  policy = "read"\n}\n'
-SHORT = [
-    Sight("", "neither"),
-    Sight(NODE_READ, "the service"),
-    Sight(SERVICE_READ, "the nodes"),
-    Sight(SERVICE_READ + OWN_NODE, "other nodes"),
+INSUFFICIENT = [
+    ReadAccess("", "neither"),
+    ReadAccess(NODE_READ, "the service"),
+    ReadAccess(SERVICE_READ, "the nodes"),
+    ReadAccess(SERVICE_READ + OWN_NODE, "other nodes"),
 ]
 
 
 @asynccontextmanager
-async def door(agent: Agent, token: str) -> AsyncIterator[Consul]:
+async def connected(agent: Agent, token: str) -> AsyncIterator[Consul]:
     async with Consul(ConsulAccess(address=agent.address, token=token)) as consul:
         yield consul
 
 
 @pytest.fixture
-def deserted(agent: Agent) -> Iterator[Agent]:
-    """Without any control plane."""
+def without_control_planes(agent: Agent) -> Iterator[Agent]:
+    """The agent without a registered control plane."""
     listed = partial(agent.must, "GET", "/v1/health/service/triton-sidecar-xds")
     agent.must("PUT", "/v1/agent/service/deregister/xds-0")
     until(lambda: not listed())
@@ -58,46 +58,50 @@ def deserted(agent: Agent) -> Iterator[Agent]:
     until(listed)
 
 
-@pytest.mark.parametrize("sight", SHORT, ids=lambda sight: sight.missing)
-async def test_a_drain_does_not_end_because_its_token_shows_no_control_plane(
-    deserted: Agent, sight: Sight
+@pytest.mark.parametrize("access", INSUFFICIENT, ids=lambda access: access.missing)
+async def test_a_drain_waits_while_its_token_cannot_read_all_control_planes(
+    without_control_planes: Agent, access: ReadAccess
 ) -> None:
-    own = 'service "triton" {\n  policy = "write"\n}\n'
-    policy, token = deserted.policy_and_token(own + sight.rules)
-    doubts: asyncio.Queue[str] = asyncio.Queue()
-    async with door(deserted, token) as consul:
+    service_write = 'service "triton" {\n  policy = "write"\n}\n'
+    policy, token = without_control_planes.policy_and_token(service_write + access.rules)
+    warnings: asyncio.Queue[str] = asyncio.Queue()
+    async with connected(without_control_planes, token) as consul:
         register = PlaneDirectory(consul, "triton-sidecar-xds", "triton")
         drain = asyncio.ensure_future(
-            wait_until_idle(register, "triton", "triton-0", SystemClock(), doubts.put_nowait)
+            wait_until_idle(register, "triton", "triton-0", SystemClock(), warnings.put_nowait)
         )
-        incomplete = await asyncio.wait_for(doubts.get(), 60)
+        incomplete = await asyncio.wait_for(warnings.get(), 60)
         assert "service:read for 'triton-sidecar-xds'" in incomplete
         assert 'node:read for every node (node_prefix "")' in incomplete
         assert not drain.done()
-        # As consul/policies/sidecar.hcl gives it.
-        deserted.grant(policy, own + SERVICE_READ + NODE_READ)
+        # The rules of consul/policies/sidecar.hcl.
+        without_control_planes.grant(policy, service_write + SERVICE_READ + NODE_READ)
         await asyncio.wait_for(drain, 60)
 
 
 @pytest.mark.parametrize("file", ["sidecar.hcl", "operator.hcl", "viewer.hcl"])
-async def test_with_our_policies_an_empty_list_is_believed(deserted: Agent, file: str) -> None:
-    token = deserted.token_for((POLICIES / file).read_text())
-    async with door(deserted, token) as consul:
+async def test_with_our_policies_an_empty_list_of_control_planes_is_trusted(
+    without_control_planes: Agent, file: str
+) -> None:
+    token = without_control_planes.token_for((POLICIES / file).read_text())
+    async with connected(without_control_planes, token) as consul:
         register = PlaneDirectory(consul, "triton-sidecar-xds", "triton")
         assert await register.listing() == Listing()
 
 
-async def test_a_token_that_nobody_knows_is_no_proof(deserted: Agent) -> None:
-    async with door(deserted, str(uuid.uuid4())) as consul:
+async def test_listing_control_planes_with_an_unknown_token_is_rejected(
+    without_control_planes: Agent,
+) -> None:
+    async with connected(without_control_planes, str(uuid.uuid4())) as consul:
         with pytest.raises(Rejected, match="ACL not found"):
             await PlaneDirectory(consul, "triton-sidecar-xds", "triton").listing()
 
 
-async def test_a_token_that_may_not_see_them_is_told_so_where_one_is_registered(
+async def test_a_listing_without_service_read_is_incomplete(
     agent: Agent,
 ) -> None:
     token = agent.token_for('service "triton" {\n  policy = "write"\n}\n' + NODE_READ)
-    async with door(agent, token) as consul:
+    async with connected(agent, token) as consul:
         listing = await PlaneDirectory(consul, "triton-sidecar-xds", "triton").listing()
         assert listing.planes == ()
         assert "service:read" in listing.incomplete

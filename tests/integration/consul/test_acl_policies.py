@@ -1,7 +1,7 @@
-"""The ACL policies on a real Consul agent with default deny: enough for every call, and no more.
+"""The ACL policies on a real Consul agent with default deny: each call is allowed, and no other.
 
-Each rule of each file is taken out, and each write lowered to read, and a call that it is there for
-has to fail. A rule without such a call may not be in the files.
+The tests drop each rule of each file, and lower each `write` to `read`; then the calls that need it
+must fail. The files may not have a rule that no call needs.
 """
 
 import re
@@ -21,9 +21,8 @@ from tests.support.acl_calls import (
     deregister,
     destroy_session,
     entry,
-    give_order,
     pause_and_resume,
-    prove_control_planes,
+    read_all_control_planes,
     read_own_entry,
     register,
     register_control_plane,
@@ -38,26 +37,27 @@ from tests.support.acl_calls import (
     see_servers,
     see_sessions,
     take_lock,
-    tell_outcome,
     until,
     write_history,
+    write_order,
+    write_outcome,
 )
 from tests.support.acl_calls import agent as agent
 
 pytestmark = pytest.mark.integration
 RULE = re.compile(r'(?m)^(?P<kind>\w+) "(?P<name>[^"]*)" \{\n  policy = "(?P<level>\w+)"\n\}\n')
-# For each rule: the calls that need it, first those that need it to be `write`.
+# The calls that need each rule: first those that need `write`, then those that need `read`.
 NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]]]] = {
     "sidecar.hcl": {
         ("service", "triton"): (
             (register, report_verdict, deregister),
             (read_own_entry, see_instances),
         ),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, read_all_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, read_all_control_planes)),
         ("session_prefix", ""): ((create_session, renew_session, destroy_session), ()),
         ("key_prefix", "triton-sidecar/triton/election/"): (
-            (take_lock, give_order, tell_outcome, pause_and_resume),
+            (take_lock, write_order, write_outcome, pause_and_resume),
             (see_lock,),
         ),
         ("key_prefix", "triton-sidecar/triton/history/"): ((write_history,), (see_history,)),
@@ -72,27 +72,27 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
     },
     "operator.hcl": {
         ("service", "triton"): ((), (see_instances,)),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, read_all_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, read_all_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history)),
         ("key", POLICY): ((change_policy,), ()),
-        ("key", ORDER): ((give_order,), ()),
-        ("key", OUTCOME): ((tell_outcome,), ()),
+        ("key", ORDER): ((write_order,), ()),
+        ("key", OUTCOME): ((write_outcome,), ()),
         ("key", PAUSE): ((pause_and_resume,), ()),
         ("session_prefix", ""): ((destroy_session,), (see_sessions,)),
     },
     "viewer.hcl": {
         ("service", "triton"): ((), (see_instances,)),
-        ("service", "triton-sidecar-xds"): ((), (see_control_planes, prove_control_planes)),
-        ("node_prefix", ""): ((), (see_instances, see_control_planes, prove_control_planes)),
+        ("service", "triton-sidecar-xds"): ((), (see_control_planes, read_all_control_planes)),
+        ("node_prefix", ""): ((), (see_instances, see_control_planes, read_all_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock, see_history, see_policy)),
         ("session_prefix", ""): ((), (see_sessions,)),
     },
 }
-# What the rules allow besides, because Consul knows no narrower right.
+# Calls that the rules also allow, because Consul has no narrower permission.
 IMPLIED: dict[str, set[Call]] = {
     "sidecar.hcl": {see_sessions},
-    "control-plane.hcl": {read_own_entry, see_control_planes, prove_control_planes},
+    "control-plane.hcl": {read_own_entry, see_control_planes, read_all_control_planes},
     "operator.hcl": {read_own_entry, see_policy, create_session, renew_session},
     "viewer.hcl": {read_own_entry},
 }
@@ -100,7 +100,7 @@ CASES = [(file, *rule) for file, rules in NEEDED.items() for rule in rules]
 
 
 def calls_of(file: str) -> set[Call]:
-    """Every call that the policy has to allow."""
+    """Every call that the policy must allow."""
     return {call for pair in NEEDED[file].values() for calls in pair for call in calls}
 
 
@@ -108,7 +108,7 @@ EVERY_CALL = sorted(set.union(*map(calls_of, NEEDED)), key=lambda call: call.__n
 
 
 @pytest.mark.parametrize("file", NEEDED)
-def test_every_rule_has_a_call_it_is_for(file: str) -> None:
+def test_every_rule_is_needed_by_a_call(file: str) -> None:
     text = (POLICIES / file).read_text()
     written = {(rule["kind"], rule["name"]): rule["level"] for rule in RULE.finditer(text)}
     wanted = {rule: "write" if writes else "read" for rule, (writes, _) in NEEDED[file].items()}
@@ -118,14 +118,16 @@ def test_every_rule_has_a_call_it_is_for(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", NEEDED)
-def test_policy_allows_its_calls_and_no_other(agent: Agent, file: str) -> None:
+def test_a_policy_allows_its_calls_and_no_others(agent: Agent, file: str) -> None:
     token = agent.token_for((POLICIES / file).read_text())
     granted = {call for call in EVERY_CALL if call(agent, token)}
     assert granted == calls_of(file) | IMPLIED[file]
 
 
 @pytest.mark.parametrize(("file", "kind", "name"), CASES)
-def test_without_the_rule_its_calls_fail(agent: Agent, file: str, kind: str, name: str) -> None:
+def test_without_a_rule_the_calls_that_need_it_fail(
+    agent: Agent, file: str, kind: str, name: str
+) -> None:
     text = (POLICIES / file).read_text()
 
     def drop(rule: re.Match[str]) -> str:
@@ -139,7 +141,9 @@ def test_without_the_rule_its_calls_fail(agent: Agent, file: str, kind: str, nam
 @pytest.mark.parametrize(
     ("file", "kind", "name"), [case for case in CASES if NEEDED[case[0]][case[1:]][0]]
 )
-def test_with_read_only_its_writes_fail(agent: Agent, file: str, kind: str, name: str) -> None:
+def test_with_read_access_only_the_writes_of_a_rule_fail(
+    agent: Agent, file: str, kind: str, name: str
+) -> None:
     text = (POLICIES / file).read_text()
 
     def lower(rule: re.Match[str]) -> str:
@@ -152,14 +156,14 @@ def test_with_read_only_its_writes_fail(agent: Agent, file: str, kind: str, name
     assert [call.__name__ for call in reads if not call(agent, token)] == []
 
 
-def test_a_sidecar_can_write_no_other_key_and_no_other_service(agent: Agent) -> None:
+def test_a_sidecar_can_write_no_keys_or_entries_of_other_services(agent: Agent) -> None:
     token = agent.token_for((POLICIES / "sidecar.hcl").read_text())
     assert agent.ask(token, "PUT", "/v1/kv/triton-sidecar/other/election/lock", {})[0] == 403
     body = entry("database", "database-0")
     assert agent.ask(token, "PUT", "/v1/agent/service/register", body)[0] == 403
 
 
-def test_what_a_sidecar_registers_reaches_the_catalog(agent: Agent) -> None:
+def test_a_sidecars_registration_reaches_the_catalog(agent: Agent) -> None:
     token = agent.token_for((POLICIES / "sidecar.hcl").read_text())
     body = entry("triton", "triton-new")
     assert agent.ask(token, "PUT", "/v1/agent/service/register", body)[0] == 200
@@ -176,6 +180,6 @@ def test_what_a_sidecar_registers_reaches_the_catalog(agent: Agent) -> None:
         agent.must("PUT", "/v1/agent/service/deregister/triton-new")
 
 
-def test_anonymous_sees_an_empty_service(agent: Agent) -> None:
-    """The trap: no error, just nothing there. A control plane must not believe it."""
+def test_the_anonymous_token_sees_an_empty_service(agent: Agent) -> None:
+    """Consul returns an empty list instead of an error; a control plane must not trust it."""
     assert agent.ask("", "GET", "/v1/health/service/triton") == (200, [])
