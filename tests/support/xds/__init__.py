@@ -1,4 +1,5 @@
-"""Rigs for the control plane: in memory, and with a real Envoy and fake Tritons.
+"""What tests of the control plane share: an in-memory catalog, and rigs with a real Envoy.
 
-`catalog_scene.py` and `ads_client.py` do no I/O; start with `xds_rig.py` for the real Envoy.
+`catalog_scene.py` and `ads_client.py` do no I/O. With a real Envoy, start with `xds_rig.py`; its
+parts are in `control_plane.py`, `envoy_process.py`, `fake_tritons.py` and `grpc_clients.py`.
 """

@@ -20,16 +20,16 @@ from sidecar.xds.publication import Publication
 from sidecar.xds.server import ControlPlaneServer
 
 SERVICE = "triton"
-# One process plays both Tritons and all clients: where it stands still for a second, Envoy would
-# rightly give up what is well.
+# The Tritons and all clients share one process. If it stalls for a second, Envoy must not close
+# connections or eject hosts that are healthy.
 UNHURRIED = replace(
     DEFAULTS, connection=Connection(keepalive_timeout=30.0), health_check=HealthCheck(timeout=30.0)
 )
-_NEVER = PolicyIndexes()
+_NEVER_CHANGED = PolicyIndexes()
 
 
-class Silent:
-    """A listener that only remembers rejections."""
+class NackRecorder:
+    """A listener that only records NACKs."""
 
     def __init__(self) -> None:
         self.nacks: list[str] = []
@@ -44,8 +44,8 @@ class Silent:
         self.nacks.append(reason)
 
 
-class _Ahead(SystemClock):
-    """A clock that can be put forward."""
+class _ShiftedClock(SystemClock):
+    """A clock that can be moved forward."""
 
     ahead = 0.0
 
@@ -54,29 +54,32 @@ class _Ahead(SystemClock):
 
 
 class ControlPlane:
-    """Our server, fed by `publish`."""
+    """Our control plane, whose catalog is set by `publish`."""
 
     def __init__(self, edge: Edge, *admin: str, first: bool = False) -> None:
-        """`admin` are addresses of Envoys whose counters are read.
+        """A control plane that does not listen yet.
 
-        The `first` one has run for long enough to know that no other had Envoys before. Any other
-        may be a successor: a drain then waits for Envoys that may be on their way to it.
+        Args:
+            edge: the settings of the Envoys.
+            admin: addresses of the Envoys whose counters are read.
+            first: it has run for long enough to know that no control plane before it had Envoys.
+                Any other may be a successor, whose drains wait for Envoys that may still connect.
         """
         self.edge = edge
         self.catalog: Latest[Catalog | None] = Latest(None)
-        ticking = _Ahead()
-        self.publication = Publication(self.catalog, edge, ticking)
+        shifted = _ShiftedClock()
+        self.publication = Publication(self.catalog, edge, shifted)
         self.metrics = ControlPlaneMetrics()
-        self.listener = Silent()
+        self.listener = NackRecorder()
         clock, log = self.publication.clock, structlog.get_logger()
         self.counters = EnvoyCounters(admin, (SERVICE,), clock, log)
         self._server = ControlPlaneServer(
             self.catalog, self.publication, self.counters, self.metrics, self.listener
         )
-        ticking.ahead = ABSENCE if first else 0.0
+        shifted.ahead = ABSENCE if first else 0.0
 
     async def start(self, port: int = 0) -> int:
-        """Listen; gives the port."""
+        """Start to listen; gives the port."""
         emptied = self._server.envoys.empty_clusters(self.publication)
         quarantine = self._server.quarantine.run()
         loops = (self.publication.run(), self.counters.run(), emptied, quarantine)
@@ -84,7 +87,7 @@ class ControlPlane:
         return await self._server.start(f"127.0.0.1:{port}")
 
     async def stop(self) -> None:
-        """As at SIGTERM."""
+        """Stop as after SIGTERM."""
         await self._server.stop(2.0)
         for task in self._tasks:
             task.cancel()
@@ -98,16 +101,16 @@ class ControlPlane:
         settled: bool = True,
         policy: TrafficPolicy = UNHURRIED,
         zone: str = "",
-        since: PolicyIndexes = _NEVER,
+        since: PolicyIndexes = _NEVER_CHANGED,
     ) -> None:
-        """Say what Consul would show."""
+        """Set the catalog, as Consul would show it."""
         led = Leader(leader, epoch) if leader else None
         service = ServiceCatalog(SERVICE, instances, led, settled, policy, since)
         self.catalog.set(Catalog((service,), zone))
 
     @property
     def busy(self) -> bool:
-        """Whether an Envoy has still to confirm something of what was published last."""
+        """Whether an Envoy has not acknowledged all of the last snapshot yet."""
         snapshot = self.publication.snapshot.value
         catalog, lingering = self.catalog.value, self.publication.lingering.value
         suspects = self.publication.suspects.value

@@ -34,7 +34,7 @@ UNHURRIED: dict[str, Any] = json.loads(dump(control_plane.UNHURRIED))
 
 
 class Plane:
-    """`triton-sidecar xds`, which can be started again and again on the same addresses."""
+    """A `triton-sidecar xds` process, which can be restarted on the same addresses."""
 
     def __init__(self, folder: Path, ports: Sequence[int], consul: str) -> None:
         self.port, self.metrics, self.envoy = ports
@@ -50,7 +50,7 @@ class Plane:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start the process, and wait until it listens."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "sidecar", "xds", "--config", str(self._config)),
@@ -77,16 +77,16 @@ class Plane:
         assert "Traceback" not in self.log.read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """The lines about an event."""
+        """The log lines of an event."""
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in map(json.loads, lines) if line["event"] == event]
 
     async def status(self) -> str:
-        """What it says is wrong with its catalog."""
+        """The `catalog_status` of its snapshot: why the catalog is incomplete, or empty."""
         request = control_plane_pb2.GetSnapshotRequest()
         address = f"127.0.0.1:{self.port}"
-        said = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
-        return str(said.catalog_status)
+        snapshot = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
+        return str(snapshot.catalog_status)
 
     async def metric(self, name: str) -> float:
         """A metric's value, summed over its labels."""
@@ -106,7 +106,7 @@ class Plane:
 
 
 class Calm:
-    """All of it: `a` and `b` are Tritons that Consul knows, and `envoy` sends them requests."""
+    """A control plane, Consul, Envoy, and two fake Tritons, `a` and `b`, registered in Consul."""
 
     def __init__(self, folder: Path, agent: ConsulAgent, consul: Consul, plane: Plane) -> None:
         self.agent, self.consul, self.plane = agent, consul, plane
@@ -126,18 +126,18 @@ class Calm:
         streamed: bool = False,
         **settings: Any,
     ) -> AsyncIterator["Calm"]:
-        """Started and serving; `settings` are those of the Consul agent.
+        """Run a rig that serves during the context; `settings` are those of the Consul agent.
 
-        If it is `streamed` the control plane is told of the catalog by an agent that streams, and
-        `agent` is the servers, without which that one goes on.
+        If `streamed`, the control plane reads the catalog from a streaming agent in front of
+        `agent`, which answers from its views while `agent` is stopped.
         """
         with ConsulAgent.running(folder, **settings) as agent, reserve(3) as ports:
             address = ConsulAccess(address=f"http://{agent.http}")
             async with (
                 Consul(address) as consul,
-                streaming(agent.http) if streamed else nullcontext(agent.http) as told_by,
+                streaming(agent.http) if streamed else nullcontext(agent.http) as catalog_source,
             ):
-                plane = Plane(folder, ports, told_by)
+                plane = Plane(folder, ports, catalog_source)
                 calm = cls(folder, agent, consul, plane)
                 try:
                     await calm._start(policy)
@@ -162,7 +162,7 @@ class Calm:
         return triton
 
     async def fresh_envoy(self, healthy: int = 2) -> None:
-        """An Envoy that knows nothing yet, instead of any that was there."""
+        """Replace Envoy by a new one without any configuration."""
         if hasattr(self, "envoy"):
             await self.client.close()
             await self.envoy.stop()
@@ -175,26 +175,26 @@ class Calm:
         await eventually(lambda: self.has_healthy(healthy), f"{healthy} healthy hosts")
 
     async def has_healthy(self, count: int) -> bool:
-        """Whether Envoy's own checks have passed so many hosts."""
+        """Whether `count` hosts pass Envoy's own health checks."""
         return await self.envoy.stat(f"cluster.{SERVICE}.membership_healthy") == count
 
     async def hosts(self) -> int:
-        """How many hosts Envoy has."""
+        """The number of hosts that Envoy has."""
         return await self.envoy.stat(f"cluster.{SERVICE}.membership_total")
 
     async def kept(self) -> bool:
-        """Whether the file holds all that there is to be kept."""
+        """Whether the state file has all instances."""
         path = self.plane.state
         return path.exists() and all(name in path.read_text() for name in self.tritons)
 
     async def put(self, path: str, body: object, token: str = "") -> str:
-        """A write to Consul."""
+        """Write to Consul's HTTP API."""
         headers = {"X-Consul-Token": token} if token else {}
         return await http("PUT", f"http://{self.agent.http}/v1/{path}", body, headers)
 
     @asynccontextmanager
     async def under_load(self, clients: int = 8) -> AsyncIterator[Load]:
-        """Clients that are busy while the context lasts."""
+        """Run clients during the context."""
         load = Load(self.client, clients, pause(clients) / 2)
         await load.more(100)
         try:
@@ -204,7 +204,7 @@ class Calm:
 
 
 def registration(triton: FakeTriton) -> Mapping[str, Any]:
-    """As its sidecar would register it."""
+    """The registration that a Triton's sidecar would make."""
     return {
         "ID": triton.name,
         "Name": SERVICE,

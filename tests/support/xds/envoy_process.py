@@ -27,9 +27,9 @@ class Envoy:
     async def start(
         cls, folder: Path, xds_port: int, api_type: str, workers: int = 2, second: int = 0
     ) -> "Envoy":
-        """Start it; its listener is not there before the control plane has published.
+        """Start an Envoy; it has no listener until the control plane has published a snapshot.
 
-        `second` is the port of another control plane.
+        `second` is the port of a second control plane.
         """
         config = read_bootstrap(two=bool(second))
         config["dynamic_resources"]["ads_config"]["api_type"] = api_type
@@ -59,23 +59,23 @@ class Envoy:
         await eventually(self._find_listener, "Envoy listens")
 
     async def get(self, path: str) -> str:
-        """A page of the admin interface."""
+        """Read a page of the admin interface."""
         return await asyncio.to_thread(self._get, path)
 
     async def stat(self, name: str) -> int:
-        """A counter or gauge; 0 while it does not exist."""
+        """The value of a counter or gauge; 0 while it does not exist."""
         found = json.loads(await self.get(f"/stats?format=json&filter=^{name}$"))["stats"]
         return int(found[0]["value"]) if found else 0
 
     async def stop(self) -> None:
-        """End the process, which must not have ended by itself; again is fine."""
+        """Stop the process, which must still be running; idempotent."""
         if self.stopped:
             return
-        self.stopped, alone = True, self.process.returncode
-        if alone is None:
+        self.stopped, status = True, self.process.returncode
+        if status is None:
             self.process.send_signal(signal.SIGTERM)
         await self.process.wait()
-        assert alone is None, f"Envoy ended with {alone}: {self.log.read_text()[-4000:]}"
+        assert status is None, f"Envoy ended with {status}: {self.log.read_text()[-4000:]}"
 
     async def _find_listener(self) -> bool:
         found = json.loads(await self.get("/listeners?format=json"))
@@ -83,7 +83,7 @@ class Envoy:
             self.port = status["local_address"]["socket_address"]["port_value"]
         if not self.port:
             return False
-        # The address is bound before the first worker listens there.
+        # The address is bound before the first worker listens on it.
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except ConnectionRefusedError:

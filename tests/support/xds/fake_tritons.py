@@ -1,4 +1,4 @@
-"""A fake Triton with its sidecar, which answers requests as a test says."""
+"""Fake Tritons and their sidecars, whose answers a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,20 +19,20 @@ UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_le
 
 
 class FakeTriton:
-    """Answers with its name. `gate` holds streams back; `hang` holds unary requests back."""
+    """Answers with its name. `gate` delays streams; `hang` delays unary requests."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.gate = asyncio.Event()
         self.hang = False
         self.die_on_request = False
-        # With what requests of this content fail; of any, under `ANY`.
+        # The status with which requests of this content fail; of any content, under `ANY`.
         self.fails: dict[bytes, grpc.StatusCode] = {}
-        # What requests of this content are answered, instead of with the name.
+        # The answer to requests of this content, instead of the name.
         self.says: dict[bytes, bytes] = {}
-        # Seconds until requests of this content are answered.
+        # The seconds that requests of this content take.
         self.takes: dict[bytes, float] = {}
-        # While it is not set, streams are accepted, but not read.
+        # While it is not set, streams are accepted and not read.
         self.reads = asyncio.Event()
         self.reads.set()
         self.error_text, self.trailers = f"as {name} was told", 0
@@ -40,16 +40,16 @@ class FakeTriton:
         self.served = 0
         self.streams = 0
         self.serving = True
-        self.speaks = asyncio.Event()  # else its sidecar says nothing, but answers pings
+        self.speaks = asyncio.Event()  # unset, its sidecar answers only pings
         self.speaks.set()
-        self.unanswered = 0  # questions to its sidecar
+        self.unanswered = 0  # health checks in flight
         self.port = self.health_port = 0
 
     async def start(self) -> Self:
         """Listen on free ports."""
         options = [
             *UNLIMITED,
-            # It shares a process with the client; a Triton would have begun with them.
+            # It shares a process with the clients, so more requests queue than at a Triton.
             ("grpc.server.max_pending_requests", 100_000),
             ("grpc.server.max_pending_requests_hard_limit", 100_000),
             ("grpc.http2.max_ping_strikes", 0),
@@ -67,22 +67,22 @@ class FakeTriton:
         return self
 
     async def lose_sidecar(self) -> None:
-        """Stop listening."""
+        """Stop its sidecar."""
         await self._sidecar.stop(None)
 
     async def stop(self) -> None:
-        """End."""
+        """Stop the Triton and its sidecar."""
         self.speaks.set()
         self.wire.close()
         await self._server.stop(None)
         await self._sidecar.stop(None)
 
     def instance(self, **changes: Any) -> Instance:
-        """As the catalog has it."""
+        """The instance as the catalog shows it."""
         return Instance(self.name, "127.0.0.1", self.port, self.health_port, **changes)
 
     async def infer(self, request: bytes, context: Any) -> bytes:
-        """One answer: name and length of the request."""
+        """Answer with the name and the length of the request."""
         self.asked += 1
         if self.die_on_request:
             self.die_on_request = False
@@ -98,16 +98,16 @@ class FakeTriton:
         return self.says.get(request) or f"{self.name}:{len(request)}".encode()
 
     async def unload(self, request: bytes, context: Any) -> bytes:
-        """An order that changes the server."""
+        """A request that changes the server, and must not be repeated."""
         self.orders += 1
         if code := self.fails.get(ANY):
             await context.abort(code, self.error_text)
         return self.name.encode()
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """For each request as many answers as it says, the first at once, the others gated.
+        """For each request as many answers as the number in it: the first at once, others gated.
 
-        One that says no number comes back.
+        A request without a number is echoed.
         """
         self.streams += 1
         await self.reads.wait()

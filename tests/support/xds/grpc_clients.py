@@ -1,4 +1,4 @@
-"""gRPC clients of Envoy: one that sends single requests, and load in a closed loop."""
+"""gRPC clients of Envoy: a client for single requests, and load in a closed loop."""
 
 import asyncio
 from collections import Counter
@@ -18,10 +18,10 @@ _LARGE_TRAILERS = [
 
 
 class Client:
-    """Plain gRPC through Envoy; where there is none, through one at the port `also`."""
+    """A plain gRPC client of the Envoy at `port`, or else of the one at `also`."""
 
     def __init__(self, port: int, authority: str = "", also: int = 0) -> None:
-        # The stubs know no calls of raw bytes.
+        # The generated stubs have no calls with raw bytes.
         named = [("grpc.default_authority", authority)] if authority else []
         options: list[tuple[str, Any]] = [*UNLIMITED, *_LARGE_TRAILERS, *named]
         target = f"ipv4:127.0.0.1:{port},127.0.0.1:{also}" if also else f"127.0.0.1:{port}"
@@ -31,7 +31,7 @@ class Client:
         self.unload: Any = self._channel.unary_unary(UNLOAD)  # type: ignore[call-arg]
 
     async def who(self, request: bytes = b"x", **headers: str) -> str:
-        """Which instance answers; `_` in the names of headers stands for `-`."""
+        """The name of the instance that answers; `_` in a header's name stands for `-`."""
         answer: bytes = await self.infer(
             request,
             timeout=PATIENCE,
@@ -40,18 +40,18 @@ class Client:
         return answer.decode().partition(":")[0]
 
     async def count(self, requests: int, **headers: str) -> Counter[str]:
-        """How many of so many requests, one after the other, each instance answers."""
+        """Send requests one after the other; returns how many each instance answered."""
         return Counter([await self.who(b"x", **headers) for _ in range(requests)])
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self._channel.close(None)
 
 
 class Load:
-    """Closed-loop clients, counting answers by instance; failures are kept as text.
+    """Closed-loop clients that count answers by instance, and record failures as text.
 
-    Each lets `pause` seconds pass between an answer and its next request.
+    Each client waits `pause` seconds between an answer and its next request.
     """
 
     def __init__(self, client: Client, clients: int, pause: float = 0.0) -> None:
@@ -71,7 +71,7 @@ class Load:
                 await asyncio.sleep(self._pause)
 
     async def more(self, count: int, by: str | None = None) -> None:
-        """Wait for that many further answers, from any instance or from one."""
+        """Wait for `count` more answers, of any instance or of one."""
         start = self.answers[by] if by else self.answers.total()
         await eventually(
             lambda: (self.answers[by] if by else self.answers.total()) >= start + count,
@@ -79,6 +79,6 @@ class Load:
         )
 
     async def stop(self) -> None:
-        """Let every client finish its request."""
+        """Stop after each client's request in flight."""
         self._done = True
         await asyncio.gather(*self._tasks)

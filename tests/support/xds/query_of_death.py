@@ -1,4 +1,4 @@
-"""Three fake Tritons that one request crashes, a client that sends it, and others."""
+"""Three fake Tritons that a query of death crashes, a client that sends it, and other clients."""
 
 import asyncio
 import os
@@ -27,15 +27,15 @@ POISON = b"take it down"
 LONG = b"think about it"
 ENDLESS = b"say it again and again"
 CUT = "INTERNAL: Stream removed"
-_AWAY = 1.0  # seconds until one that went down is back
-_WORK, _LONG = 0.005, 0.1  # seconds for each request, and for those that are long
+_AWAY = 1.0  # seconds until a crashed instance is back
+_WORK, _LONG = 0.005, 0.1  # seconds that a request takes, and a long one
 _PATIENCE = 60.0
-# Envoy pings a frozen Triton, and closes its connection after 3 s.
+# Envoy pings a frozen Triton, and closes the connection after 3 s.
 PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
 
 
 class MortalTriton(FakeTriton):
-    """Goes down with the requests that are poison to it: at once, or silently with `freezes`."""
+    """Crashes on a poisonous request, or freezes if the play `freezes`."""
 
     def __init__(self, name: str, play: "Play") -> None:
         super().__init__(name)
@@ -44,7 +44,7 @@ class MortalTriton(FakeTriton):
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         await asyncio.sleep(_WORK)
-        if self._play.losing:  # with its sidecar, for good
+        if self._play.losing:  # with its sidecar, permanently
             self._play.losing -= 1
             await self._sidecar.stop(None)
             self.wire.cut()
@@ -55,7 +55,7 @@ class MortalTriton(FakeTriton):
         return await super().infer(request, context)
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        """Work on all requests side by side, as Triton does; an answer for each."""
+        """Answer all requests concurrently, as Triton does."""
         self.streams += 1
         answers: asyncio.Queue[bytes | None] = asyncio.Queue()
         reader = asyncio.create_task(self._read(requests, answers))
@@ -78,15 +78,15 @@ class MortalTriton(FakeTriton):
                 await asyncio.sleep(_LONG)
                 answers.put_nowait(_stream_answer(request, self.name))
 
-        async with asyncio.TaskGroup() as all_of_them:
+        async with asyncio.TaskGroup() as tasks:
             async for request in requests:
-                all_of_them.create_task(work(request))
+                tasks.create_task(work(request))
         answers.put_nowait(None)
 
 
 def _stream_answer(request: bytes, name: str) -> bytes:
     asked, found = _PB2.ModelInferRequest.FromString(request), _PB2.ModelStreamInferResponse()
-    found.infer_response.id = asked.id  # as Triton does, also with a refusal
+    found.infer_response.id = asked.id  # as Triton does, also for an error
     if asked.model_name == MODEL:
         found.infer_response.model_name = name
         found.infer_response.raw_output_contents.append(sha256(request).digest())
@@ -96,7 +96,7 @@ def _stream_answer(request: bytes, name: str) -> bytes:
 
 
 def infer_request(text: bytes, name: str = "") -> bytes:
-    """What a client asks the model, under an id."""
+    """A client's request to the model, with an id."""
     message = _PB2.ModelInferRequest(model_name=MODEL, id=name, raw_input_contents=[text])
     return bytes(message.SerializeToString())
 
@@ -104,29 +104,29 @@ def infer_request(text: bytes, name: str = "") -> bytes:
 async def told(
     client: Client, *messages: bytes, timeout: float = PATIENCE, answers: int = 0, **how: Any
 ) -> list[str]:
-    """The answers of a stream: each one's instance or rejection; last the failure, if any.
+    """Open a stream; returns each answer's instance or error, and last the stream's failure.
 
-    It is left after so many `answers`. What was answered is what was sent.
+    The client cancels after `answers` answers. Each answer must be to a message that was sent.
     """
-    said: list[str] = []
+    received: list[str] = []
     hashes = {sha256(message).digest() for message in messages}
     call = client.stream(iter(messages), timeout=timeout, **how)
     try:
         async for answer in call:
             found = _PB2.ModelStreamInferResponse.FromString(answer)
             assert hashes.issuperset(found.infer_response.raw_output_contents)
-            said.append(found.error_message or found.infer_response.model_name)
-            if len(said) == answers:
+            received.append(found.error_message or found.infer_response.model_name)
+            if len(received) == answers:
                 call.cancel()
                 break
     except grpc.aio.AioRpcError as error:
-        said.append(f"{error.code().name}: {error.details()}")
-    return said
+        received.append(f"{error.code().name}: {error.details()}")
+    return received
 
 
 @dataclass
 class Play:
-    """The outcome: how often each instance crashed, and what clients received."""
+    """The rig and its outcome: crashes by instance, and the answers to clients."""
 
     rig: Rig
     freezes: bool = False
@@ -143,7 +143,7 @@ class Play:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def fell(self, triton: MortalTriton) -> None:
-        """It went down; it comes back by itself."""
+        """Take an instance down; it restarts automatically."""
         self.falls[triton.name] += 1
         self.down.add(triton.name)
         task = asyncio.create_task(self._fall(triton))
@@ -167,13 +167,13 @@ class Play:
         self.publish()
 
     async def end(self) -> None:
-        """Crashed instances stay down."""
+        """Stop restarting crashed instances."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def join(self, name: str) -> None:
-        """One more instance, which comes back whenever it has gone down."""
+        """Start another instance, which restarts after each crash."""
         self.gone_for_good = False
         triton = MortalTriton(name, self)
         await triton.start()
@@ -182,7 +182,7 @@ class Play:
         self.publish()
 
     def publish(self) -> None:
-        """Publish what Consul would show: a crashed instance is critical, and loses the role."""
+        """Publish the catalog: a crashed instance is critical, and loses the role."""
         if self.leader in self.down:
             self.leader = min(self.tritons.keys() - self.down, default=self.leader)
         self.rig.control_plane.publish(
@@ -196,7 +196,7 @@ class Play:
         )
 
     async def good(self, client: Client, until: asyncio.Event) -> None:
-        """Send new requests, one after another."""
+        """Send distinct requests, one after another."""
         while not until.is_set():
             try:
                 await client.infer(os.urandom(64), timeout=_PATIENCE)
@@ -206,9 +206,9 @@ class Play:
                 self.answers += 1
 
     async def follows(self, client: Client, until: asyncio.Event) -> None:
-        """Open new streams, one after another, each for one answer.
+        """Open streams one after another, each for one answer.
 
-        One that is cut had begun to be answered: whose instance goes down then cannot be helped.
+        A stream that has its first answer cannot be retried, so a cut one is no failure.
         """
         while not until.is_set():
             first, *_ = await told(client, infer_request(os.urandom(64)), timeout=_PATIENCE)
@@ -218,7 +218,7 @@ class Play:
                 self.failures.append(first)
 
     async def bad(self, until: asyncio.Event, timeout: float, *, streams: bool = False) -> None:
-        """Send the same request again and again, each time on a new connection."""
+        """Send the poisonous request repeatedly, each time on a new connection."""
         while not until.is_set():
             client = Client(self.rig.envoy.port)
             if streams:
@@ -233,9 +233,9 @@ class Play:
     async def run(
         self, goods: int, refusals: int, *, timeout: float = _PATIENCE, streams: bool = False
     ) -> None:
-        """Good clients and a bad one, until the bad one has been rejected that often.
+        """Run good clients and a bad one until the bad one has been rejected `refusals` times.
 
-        With `streams` half of the good ones send those, and the bad one.
+        With `streams`, the bad client and half of the good ones open streams.
         """
         until = asyncio.Event()
         channels = [Client(self.rig.envoy.port) for _ in range(4)]
@@ -255,21 +255,21 @@ class Play:
 
     @property
     def left(self) -> MortalTriton:
-        """The one that has not gone down."""
+        """The only instance that has not crashed."""
         [found] = self.tritons.keys() - self.falls.keys()
         return self.tritons[found]
 
     @property
     def refused(self) -> int:
-        """How often the bad client was told that its request is known."""
-        return sum("this request has taken down" in said for said in self.refusals)
+        """How many requests of the bad client Envoy rejected as quarantined."""
+        return sum("this request has taken down" in each for each in self.refusals)
 
 
 @asynccontextmanager
 async def play(
     quarantine: float = 600.0, freezes: bool = False, policy: TrafficPolicy = UNHURRIED
 ) -> "AsyncGenerator[Play]":
-    """All of it, running: `a` leads, `b` and `c` stand by."""
+    """Run it during the context: `a` is primary, `b` and `c` are standbys."""
     async with Rig.running("DELTA_GRPC", quarantine=quarantine) as rig:
         made = Play(rig, freezes, policy=policy)
         for name in ("a", "b", "c"):
@@ -282,7 +282,7 @@ async def play(
 
 
 async def script_errors(made: Play) -> int:
-    """How often Envoy's script failed."""
+    """The number of errors of Envoy's Lua script."""
     page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
     [line] = page.splitlines()
     return int(line.rpartition(":")[2])

@@ -1,4 +1,4 @@
-"""Raw HTTP/2 that gRPC would not produce: a client that stays and answers pings, and a server."""
+"""Raw HTTP/2 that gRPC would not send: a client that never widens its windows, and a server."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,10 @@ INTERNAL_ERROR, CANCEL = 2, 8
 
 
 class RawClient:
-    """One connection. It never widens a window: each stream may get 64 KiB, and all together too.
+    """One connection. It never widens a window: streams get 64 KiB each, and in total.
 
-    `received` is how many bytes of data have come; `ended` are the streams that have, and `gone`
-    whether the connection is.
+    `received` is the number of data bytes received; `ended` are the streams that ended, and `gone`
+    is whether the connection is closed.
     """
 
     def __init__(self) -> None:
@@ -24,20 +24,20 @@ class RawClient:
         self._next = 1
 
     async def connect(self, port: int) -> Self:
-        """Begin to speak HTTP/2."""
+        """Connect, and send the HTTP/2 preface."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
         self._writer.write(PREFACE + _frame(SETTINGS, 0, 0, b""))
         self._task = asyncio.create_task(self._listen())
         return self
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._writer.close()
 
     def request(self, path: str, body: bytes, *, end: bool = True) -> int:
-        """Send one, or only the beginning of one; gives its stream."""
+        """Send a request, or only its beginning; gives its stream."""
         stream, self._next = self._next, self._next + 2
         self._writer.write(_frame(HEADERS, END_HEADERS, stream, _headers(path)))
         for at in range(0, len(body), 16_384):
@@ -47,7 +47,7 @@ class RawClient:
         return stream
 
     def cancel(self, stream: int) -> None:
-        """Give a request up."""
+        """Cancel a request."""
         self._writer.write(_frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
 
     async def _listen(self) -> None:
@@ -85,7 +85,7 @@ async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 def message(content: bytes) -> bytes:
-    """As gRPC frames it."""
+    """A message with gRPC's length prefix."""
     return struct.pack(">BI", 0, len(content)) + content
 
 
@@ -95,7 +95,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _headers(path: str) -> bytes:
-    """A block of HPACK in which nothing is compressed."""
+    """An HPACK block without compression."""
     found = {
         ":method": "POST",
         ":scheme": "http",

@@ -26,21 +26,21 @@ MODEL, NAMED = "sums", "named_sequences"
 
 
 def policy(mode: Mode = Mode.ACTIVE_ACTIVE, **changes: Any) -> TrafficPolicy:
-    """One by which sequences stay together."""
+    """A traffic policy with sequence affinity."""
     affinity = Affinity(sequence_header=HEADER)
     return replace(UNHURRIED, mode=mode, affinity=affinity, **changes)
 
 
 @contextmanager
 def two_tritons(folder: Path) -> Iterator[tuple[TritonServer, TritonServer]]:
-    """Two servers with the model."""
+    """Two Tritons with the models."""
     with ExitStack() as stack:
         folders = [folder / name for name in "ab"]
         for each in folders:
             each.mkdir()
-        bearing = ("--grpc-http2-max-ping-strikes=0",)
+        options = ("--grpc-http2-max-ping-strikes=0",)
         first, second = (
-            stack.enter_context(TritonServer.running(each, MODEL, NAMED, "blob", options=bearing))
+            stack.enter_context(TritonServer.running(each, MODEL, NAMED, "blob", options=options))
             for each in folders
         )
         yield first, second
@@ -48,18 +48,20 @@ def two_tritons(folder: Path) -> Iterator[tuple[TritonServer, TritonServer]]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The sum so far, and the process that has it."""
+    """The sum so far, and the process that holds the sequence."""
 
     sum: int
     place: int
 
 
 class Client:
-    """A client as users of `tritonclient` have it, with its own connection."""
+    """A `tritonclient` client with its own connection."""
 
     def __init__(self, port: int) -> None:
-        own = [("grpc.use_local_subchannel_pool", 1)]
-        self._client = triton_client.InferenceServerClient(f"127.0.0.1:{port}", channel_args=own)
+        channel_args = [("grpc.use_local_subchannel_pool", 1)]
+        self._client = triton_client.InferenceServerClient(
+            f"127.0.0.1:{port}", channel_args=channel_args
+        )
 
     async def ask(
         self,
@@ -70,7 +72,7 @@ class Client:
         compression_algorithm: str = "",
         **more: Any,
     ) -> Answer:
-        """One request of a sequence; `more` is what `request` takes."""
+        """Send one request of a sequence; `more` are arguments of `request`."""
         found = await self._client.infer(
             **request(sequence, value, **more),
             headers={HEADER: str(sequence), **headers},
@@ -80,34 +82,34 @@ class Client:
         return answer(found)
 
     async def echo(self, text: bytes) -> bytes:
-        """A request with the header, but of a model without sequences."""
+        """Send a request with the header to a model without sequences."""
         tensor = triton_client.InferInput("X", [1], "BYTES")
         tensor.set_data_from_numpy(np.array([text], dtype=np.object_))
         found = await self._client.infer("blob", [tensor], headers={HEADER: "7"})
         return bytes(found.as_numpy("Y")[0])
 
     async def ask_by_name(self, sequence: str, value: int, **flags: bool) -> int:
-        """One request of a sequence that has a name instead of a number; gives the sum."""
+        """Send one request of a sequence with a string id; gives the sum."""
         asked = request(0, value, **flags)
         asked |= {"model_name": NAMED, "sequence_id": sequence}
         found = await self._client.infer(**asked, headers={HEADER: "named"})
         return int(found.as_numpy("SUM").flat[0])
 
     async def begin(self, sequences: Iterable[int]) -> dict[int, int]:
-        """Begin sequences with their own numbers; gives the place of each."""
+        """Start sequences, each with its own number as value; gives the place of each."""
         return {each: (await self.ask(each, each, start=True)).place for each in sequences}
 
     def stream(self, header: str) -> "Stream":
-        """A stream, to be entered."""
+        """A stream, as an async context manager."""
         return Stream(self._client, header)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self._client.close()
 
 
 class Stream:
-    """One of which each request is answered before the next one is sent."""
+    """A stream on which each request waits for the answer to the one before."""
 
     def __init__(self, client: Any, header: str) -> None:
         self._client, self._header = client, header
@@ -125,7 +127,7 @@ class Stream:
         return self
 
     async def ask(self, asked: dict[str, Any]) -> Answer | str:
-        """Send one, and wait for its answer."""
+        """Send a request, and wait for its answer."""
         self._queue.put_nowait(asked)
         result, error = await anext(self._answers)
         return str(error) if error else answer(result)
@@ -139,7 +141,7 @@ class Stream:
 def request(
     sequence: int, value: int, *, start: bool = False, end: bool = False, size: int = 1
 ) -> dict[str, Any]:
-    """What `tritonclient` wants to be told of a request, whose tensor has so many numbers."""
+    """The arguments of `tritonclient` for a request, whose tensor has `size` numbers."""
     numbers = np.zeros((1, size), dtype=np.int32)
     numbers[0, -1] = value
     tensor = triton_client.InferInput("VALUE", [1, size], "INT32")
@@ -154,12 +156,12 @@ def request(
 
 
 def answer(result: Any) -> Answer:
-    """What the model says."""
+    """The model's answer."""
     return Answer(*(int(result.as_numpy(name).flat[0]) for name in ("SUM", "PLACE")))
 
 
 class Play:
-    """All of it. `wires` are before the two Tritons, `a` and `b`, and listen on `ports`."""
+    """Two Tritons, `a` and `b`, behind Envoy; `wires` are their proxies, on `ports`."""
 
     def __init__(self, rig: Rig, wires: dict[str, Wire], ports: dict[str, int]) -> None:
         self.rig, self.wires, self._ports = rig, wires, ports
@@ -169,7 +171,7 @@ class Play:
     @classmethod
     @asynccontextmanager
     async def running(cls, tritons: tuple[TritonServer, TritonServer]) -> "AsyncIterator[Play]":
-        """Started, and both healthy."""
+        """Run it during the context, with both Tritons healthy."""
         async with Rig.running("DELTA_GRPC") as rig:
             servers = zip("ab", tritons, strict=True)
             wires = {name: Wire(int(each.grpc.rpartition(":")[2])) for name, each in servers}
@@ -184,14 +186,14 @@ class Play:
         return Client(self.rig.envoy.port)
 
     def instance(self, name: str, **changes: Any) -> Instance:
-        """One of the two, as the catalog has it."""
+        """One of the two instances, as the catalog shows it."""
         fake = {"a": self.rig.a, "b": self.rig.b}[name]
         return replace(fake.instance(**changes), port=self._ports[name])
 
     async def publish(
         self, *instances: Instance, policy: TrafficPolicy, leader: str | None = "a", healthy: int
     ) -> None:
-        """Say what Consul would show, and wait until Envoy has it."""
+        """Publish the catalog as Consul would show it, and wait until Envoy has it."""
         if policy != self._policy:
             written = self._since.written + 1
             self._since = self._since.changed(self._policy, policy, written)
@@ -201,7 +203,7 @@ class Play:
 
 
 async def failure(asked: Any) -> str:
-    """With what a request fails; it has to."""
+    """The error with which a request fails, as it must."""
     try:
         found = await asked
     except InferenceServerException as error:

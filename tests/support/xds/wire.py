@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server, whose connections can be cut or frozen."""
+"""A TCP proxy in front of a server, whose connections can be reset or frozen."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ from sidecar.local.planning.ports import reserve
 
 
 class Wire:
-    """The network in front of a server: it can be cut, as by SIGKILL, or frozen, as by SIGSTOP.
+    """A TCP proxy in front of a server: `cut` acts as SIGKILL does, `frozen` as SIGSTOP does.
 
-    With `source` each connection to the server comes from that port.
+    With `source`, each connection to the server comes from that port.
     """
 
     def __init__(self, target: int, source: int = 0) -> None:
@@ -30,7 +30,7 @@ class Wire:
         return self._port
 
     def close(self) -> None:
-        """Cut all connections for good."""
+        """Reset all connections, and release the port."""
         self.cut()
         self._claim.close()
 
@@ -46,28 +46,28 @@ class Wire:
         self.drop()
 
     async def mend(self) -> None:
-        """After a cut: accept connections again, where they were accepted before."""
+        """Accept connections again on the same port, after `cut`."""
         await self.listen()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward, outward = await self._reach()
-        self._transports |= {writer.transport, outward.transport}
-        for source, sink in ((reader, outward), (onward, writer)):
+        from_server, to_server = await self._connect()
+        self._transports |= {writer.transport, to_server.transport}
+        for source, sink in ((reader, to_server), (from_server, writer)):
             task = asyncio.create_task(self._pump(source, sink))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if not self._source:
             return await asyncio.open_connection("127.0.0.1", self._target)
-        own = socket.socket()
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # It is reset when it ends, so that its port can be used again at once.
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        own.bind(("127.0.0.1", self._source))
-        own.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self._target))
-        return await asyncio.open_connection(sock=own)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Closed with a reset, so that its port can be reused at once.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.bind(("127.0.0.1", self._source))
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._target))
+        return await asyncio.open_connection(sock=sock)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

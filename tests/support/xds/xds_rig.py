@@ -24,7 +24,7 @@ from tests.support.xds.waiting import eventually
 
 
 class Rig:
-    """All of it. `a` and `b` are two fake Tritons; `control_plane` may be replaced."""
+    """Envoy, a control plane and two fake Tritons, `a` and `b`; `control_plane` may be replaced."""
 
     a: FakeTriton
     b: FakeTriton
@@ -49,9 +49,9 @@ class Rig:
         planes: int = 1,
         quarantine: float = Edge().quarantine,
     ) -> "AsyncGenerator[Rig]":
-        """Started, with `a` as the leader; stopped afterwards.
+        """Run a rig during the context, with `a` as primary.
 
-        Of two planes, the other one is `second`.
+        With two planes, the other one is `second`.
         """
         folder = Path(tempfile.mkdtemp(prefix="xds-"))
         rig = cls(folder, api_type, quarantine)
@@ -63,7 +63,7 @@ class Rig:
             rig.b = await FakeTriton("b").start()
             stack.push_async_callback(rig.b.stop)
             rig.control_plane = ControlPlane(rig.edge, first=True)
-            [rig.xds_port] = stack.enter_context(reserve(1))  # for those that follow it as well
+            [rig.xds_port] = stack.enter_context(reserve(1))  # also for its replacements
             await rig.control_plane.start(rig.xds_port)
             stack.push_async_callback(lambda: rig.control_plane.stop())
             rig.both(leader="a")
@@ -82,13 +82,13 @@ class Rig:
             yield rig
 
     def both(self, leader: str | None, epoch: int = 1, policy: TrafficPolicy = UNHURRIED) -> None:
-        """Publish both as healthy."""
+        """Publish both instances as healthy."""
         instances = self.a.instance(), self.b.instance()
         self.control_plane.publish(*instances, leader=leader, epoch=epoch, policy=policy)
 
     @asynccontextmanager
     async def client_of(self, authority: str) -> "AsyncGenerator[Client]":
-        """A client whose requests name an authority."""
+        """A client whose requests have this authority."""
         client = Client(self.envoy.port, authority)
         try:
             yield client
@@ -96,38 +96,38 @@ class Rig:
             await client.close()
 
     async def join(self, *names: str) -> list[FakeTriton]:
-        """Start further Tritons, which are stopped with the rig."""
+        """Start more Tritons, which are stopped with the rig."""
         joined = [await FakeTriton(name).start() for name in names]
         for triton in joined:
             self.stack.push_async_callback(triton.stop)
         return joined
 
     async def reachable(self, count: int = 2, cluster: str = SERVICE) -> bool:
-        """Whether Envoy's own checks have passed so many hosts.
+        """Whether `count` hosts pass Envoy's own health checks.
 
-        In each cluster that is counted by that name: the gauge is that of either.
+        In each cluster with this observability name, because they share a gauge.
         """
         found = json.loads(await self.envoy.get("/clusters?format=json"))["cluster_statuses"]
         named = [each for each in found if each["observability_name"] == cluster]
-        well = [
+        healthy = [
             sum(host["health_status"] == {"eds_health_status": "HEALTHY"} for host in hosts)
             for hosts in (each.get("host_statuses", []) for each in named)
         ]
-        return bool(well) and set(well) == {count}
+        return bool(healthy) and set(healthy) == {count}
 
     async def settled(self, hosts: int = 2, cluster: str = SERVICE) -> None:
-        """Wait until Envoy has taken everything, and its own checks have passed so many hosts."""
+        """Wait until Envoy has acknowledged everything and `hosts` hosts pass its own checks."""
 
         async def done() -> bool:
             warming = await self.envoy.stat("cluster_manager.warming_clusters")
-            told = not self.control_plane.busy
-            return not warming and told and await self.reachable(hosts, cluster)
+            acknowledged = not self.control_plane.busy
+            return not warming and acknowledged and await self.reachable(hosts, cluster)
 
         await eventually(done, "Envoy has settled")
 
     @asynccontextmanager
     async def drain_of(self, instance: str) -> AsyncGenerator[Callable[[], Any]]:
-        """Watch a drain; gives a function for the newest status."""
+        """Watch a drain; gives a function that returns the newest status."""
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.xds_port}")
         stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
         newest = control_plane_pb2.WatchDrainResponse()
