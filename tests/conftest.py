@@ -13,11 +13,11 @@ from sidecar.runtime.errors import PartMissing
 from sidecar.telemetry import logs
 from tests.support.consul_agent import ConsulAgent
 
-# Their assertions show what they compared, whichever module imports them first.
+# Assertions in these modules show the compared values, whichever module imports them first.
 pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
 
 _TESTS = Path(__file__).parent
-# The files that start first, the longest before the others; a minute or more each, on two cores.
+# The files that start first, longest first: each takes a minute or more on two cores.
 _LONGEST = (
     "chaos/test_mesh_faults.py",
     "chaos/test_cluster_faults.py",
@@ -40,55 +40,55 @@ _LONG_WAITS = (
     "contract/operator/test_follow_order.py",
     "contract/cli/operator/test_switchover.py",
 )
-_ARITHMETIC = "pure/election/test_decision_simulated.py"
-# The folders of tests that start a Consul.
+_CPU_BOUND = "pure/election/test_decision_simulated.py"
+# The folders whose tests start a Consul.
 _WITH_CONSUL = ("tests/contract/", "tests/integration/", "tests/chaos/")
 
 
 @pytest.fixture(scope="session")
 def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
-    """A Consul agent that many tests share, each with its own services."""
+    """A shared Consul agent; each test uses its own service names."""
     with ConsulAgent.running(tmp_path_factory.mktemp("consul")) as agent:
         yield agent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that no worker is left alone with it at the end."""
-    items.sort(key=_turn)
+    """Run the longest files first, so that no worker still runs one when all others are done."""
+    items.sort(key=_position)
 
 
 def pytest_runtest_teardown() -> None:
-    """Leave no test the log of another: commands that are tried in this process set one up."""
-    logs.finish()  # a thread writes it, to whatever standard error is by then
+    """Reset logging, because commands that run in this process set it up."""
+    logs.finish()  # a thread writes the log, to the current standard error
     structlog.reset_defaults()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which Consul has been tried: CONSUL_BIN may name any. `-q` shows no header."""
+    """Print which Consul was tested, since CONSUL_BIN may name any; `-q` shows no header."""
     reports = [report for found in terminalreporter.stats.values() for report in found]
     if not any(str(getattr(r, "nodeid", "")).startswith(_WITH_CONSUL) for r in reports):
         return
     try:
         program = find("consul")
-        tried = f"{consul_release(program)} ({program})"
+        tested = f"{consul_release(program)} ({program})"
     except PartMissing as error:
-        tried = str(error)
-    terminalreporter.write_line(f"Consul: {tried}")
+        tested = str(error)
+    terminalreporter.write_line(f"Consul: {tested}")
 
 
-def _turn(item: pytest.Item) -> int:
-    # What takes a whole core runs next to what waits, not next to meshes: Consul takes a sidecar
-    # that gets no CPU time for a second for dead.
+def _position(item: pytest.Item) -> int:
+    # A CPU-bound file runs next to files that mostly wait, not next to meshes: Consul considers a
+    # sidecar dead that gets no CPU time for a second.
     name = item.path.relative_to(_TESTS).as_posix()
     if name in _LONGEST:
         return _LONGEST.index(name)
     if name.startswith(("integration/", "chaos/")):
         return len(_LONGEST)
-    return len(_LONGEST) + (1 if name in _LONG_WAITS else 2 if name == _ARITHMETIC else 3)
+    return len(_LONGEST) + (1 if name in _LONG_WAITS else 2 if name == _CPU_BOUND else 3)
 
 
-# How long an example takes is no matter of right or wrong: machines are shared. The examples are
-# the same each time, so that a change is what makes a test fail; HYPOTHESIS_ANEW=1 draws others.
+# No example has a deadline, because machines are shared. The examples are the same each time, so
+# that only a change can make a test fail; HYPOTHESIS_ANEW=1 draws others.
 settings.register_profile(
     "shared",
     deadline=None,

@@ -22,10 +22,10 @@ def places(room: str) -> Iterator[Path]:
 
 
 def main(room: str) -> str:
-    """Where its tests are, in a line.
+    """The paths of a room's tests, on one line.
 
     Raises:
-        SystemExit: there are none.
+        SystemExit: the room has no tests.
     """
     found = " ".join(map(str, places(room)))
     if not found:

@@ -1,5 +1,5 @@
-"""Tests that break whole meshes and clusters under load, and count the requests that fail.
+"""Fault injection in whole meshes and clusters under load, with a count of failed requests.
 
-They use `tests.support.mesh`, `tests.support.cluster` and `tests.support.faults`. Start with
+The tests use `tests.support.mesh`, `tests.support.cluster` and `tests.support.faults`. Start with
 `test_mesh_faults.py`: one row for each fault.
 """

@@ -1,4 +1,4 @@
-"""Each fault by itself, done to a primary in a cluster of three Consul servers and three hosts."""
+"""Each fault alone, injected at the primary of a cluster of three Consul servers and three hosts."""
 
 from collections.abc import AsyncIterator
 
@@ -40,7 +40,7 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
         LEADER_KILLED,
         SERVER_KILLED,
         *CUTS[:-1],
-        pytest.param(CUTS[-1], marks=soak),  # from both at once
+        pytest.param(CUTS[-1], marks=soak),  # cut off from both at once
         SIDECAR_FROZEN,
         KILLED[0],
         *(pytest.param(fault, marks=soak) for fault in KILLED[1:]),
@@ -48,7 +48,7 @@ async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
     ],
     ids=lambda fault: fault.name,
 )
-async def test_a_fault_costs_no_request(mesh: Cluster, scene: Scene, fault: Fault) -> None:
+async def test_a_fault_fails_no_request(mesh: Cluster, scene: Scene, fault: Fault) -> None:
     account = await inject(mesh, scene, fault, scene.primary, fault.lasts[0])
     assert account.trouble == []
     assert await unexplained_changes(mesh, [account]) == []

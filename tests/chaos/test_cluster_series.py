@@ -1,7 +1,7 @@
-"""Faults in a row, drawn at random, on a cluster under load.
+"""A random series of faults on a cluster under load.
 
-`CLUSTER_SEED=N` plays another series, `CLUSTER_SEED=random` any: a series is the same faults on the
-same instances, or on who is primary then.
+`CLUSTER_SEED=N` selects another series, `CLUSTER_SEED=random` draws one. A seed always gives the
+same faults on the same instances, or on the current primary.
 """
 
 import os
@@ -19,12 +19,12 @@ _FAULTS = 40
 _SEED = 2024
 
 
-@soak  # test_cluster_faults.py does each kind by itself, on one cluster under one load
+@soak  # test_cluster_faults.py injects each kind alone, on one cluster under one load
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
-async def test_faults_in_a_row_cost_no_request(tmp_path: Path) -> None:
-    wished = os.environ.get("CLUSTER_SEED", str(_SEED))
-    seed = random.SystemRandom().randrange(1 << 32) if wished == "random" else int(wished)
+async def test_a_series_of_faults_fails_no_request(tmp_path: Path) -> None:
+    setting = os.environ.get("CLUSTER_SEED", str(_SEED))
+    seed = random.SystemRandom().randrange(1 << 32) if setting == "random" else int(setting)
     print(f"CLUSTER_SEED={seed}")
     accounts = []
     async with cluster(tmp_path / "cluster") as mesh:

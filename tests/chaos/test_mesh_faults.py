@@ -1,4 +1,4 @@
-"""Every fault that can be staged: the verdict, its reason, and what clients notice of it."""
+"""Every fault that can be staged: the verdict, its reason, and its effect on clients."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.support.soak import pause, soak, times
 
 pytestmark = pytest.mark.integration
 
-# Each next to another one that has the same reason and the same path.
+# Each variant, and the fault that has the same reason and takes the same path through the code.
 VARIANTS = {
     "NaN": "wrong answer",
     "degenerate text": "empty stream",
@@ -27,7 +27,7 @@ VARIANTS = {
     "canary: wrong datatype": "canary: unknown tensor",
 }
 assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
-SELDOM = replace(
+INTERMITTENT = replace(
     next(fault for fault in FAULTS if fault.name == "error one time in ten"),
     name=VARIANTS["error one time in ten"],
     stage=misbehaving(fault="error", share=1 / 3),
@@ -35,13 +35,13 @@ SELDOM = replace(
 
 
 def staged(fault: Fault) -> object:
-    """A fault as a parameter; a variant is left to `make soak`."""
+    """A fault as a parameter; only `make soak` runs the variants."""
     return pytest.param(fault, id=fault.name, marks=[soak] if fault.name in VARIANTS else [])
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
-    """A mesh that serves only the faulty models, and forgives each fault before the next."""
+    """A mesh that serves only the faulty models; a short hold lets it recover before each fault."""
     folder = tmp_path_factory.mktemp("mesh")
     flags = [f"--models={model}" for model in MODELS]
     with pytest.MonkeyPatch.context() as patch:
@@ -53,18 +53,20 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
         ended_at_once(folder)
 
 
-@pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, SELDOM)])
-async def test_a_staged_fault(mesh: LiveMesh, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [staged(fault) for fault in (*FAULTS, INTERMITTENT)])
+async def test_a_staged_fault_gives_its_verdict_and_fails_no_later_request(
+    mesh: LiveMesh, fault: Fault
+) -> None:
     outcome = await play(mesh, fault, afterwards=times(0, soaking=3), pause=pause(CLIENTS))
     assert outcome.trouble == []
-    # An avoided instance gets no requests: those that still fail were in flight before.
+    # An ejected instance gets no requests; those that still fail were already in flight.
     assert outcome.after.unary.done
 
 
-async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh) -> None:
-    right = mesh.folder / mesh.now.instances[0].id / "sidecar.toml"
+async def test_a_sidecar_does_not_start_with_an_invalid_canary(mesh: LiveMesh) -> None:
+    valid = mesh.folder / mesh.now.instances[0].id / "sidecar.toml"
     broken = mesh.folder / "broken.toml"
-    broken.write_text(right.read_text().replace(*BROKEN))
+    broken.write_text(valid.read_text().replace(*BROKEN))
     for mode in ((), ("--check-config",)):
         done = sidecar("run", f"--config={broken}", *mode)
         assert done.returncode == 2
@@ -73,7 +75,7 @@ async def test_a_sidecar_does_not_start_with_a_broken_canary_file(mesh: LiveMesh
         assert line.startswith(f"triton-sidecar: {broken}: expected TOML")
 
 
-async def test_overload_is_no_illness(mesh: LiveMesh) -> None:
+async def test_overload_does_not_make_an_instance_unhealthy(mesh: LiveMesh) -> None:
     watched = await saturate(mesh, times(8, soaking=25))
     assert watched.queue
     assert watched.verdicts["CRITICAL"] == 0
@@ -81,7 +83,7 @@ async def test_overload_is_no_illness(mesh: LiveMesh) -> None:
     assert watched.unary.failed == watched.unary.wrong == []
 
 
-async def test_short_freezes_are_no_illness(mesh: LiveMesh) -> None:
+async def test_short_freezes_do_not_make_an_instance_unhealthy(mesh: LiveMesh) -> None:
     watched = await freeze(mesh, pauses(3, seed=7), between=2.0)
     assert watched.verdicts["CRITICAL"] == 0
     assert watched.primaries == []

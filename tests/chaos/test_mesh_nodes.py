@@ -1,4 +1,4 @@
-"""Two Consul nodes; an operator takes the one with the primary out of service."""
+"""Two Consul nodes; an operator takes the primary's node out of service."""
 
 from collections.abc import Awaitable, Callable
 
@@ -24,7 +24,7 @@ async def maintain_service(mesh: LiveMesh, enable: bool) -> None:
     [maintain_node, *(pytest.param(each, marks=soak) for each in (fail_node, maintain_service))],
     ids=lambda each: each.__name__,
 )
-async def test_the_primary_serves_until_the_cold_standby_does(
+async def test_the_primary_serves_until_the_cold_standby_has_loaded_its_models(
     mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:
     await mesh.steady()

@@ -1,4 +1,4 @@
-"""Checks that `make check` runs on files that are no tests: imports, Envoy and deployment files.
+"""Checks that `make check` runs besides the tests: imports, Envoy and deployment files.
 
-`pure_modules.py` is a contract of import-linter; the others are programs that print problems.
+`pure_modules.py` is an import-linter contract; the others are programs that print problems.
 """

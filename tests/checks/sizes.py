@@ -1,8 +1,8 @@
-"""How large the house is, for information: `make sizes`.
+"""Prints how large `sidecar/` is, for information: `make sizes`.
 
-It names what exceeds 14 source files in a folder, 400 lines in a file, 7 parameters of a function,
-and for the lines of functions a median of 8 and a 90th percentile of 22. Code that protoc generated
-does not count, nor do the parameters of commands, which are flags.
+The bounds are 14 source files per folder, 400 lines per file, 7 parameters per function, and for
+lines per function a median of 8 and a 90th percentile of 22. Code that protoc generated does not
+count, nor do the parameters of commands, which are flags.
 """
 
 import ast
@@ -17,7 +17,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def main() -> None:
-    """Print the figures, and what exceeds a bound."""
+    """Print the figures, and everything that exceeds a bound."""
     texts = {path: path.read_text() for path in sorted(SOURCES.rglob("*.py")) if _counts(path)}
     functions = [(path, each) for path, text in texts.items() for each in _functions(text)]
     folders = Counter(path.parent for path in texts)
@@ -57,7 +57,7 @@ def _functions(text: str) -> Iterator[_Function]:
 
 
 def _lines(function: _Function) -> int:
-    """Its lines without decorators and docstring."""
+    """Its number of lines, without decorators and docstring."""
     first, *rest = function.body
     said = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
     docstring = (first.end_lineno or 0) - first.lineno + 1 if said and rest else 0

@@ -1,7 +1,7 @@
-"""Checks the files that people deploy: `python -m tests.checks.validate_deploy`.
+"""Validates the files in deploy/ and consul/: `python -m tests.checks.validate_deploy`.
 
-Each is given to the program that will read it, where that program can be had: Consul, systemd and
-our own settings. Nomad cannot, so its jobs are parsed as HCL 2 and held against its specification.
+Each file is validated by the program that will read it, where it is available: Consul, systemd and
+our own settings. Nomad is not, so its jobs are parsed as HCL 2 and compared with its specification.
 """
 
 import os
@@ -27,7 +27,7 @@ _RESOURCES = {
     "agent", "agent_prefix", "event", "event_prefix", "key", "key_prefix", "node", "node_prefix",
     "query", "query_prefix", "service", "service_prefix", "session", "session_prefix",
 }  # fmt: skip
-# What a Nomad client allows unless its configuration says otherwise.
+# Nomad's default max_kill_timeout of clients.
 _MAX_KILL_TIMEOUT = 30.0
 _LOADERS: dict[str, Callable[[Path], object]] = {"sidecar.toml": load_sidecar, "xds.toml": load_xds}
 
@@ -42,7 +42,7 @@ def agent_files() -> Iterator[str]:
 
 
 def policies() -> Iterator[str]:
-    """Syntax and resource names: Consul 1.8 accepts a misspelt resource and grants nothing."""
+    """Syntax and resource names: Consul 1.8 accepts a misspelt resource, and it grants nothing."""
     for path in sorted((CONSUL / "policies").glob("*.hcl")):
         try:
             rules = jobspec.read_labelled(path)
@@ -57,7 +57,7 @@ def policies() -> Iterator[str]:
 
 
 def jobs() -> Iterator[str]:
-    """Nomad jobs: syntax, keys, the order of stopping, and the settings inside them."""
+    """Nomad jobs: syntax, keys, the stop order, and the embedded settings."""
     for path in sorted((DEPLOY / "nomad").glob("*.nomad.hcl")):
         try:
             file = jobspec.read(path)
@@ -69,12 +69,12 @@ def jobs() -> Iterator[str]:
             problems += stop_order(group)
             problems += restarts(group)
         for template in file.inside("template"):
-            problems += inner_settings(template)
+            problems += template_settings(template)
         yield from (f"{_name(path)}: {problem}" for problem in problems)
 
 
 def stop_order(group: jobspec.Block) -> Iterator[str]:
-    """One leader, stopped by SIGTERM, with more time than it needs and Nomad grants."""
+    """One leader, stopped by SIGTERM, with a kill_timeout above its drain's and within Nomad's."""
     leaders = [task.label for task in group.inside("task") if task.attributes.get("leader")]
     if len(leaders) != 1:
         yield f"group {group.label}: expected one task with leader = true, found {leaders}"
@@ -92,7 +92,7 @@ def stop_order(group: jobspec.Block) -> Iterator[str]:
 
 
 def restarts(group: jobspec.Block) -> Iterator[str]:
-    """Every task restarts forever, in place: otherwise the end of the leader ends all."""
+    """Every task restarts forever, in place; otherwise all tasks end with the leader."""
     modes = [block.attributes.get("mode") for block in group.blocks if block.kind == "restart"]
     if modes != ["delay"]:
         yield f'group {group.label} > restart > mode: expected "delay", found {modes}'
@@ -101,8 +101,8 @@ def restarts(group: jobspec.Block) -> Iterator[str]:
             yield f"task {task.label}: expected no restart block beside its group's"
 
 
-def inner_settings(template: jobspec.Block) -> Iterator[str]:
-    """The settings file that a template renders to, as Nomad would fill it in."""
+def template_settings(template: jobspec.Block) -> Iterator[str]:
+    """Validate the settings file that a template renders to, with the variables that Nomad sets."""
     target = Path(str(template.attributes["destination"])).name
     if target not in _LOADERS:
         return
@@ -123,7 +123,7 @@ def _nomad_value(variable: re.Match[str]) -> str:
 
 
 def settings() -> Iterator[str]:
-    """The example settings, read as the program reads them."""
+    """The example settings, loaded with the programs' own loaders."""
     for path in sorted((DEPLOY / "config").glob("*.toml")):
         try:
             _LOADERS[path.name](path)
@@ -132,7 +132,7 @@ def settings() -> Iterator[str]:
 
 
 def ports() -> Iterator[str]:
-    """Whatever the examples listen on is another port: all of it may be on one machine."""
+    """All ports in the examples differ, because all programs may run on one machine."""
     sidecar = load_sidecar(DEPLOY / "config/sidecar.toml")
     plane = load_xds(DEPLOY / "config/xds.toml")
     environment = (DEPLOY / "config/triton-0.env").read_text(encoding="utf-8")
@@ -160,20 +160,20 @@ def _port(address: str | None) -> str:
 
 
 def units() -> Iterator[str]:
-    """`systemd-analyze verify`, in a root where the programs that the units start exist."""
+    """`systemd-analyze verify`, with a root that has stand-ins for the programs of the units."""
     if not shutil.which("systemd-analyze"):
         print("systemd units: not checked, systemd-analyze is not here", file=sys.stderr)
         return
     with tempfile.TemporaryDirectory() as folder:
         names = _unit_root(Path(folder))
         done = _run(["systemd-analyze", "verify", "--man=no", f"--root={folder}", *names])
-        # An unknown key is only a warning there, and here a mistake.
+        # An unknown key is only a warning there, and an error here.
         if done.returncode or _output(done):
             yield _output(done).replace(f"{folder}/etc/systemd/system", "deploy/systemd")
 
 
 def _unit_root(root: Path) -> list[str]:
-    """Lay out a root file system; the names of the units to check, templates as instances."""
+    """Lay out a root file system; returns the units to check, templates as instances."""
     system = root / "etc/systemd/system"
     shutil.copytree(DEPLOY / "systemd", system)
     shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
@@ -193,7 +193,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _output(done: subprocess.CompletedProcess[str]) -> str:
-    # Consul says on standard output that all is well, and systemd-analyze says nothing.
+    # On success Consul prints a message to standard output, and systemd-analyze prints nothing.
     return (done.stderr.strip() or done.stdout.strip()) if done.returncode else done.stderr.strip()
 
 
@@ -202,10 +202,10 @@ def _name(path: Path) -> str:
 
 
 def main() -> int:
-    """Print every problem; the exit status."""
+    """Print every problem; returns the exit status."""
     for variable in list(os.environ):
         if variable.startswith(("TRITON_SIDECAR_", "CONSUL_")) and variable != "CONSUL_BIN":
-            del os.environ[variable]  # they would decide over the files
+            del os.environ[variable]  # it would override the files
     checks = (agent_files, policies, jobs, settings, ports, units)
     problems = [problem for check in checks for problem in check()]
     for problem in problems:

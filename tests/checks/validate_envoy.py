@@ -1,7 +1,7 @@
-"""Has Envoy itself check the bootstrap and every kind of configuration that we generate.
+"""Has Envoy validate the bootstrap and every kind of configuration that we generate.
 
-`envoy --mode validate` looks at static configuration only, so what would come by ADS is rendered
-into one: `python -m tests.checks.validate_envoy`. Exit status 1 if Envoy refuses any of it.
+`envoy --mode validate` reads static configuration only, so the resources of ADS are rendered into
+one: `python -m tests.checks.validate_envoy`. The exit status is 1 if Envoy rejects any of it.
 """
 
 import json
@@ -47,8 +47,8 @@ _MESSAGES: dict[str, Any] = {
     LISTENER: listener_pb2.Listener,
     ROUTE: route_pb2.RouteConfiguration,
 }
-# The ends of what the settings allow.
-EDGES = {
+# The limits of the settings.
+LIMITS = {
     "least settings": EnvoySettings(
         max_concurrent_streams=1,
         stream_idle_timeout=0.001,
@@ -118,14 +118,14 @@ POLICIES = {
 
 
 def read_bootstrap(*, two: bool = False) -> dict[str, Any]:
-    """The bootstrap, with a second control plane if so wished: what `#2` hides."""
+    """The bootstrap; with `two`, its lines commented out by `#2` add a second control plane."""
     text = BOOTSTRAP.read_text()
     found: dict[str, Any] = yaml.safe_load(text.replace("#2 ", "") if two else text)
     return found
 
 
 def as_static(snapshot: Snapshot, bootstrap: dict[str, Any]) -> dict[str, Any]:
-    """A whole configuration that needs no control plane: the same resources, in their places."""
+    """A static configuration with the same resources, which needs no control plane."""
     clusters = []
     for name, cluster in _dicts(snapshot, CLUSTER).items():
         del cluster["eds_cluster_config"]
@@ -144,9 +144,9 @@ def as_static(snapshot: Snapshot, bootstrap: dict[str, Any]) -> dict[str, Any]:
 
 
 def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
-    """What Envoy says about each configuration that it refuses, or warns about.
+    """Envoy's output for each configuration that it rejects or warns about.
 
-    Each is in the dialect that says most; one of them in all others too.
+    Each is adapted to the richest set of capabilities, and one also to none.
     """
     bootstrap = read_bootstrap()
     snapshots = {name: build(catalog, edge or Edge()) for name, catalog in CATALOGS.items()}
@@ -156,18 +156,18 @@ def problems(envoy: Path, edge: Edge | None = None) -> Iterator[str]:
             ServiceCatalog("other", (_B,), policy=policy),
         )
         snapshots[name] = build(Catalog(services, "east"), edge or Edge())
-    for name, settings in EDGES.items():
+    for name, settings in LIMITS.items():
         snapshots[name] = build(CATALOGS["leader"], settings.edge)
-    yield from refusals(envoy, "bootstrap", bootstrap)
-    yield from refusals(envoy, "bootstrap, two control planes", read_bootstrap(two=True))
+    yield from rejections(envoy, "bootstrap", bootstrap)
+    yield from rejections(envoy, "bootstrap, two control planes", read_bootstrap(two=True))
     for name, snapshot in snapshots.items():
         said = snapshot.adapted_to(Capabilities.CODEC_LIMITS)
-        yield from refusals(envoy, name, as_static(said, bootstrap))
-    yield from refusals(envoy, "plain", as_static(build(CATALOGS["leader"], Edge()), bootstrap))
+        yield from rejections(envoy, name, as_static(said, bootstrap))
+    yield from rejections(envoy, "plain", as_static(build(CATALOGS["leader"], Edge()), bootstrap))
 
 
-def refusals(envoy: Path, name: str, config: dict[str, Any]) -> Iterator[str]:
-    """What Envoy says about one configuration, if it refuses it or warns about it."""
+def rejections(envoy: Path, name: str, config: dict[str, Any]) -> Iterator[str]:
+    """Envoy's output for one configuration, if it rejects it or warns about it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "envoy.json"
         path.write_text(json.dumps(config))
@@ -179,7 +179,7 @@ def refusals(envoy: Path, name: str, config: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Print what is wrong; the exit status."""
+    """Print every problem; returns the exit status."""
     try:
         found = list(problems(parts.find("envoy")))
     except ConfigError as error:
@@ -187,13 +187,13 @@ def main() -> int:
     for problem in found:
         print(problem, file=sys.stderr)
     if not found:
-        count = len(CATALOGS) + len(POLICIES) + len(EDGES)
+        count = len(CATALOGS) + len(POLICIES) + len(LIMITS)
         print(f"envoy accepts the bootstrap and {count + 1} generated configurations")
     return 1 if found else 0
 
 
 def _dicts(snapshot: Snapshot, type_url: str) -> dict[str, dict[str, Any]]:
-    """The resources of a type as Envoy's files hold them."""
+    """The resources of a type in the form of Envoy's configuration files, by name."""
     found = {}
     for name, resource in snapshot.of(type_url).items():
         message = _MESSAGES[type_url]()
