@@ -1,4 +1,4 @@
-"""Each fault alone, injected at the primary of a cluster of three Consul servers and three hosts."""
+"""Each fault alone, at the primary of a cluster of three Consul servers and three hosts."""
 
 from collections.abc import AsyncIterator
 

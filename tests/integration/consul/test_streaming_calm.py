@@ -1,4 +1,4 @@
-"""What a control plane makes of an agent that streams, with its servers and without."""
+"""A control plane on an agent that streams, with and without its Consul servers."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,9 @@ from tests.support.xds.waiting import eventually
 pytestmark = pytest.mark.integration
 
 
-async def test_servers_are_gone_and_newcomers_come_before_and_after(tmp_path: Path) -> None:
+async def test_no_request_fails_while_the_servers_are_away_and_return_without_data(
+    tmp_path: Path,
+) -> None:
     async with Calm.running(tmp_path, {"mode": "active-active"}, streamed=True) as calm:
         async with calm.under_load() as load:
             await calm.join(calm.consul, "c")
@@ -21,27 +23,27 @@ async def test_servers_are_gone_and_newcomers_come_before_and_after(tmp_path: Pa
             await asyncio.to_thread(calm.agent.stop)
             await eventually(lambda: _says(calm, "No known Consul servers"), "what is wrong")
             assert "s old; " in await calm.plane.status()
-            await _sick_and_well_again(calm)
+            await _fail_and_recover(calm)
             await load.more(50, by="a")
-            # They have forgotten everything, and the agent shows nobody.
+            # The servers have lost all data, and the agent shows no instances.
             await asyncio.to_thread(calm.agent.start)
             await eventually(lambda: _says(calm, ""), "the servers are followed again")
-            await eventually(lambda: _held(calm, 3), "all three are held")
+            await eventually(lambda: _retains(calm, 3), "all three are retained")
             await calm.join(calm.consul, "d")
             await eventually(lambda: calm.has_healthy(4), "a newcomer")
             for name in "abc":
                 await calm.consul.register_service(registration(calm.tritons[name]))
                 await calm.consul.update_check(f"{name}:verdict", "passing", "fine")
-            await eventually(lambda: _held(calm, 0), "all are seen again")
+            await eventually(lambda: _retains(calm, 0), "all are seen again")
             await load.more(50, by="d")
         assert load.failures == []
 
 
-async def _sick_and_well_again(calm: Calm) -> None:
+async def _fail_and_recover(calm: Calm) -> None:
     calm.tritons["a"].serving = False
     await eventually(lambda: calm.has_healthy(2), "Envoy's own check notices")
     calm.tritons["a"].serving = True
-    await eventually(lambda: calm.has_healthy(3), "a is well again")
+    await eventually(lambda: calm.has_healthy(3), "a is healthy again")
 
 
 async def _says(calm: Calm, what: str) -> bool:
@@ -49,5 +51,5 @@ async def _says(calm: Calm, what: str) -> bool:
     return what in said if what else not said
 
 
-async def _held(calm: Calm, count: int) -> bool:
+async def _retains(calm: Calm, count: int) -> bool:
     return await calm.plane.metric("held_evictions") == count

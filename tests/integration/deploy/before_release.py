@@ -1,6 +1,6 @@
-"""What `make test-systemd` adds: each row of the table for the form of the units without `@`.
+"""For `make test-systemd`: each row of the table in docs/systemd.md, for the units without `@`.
 
-A machine has one such instance, so that one event follows the other.
+A machine has one such instance, so the events happen one after the other.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.support.systemd.machine import booted
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-OF_ONE = [event for event in EVENTS if event != BOOT and "the target" not in event]
+EVENTS_OF_ONE = [event for event in EVENTS if event != BOOT and "the target" not in event]
 
 
 @pytest.fixture(scope="module", params=root.SUITES)
@@ -28,12 +28,12 @@ def one(
         yield Instance(machine, ONE)
 
 
-def test_both_are_up_after_boot(one: Instance) -> None:
+def test_triton_and_its_sidecar_are_up_after_boot(one: Instance) -> None:
     check(BOOT, one)
 
 
-@pytest.mark.parametrize("event", OF_ONE)
-def test_what_happens_to_the_two(one: Instance, event: str) -> None:
+@pytest.mark.parametrize("event", EVENTS_OF_ONE)
+def test_an_event_has_the_effects_in_the_table(one: Instance, event: str) -> None:
     settings = {one.triton: EVENTS[event].triton, one.sidecar: EVENTS[event].sidecar}
     one.reset({unit: text for unit, text in settings.items() if text})
     happen(event, one)

@@ -1,7 +1,7 @@
-"""What `make test-systemd` adds: the page's whole deployment, with the programs themselves.
+"""For `make test-systemd`: the whole deployment of deploy/README.md, with the real programs.
 
-Consul with access control, Envoy, two Tritons, their sidecars and the control plane are on one
-machine, under load. What happens to one of them fails no request.
+Consul with ACLs, Envoy, two Tritons, their sidecars and the control plane are on one machine, under
+load. No request fails when one of them stops, restarts or is killed.
 """
 
 import json
@@ -35,7 +35,7 @@ def clients(site: Site) -> Iterator[Clients]:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens, to the primary if to one of two, and whether streams there are cut by it."""
+    """What happens, at the primary if there are two of a unit, and whether it cuts its streams."""
 
     happens: Deed
     cuts: bool = False
@@ -70,43 +70,49 @@ EVENTS: Mapping[str, Event] = {
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_no_request_fails(site: Site, clients: Clients, event: str) -> None:
+def test_no_request_fails_when_a_program_stops_or_restarts(
+    site: Site, clients: Clients, event: str
+) -> None:
     unary, streams = clients.told()
     EVENTS[event].happens(site, site.primary())
     site.settle(clients)
-    now, of_streams = clients.told()
-    assert now.since(unary) == ()
-    assert of_streams.since(streams) == () or EVENTS[event].cuts
+    unary_after, streams_after = clients.told()
+    assert unary_after.since(unary) == ()
+    assert streams_after.since(streams) == () or EVENTS[event].cuts
 
 
-# To a request that found no listener: refused, or reset by one that closed before it accepted.
+# The error of a request that found no listener, or one that closed before it accepted.
 _NO_LISTENER = "failed to connect to all addresses"
 
 
-def test_an_envoy_that_is_alone_lets_nothing_in_flight_fail(site: Site, clients: Clients) -> None:
+def test_a_restart_of_the_only_envoy_fails_no_request_in_flight(
+    site: Site, clients: Clients
+) -> None:
     unary, streams = clients.told()
     site.systemctl("restart", ENVOY)
     site.settle(clients)
-    now, of_streams = clients.told()
-    failed = (*now.since(unary), *of_streams.since(streams))
+    unary_after, streams_after = clients.told()
+    failed = (*unary_after.since(unary), *streams_after.since(streams))
     assert [each for each in failed if _NO_LISTENER not in each] == []
 
 
-# What may be said to a request that comes when all instances have left, or Envoy has. The last one
-# is gRPC's, of a stream that is refused while its request is still sent.
+# The errors of a request that arrives after all instances, or Envoy, have stopped. The last one is
+# gRPC's, for a stream that is rejected while its request is still being sent.
 _LATE = ("no healthy upstream", _NO_LISTENER, "Internal error from Core")
 
 
-def test_a_machine_that_goes_down_finishes_what_has_begun(site: Site, clients: Clients) -> None:
-    """The last one: nothing runs after it."""
+def test_a_machine_that_powers_off_finishes_the_requests_in_flight(
+    site: Site, clients: Clients
+) -> None:
+    """This has to be the last test, because it powers the machine off."""
     site.settle(clients)
     unary, streams = clients.told()
     journal = site.machine.power_off()
-    now, of_streams = clients.end()
+    unary_after, streams_after = clients.end()
 
-    failed = (*now.since(unary), *of_streams.since(streams))
+    failed = (*unary_after.since(unary), *streams_after.since(streams))
     assert [each for each in failed if not any(late in each for late in _LATE)] == []
-    assert of_streams.done >= streams.done + 4  # each client had one
+    assert streams_after.done >= streams.done + 4  # each client had one in flight
     logged = [json.loads(line) for line in journal.said(ENVOY) if line.startswith("{")]
     assert {line["detail"] for line in logged} <= {"no_healthy_upstream"}
 

@@ -1,7 +1,7 @@
-"""What `make test-systemd` adds: the commands of deploy/README.md, recovery by docs/recovery.md.
+"""For `make test-systemd`: the commands of deploy/README.md, and recovery as in docs/recovery.md.
 
-They are run as they stand there, one block after the other, on a machine that has the programs
-(stand-ins) and a checkout.
+The commands run exactly as documented, block by block, on a machine that has a checkout and
+stand-ins for the programs.
 """
 
 import shutil
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 SERVICES = ("tritonserver@0.service", "triton-sidecar@0.service")
 AT_EDGE = ("triton-sidecar-xds.service", "envoy.service")
-# Where nothing of ours may be left.
+# No file of ours may be left here.
 PLACES = ("/etc", "/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/local/bin", "/opt")
 STATE = ("/var/lib", "/var/lib/private", "/var/cache", "/var/cache/private")
 
@@ -48,7 +48,7 @@ def bare(
 
 
 def run(machine: Machine, block: str) -> None:
-    """A block of the page, in the checkout, by somebody whose editor changes nothing."""
+    """Run a block of the page in the checkout, with an editor that changes nothing."""
     machine.run("sh", "-euc", f"export EDITOR=true; cd /root/checkout; {block}")
 
 
@@ -57,12 +57,12 @@ def up(machine: Machine, *units: str) -> None:
 
 
 def down(machine: Machine, unit: str, status: str) -> None:
-    """Wait until a unit has not even been started, for a reason."""
+    """Wait until a unit has failed to start with this exit status."""
     machine.wait(f"{unit}: {status}", lambda: machine.show(unit, "ExecMainStatus") == [status])
 
 
-def test_the_program_gets_there_by_the_page() -> None:
-    """On this machine, with other file systems in the places that it writes to."""
+def test_the_documented_commands_install_the_program() -> None:
+    """On this machine, with a tmpfs over each folder that the block writes to."""
     hidden = "mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /usr/local/bin"
     shown = "/usr/local/bin/triton-sidecar --version"
     python = Path(shutil.which("python3") or "").resolve().parent
@@ -77,7 +77,7 @@ def test_the_program_gets_there_by_the_page() -> None:
     assert done.stdout.splitlines()[-1].startswith("triton-sidecar ")
 
 
-def test_the_page_brings_up_what_it_takes_off_again(bare: Machine) -> None:
+def test_the_documented_commands_deploy_and_remove_everything(bare: Machine) -> None:
     for name, text in (("token", "of sidecars"), ("xds-token", "of control planes")):
         bare.write(f"/root/checkout/{name}", text)
     run(bare, GPU)
@@ -96,7 +96,7 @@ def test_the_page_brings_up_what_it_takes_off_again(bare: Machine) -> None:
     up(bare, *SERVICES, *AT_EDGE)
 
     run(bare, REMOVED)
-    ours, foreign = ("triton", "envoy"), {"envoy", "tritonserver"}  # the programs are others'
+    ours, foreign = ("triton", "envoy"), {"envoy", "tritonserver"}  # the programs themselves stay
     left = bare.run("ls", "-1", *PLACES, *STATE, check=False).splitlines()
     assert {each for each in left if each.startswith(ours)} == foreign
     units = bare.run("systemctl", "list-unit-files", "--no-legend", check=False).splitlines()
@@ -105,56 +105,54 @@ def test_the_page_brings_up_what_it_takes_off_again(bare: Machine) -> None:
 
 @pytest.fixture
 def watched(bare: Machine) -> Instance:
-    """A Triton and its sidecar, which is to recover it, and which polkit would let do so."""
+    """A Triton and its sidecar, which recovers it, and which polkit's rule allows to."""
     bare.write("/root/checkout/token", "of sidecars")
     bare.run("cp", "/usr/local/bin/envoy", "/usr/local/bin/triton-sidecar")  # the same stand-in
     bare.write("/etc/polkit-1/rules.d/50-triton-sidecar.rules", POLKIT_RULE)
     run(bare, GPU)
-    of = Instance(bare, "0")
-    of.settle()
-    of.look()
-    return of
+    pair = Instance(bare, "0")
+    pair.settle()
+    pair.look()
+    return pair
 
 
-def test_recovery_by_a_dynamic_user_is_refused(bare: Machine, watched: Instance) -> None:
-    """Its name is the one in polkit's rule, and the machine knows it. D-Bus does not."""
-    of = watched
-    owner = bare.run("stat", "--format=%U", f"/proc/{of.pid(of.sidecar)}")
+def test_recovery_by_a_dynamic_user_is_denied(bare: Machine, watched: Instance) -> None:
+    """The user's name is the one in polkit's rule, and NSS resolves it, but D-Bus does not."""
+    pair = watched
+    owner = bare.run("stat", "--format=%U", f"/proc/{pair.pid(pair.sidecar)}")
     assert owner == "triton-sidecar"
-    of.tell(of.sidecar, "unit", of.triton)
-    of.signal(of.sidecar, "USR1")
+    pair.tell(pair.sidecar, "unit", pair.triton)
+    pair.signal(pair.sidecar, "USR1")
     refused = ("sidecar kill: refused", "sidecar restart: refused")
-    bare.wait("it has asked", lambda: of.history() == refused)
-    said = bare.run("journalctl", "--unit", of.sidecar, "--output=cat")
+    bare.wait("it has asked", lambda: pair.history() == refused)
+    said = bare.run("journalctl", "--unit", pair.sidecar, "--output=cat")
     assert "Transport endpoint is not connected" in said
 
 
-def test_recovery_as_documented_restarts_triton_and_nothing_else(
-    bare: Machine, watched: Instance
-) -> None:
-    """From inside the unit's restrictions, by its own user, through D-Bus and polkit."""
-    of = watched
+def test_recovery_as_documented_restarts_triton_only(bare: Machine, watched: Instance) -> None:
+    """From within the unit's sandbox, as a static user, through D-Bus and polkit."""
+    pair = watched
     bare.run("sh", "-c", "echo 'triton-sidecar:x:102:102::/:/usr/sbin/nologin' >>/etc/passwd")
     bare.run("sh", "-c", "echo 'triton-sidecar:x:102:' >>/etc/group")
     user = "[Service]\nUser=triton-sidecar\n"
     bare.write("/etc/systemd/system/triton-sidecar@.service.d/user.conf", user)
     bare.run("systemctl", "daemon-reload")
-    of.systemctl("restart", of.sidecar)
-    of.look()
-    before = of.pid(of.triton)
-    of.tell(of.sidecar, "unit", of.triton)
-    of.signal(of.sidecar, "USR1")
+    pair.systemctl("restart", pair.sidecar)
+    pair.look()
+    before = pair.pid(pair.triton)
+    pair.tell(pair.sidecar, "unit", pair.triton)
+    pair.signal(pair.sidecar, "USR1")
     asked = {"sidecar kill: done", "sidecar restart: done"}
-    bare.wait("it has asked", lambda: asked <= set(of.history()))
-    assert of.pid(of.triton) not in ("", before)
-    assert of.seen().sidecar == "same"
+    bare.wait("it has asked", lambda: asked <= set(pair.history()))
+    assert pair.pid(pair.triton) not in ("", before)
+    assert pair.seen().sidecar == "same"
 
-    of.look()
-    of.tell(of.sidecar, "unit", "polkit.service")
-    of.signal(of.sidecar, "USR1")
+    pair.look()
+    pair.tell(pair.sidecar, "unit", "polkit.service")
+    pair.signal(pair.sidecar, "USR1")
     refused = ("sidecar kill: refused", "sidecar restart: refused")
-    bare.wait("it has asked again", lambda: len(of.history()) == len(refused))
-    assert of.history() == refused
+    bare.wait("it has asked again", lambda: len(pair.history()) == len(refused))
+    assert pair.history() == refused
 
 
 LISTENS = """
@@ -174,15 +172,15 @@ CAPABILITIES = ("kill", "sys_ptrace", "dac_read_search")
 
 
 def as_user(uid: int, *capabilities: str) -> list[str]:
-    """A program's beginning that makes it one without rights, but for these capabilities."""
+    """The start of a command line that runs Python as a user with only these capabilities."""
     user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     given = ",".join(f"+{each}" for each in capabilities)
     return [*user, f"--inh-caps={given}", f"--ambient-caps={given}", sys.executable, "-c"]
 
 
 @pytest.mark.parametrize("missing", ["", "kill", "sys_ptrace"])
-def test_recovery_by_signal_needs_what_the_page_names(missing: str) -> None:
-    """Without the third not even this Python could be read, where it is root's own."""
+def test_recovery_by_signal_needs_the_documented_capabilities(missing: str) -> None:
+    """dac_read_search is always given: it lets the user read this Python where root owns it."""
     given = [each for each in CAPABILITIES if each != missing]
     others = as_user(65533, "dac_read_search")
     with subprocess.Popen([*others, LISTENS], stdout=subprocess.PIPE, text=True) as triton:

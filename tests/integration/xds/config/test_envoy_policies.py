@@ -85,4 +85,4 @@ def test_envoy_takes_whatever_the_document_allows(
     snapshot = build(Catalog(drawn, zone), Edge())
     bootstrap = yaml.safe_load(validate_envoy.BOOTSTRAP.read_text())
     config = validate_envoy.as_static(snapshot, bootstrap)
-    assert not list(validate_envoy.refusals(parts.find("envoy"), json.dumps(zone), config))
+    assert not list(validate_envoy.rejections(parts.find("envoy"), json.dumps(zone), config))
