@@ -61,7 +61,7 @@ EVENTS: Mapping[str, Event] = {
     "Triton is stopped and started": Event(_stop_and_start),
     "Triton is frozen, until recovery restarts it": Event(_signal(TRITON, "STOP"), cuts=True),
     "the sidecar is killed": Event(_signal(SIDECAR, "KILL")),
-    "the sidecar is told to stop": Event(_signal(SIDECAR, "TERM")),
+    "the sidecar gets SIGTERM": Event(_signal(SIDECAR, "TERM")),
     "the control plane is restarted": Event(_systemctl("restart", PLANE)),
     "the control plane is killed": Event(_signal(PLANE, "KILL")),
     "Consul is restarted": Event(_systemctl("restart", CONSUL)),

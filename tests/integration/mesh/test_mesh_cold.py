@@ -1,4 +1,4 @@
-"""A cold standby on the real parts: it loads models when nobody else is left."""
+"""A cold standby in a real mesh: it loads its models only when no hot instance is left."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ COLD = "triton-2"
 
 
 async def loaded(mesh: LiveMesh) -> list[str]:
-    """The models that the cold standby's Triton has loaded, as it says itself."""
+    """The models that the cold standby's Triton reports as loaded."""
     address = mesh.instance(COLD).triton.http
     index = json.loads(await http("POST", f"http://{address}/v2/repository/index", {}))
     return sorted(model["name"] for model in index if model.get("state") == "READY")
@@ -29,7 +29,7 @@ async def state(mesh: LiveMesh) -> tuple[str, str]:
     return seen.status, seen.role
 
 
-async def test_a_hot_standby_is_preferred(mesh: LiveMesh) -> None:
+async def test_a_hot_standby_is_preferred_to_a_cold_one(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         mesh.signal(victim, signal.SIGKILL)
@@ -40,7 +40,7 @@ async def test_a_hot_standby_is_preferred(mesh: LiveMesh) -> None:
     assert await loaded(mesh) == []
 
 
-async def test_with_nobody_else_it_loads_proves_itself_and_serves(mesh: LiveMesh) -> None:
+async def test_a_cold_standby_that_is_alone_loads_its_models_and_serves(mesh: LiveMesh) -> None:
     await mesh.steady()
     since = mesh.written(mesh.sidecar_of(COLD))
     with mesh.unsupervised():
@@ -51,21 +51,21 @@ async def test_with_nobody_else_it_loads_proves_itself_and_serves(mesh: LiveMesh
             return await state(mesh) == ("passing", "primary")
 
         await until(promoted, f"{COLD} is promoted")
-        await until(lambda: _answered(mesh), "an answer of the promoted one")
-    await until(lambda: _roles(mesh, since)[-1:] == ["primary"], "the sidecar says so as well")
+        await until(lambda: _answered(mesh), "an answer from the promoted instance")
+    await until(lambda: _roles(mesh, since)[-1:] == ["primary"], "the sidecar reports it as well")
     assert _roles(mesh, since) == ["promoting", "primary"]
 
 
-async def test_without_the_role_it_finishes_its_work_and_unloads(mesh: LiveMesh) -> None:
-    """After the test before: the others have come back, and there is no preemption."""
-    await until(lambda: _hot_pass(mesh), "the others pass again")
+async def test_a_cold_standby_that_loses_the_role_drains_and_unloads(mesh: LiveMesh) -> None:
+    """Runs after the previous test: the hot instances are back, and there is no preemption."""
+    await until(lambda: _hot_pass(mesh), "the hot instances pass again")
     assert (await state(mesh))[1] == "primary"
-    async with generation(mesh.now.envoy.grpc, tokens=40, delay_ms=100) as long:
-        await until(lambda: long.text, "the beginning of a generation of 4 s")
+    async with generation(mesh.now.envoy.grpc, tokens=40, delay_ms=100) as running:
+        await until(lambda: running.text, "the beginning of a generation of 4 s")
         done = sidecar("switchover", "--to=triton-0", f"--mesh={mesh.folder}")
         assert done.returncode == 0, done.stdout + done.stderr
-        await until(lambda: long.done, "the end of the generation")
-        assert long.error == ""
+        await until(lambda: running.done, "the end of the generation")
+        assert running.error == ""
 
     async def cold() -> bool:
         return await state(mesh) == ("cold", "standby") and await loaded(mesh) == []

@@ -1,4 +1,4 @@
-"""What `triton-sidecar run` and `xds` make of bad settings and of taken ports."""
+"""`triton-sidecar run` and `xds` with invalid settings and with ports in use."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.support.soak import soak
 pytestmark = pytest.mark.integration
 
 SERVICE = "settings-test"
-GOOD = """
+VALID = """
 [service]
 name = "settings-test"
 id = "settings-test-0"
@@ -42,7 +42,7 @@ metrics = "127.0.0.1:{metrics}"
 inputs = [{{ name = "text", datatype = "BYTES", shape = [1], data = ["Hello"] }}]
 expect = [{{ output = "answer", equals = ["Hi"] }}]
 """
-BAD = """
+INVALID = """
 [service]
 name = "settings test"
 weight = 0
@@ -69,8 +69,10 @@ def write(folder: Path, text: str, **values: object) -> Path:
     return path
 
 
-def test_every_mistake_is_named_at_once(consul_agent: ConsulAgent, tmp_path: Path) -> None:
-    config = write(tmp_path, BAD, consul=consul_agent.http)
+def test_all_invalid_settings_are_reported_at_once(
+    consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
+    config = write(tmp_path, INVALID, consul=consul_agent.http)
     for arguments in (("--config", str(config)), ("--config", str(config), "--check-config")):
         refused = sidecar("run", *arguments)
         assert refused.returncode == 2
@@ -92,16 +94,16 @@ def test_every_mistake_is_named_at_once(consul_agent: ConsulAgent, tmp_path: Pat
 
 
 @pytest.mark.parametrize("state", ["", "none/state.json"])
-def test_what_is_loaded_is_remembered_in_a_file(tmp_path: Path, state: str) -> None:
-    config = write(tmp_path, GOOD, consul="127.0.0.1:9", grpc=9001, metrics=9002)
+def test_the_state_of_the_loaded_set_needs_a_file_path(tmp_path: Path, state: str) -> None:
+    config = write(tmp_path, VALID, consul="127.0.0.1:9", grpc=9001, metrics=9002)
     given = f"--set=triton.repository={tmp_path}", f"--set=triton.state={tmp_path / state}"
     refused = sidecar("run", "--config", str(config), *given, "--check-config")
     assert refused.returncode == 2
     assert "triton.state: expected a file" in refused.stderr
 
 
-def test_good_settings_are_shown_without_their_secrets(tmp_path: Path) -> None:
-    config = write(tmp_path, GOOD, consul="127.0.0.1:9", grpc=9001, metrics=9002)
+def test_check_config_shows_the_settings_without_secrets(tmp_path: Path) -> None:
+    config = write(tmp_path, VALID, consul="127.0.0.1:9", grpc=9001, metrics=9002)
     shown = sidecar("run", "--config", str(config), "--check-config", check=True)
     assert json.loads(shown.stdout)["service"]["name"] == SERVICE
     assert "a-secret-token" not in shown.stdout + shown.stderr
@@ -116,7 +118,7 @@ def test_good_settings_are_shown_without_their_secrets(tmp_path: Path) -> None:
         ("[xds\n", 2, ("xds.toml",)),
     ],
 )  # fmt: skip
-def test_settings_of_a_control_plane(
+def test_the_settings_of_a_control_plane_are_checked(
     tmp_path: Path, text: str, status: int, named: tuple[str, ...]
 ) -> None:
     config = tmp_path / "xds.toml"
@@ -128,7 +130,7 @@ def test_settings_of_a_control_plane(
         assert [name for name in named if name not in done.stderr] == []
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_settings_file_is_a_config_error(tmp_path: Path) -> None:
     refused = sidecar("run", "--config", str(tmp_path / "none.toml"))
     assert refused.returncode == 2
     assert "none.toml" in refused.stderr
@@ -136,21 +138,23 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["grpc", pytest.param("metrics", marks=soak)])
-def test_a_taken_port_is_one_clear_message(
+def test_a_port_in_use_is_reported_in_one_line(
     consul_agent: ConsulAgent, tmp_path: Path, key: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, reserve(2) as (grpc, metrics):
         given = {"grpc": grpc, "metrics": metrics, key: taken.getsockname()[1]}
-        config = write(tmp_path, GOOD, consul=consul_agent.http, **given)
+        config = write(tmp_path, VALID, consul=consul_agent.http, **given)
         refused = sidecar("run", "--config", str(config))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     wanted = f"expected an address that can be bound, found {address}: Address already in use"
-    assert _complaint(refused) == f"{config}: listen.{key}: {wanted}"
+    assert _error_line(refused) == f"{config}: listen.{key}: {wanted}"
 
 
-async def test_two_sidecars_do_not_share_a_port(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+async def test_a_second_sidecar_cannot_bind_the_same_port(
+    consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
     with reserve(3) as (grpc, metrics, other):
-        config = write(tmp_path, GOOD, consul=consul_agent.http, grpc=grpc, metrics=metrics)
+        config = write(tmp_path, VALID, consul=consul_agent.http, grpc=grpc, metrics=metrics)
         with _running("run", "--config", str(config)):
             await until(lambda: _answers(f"127.0.0.1:{grpc}"), "the first sidecar")
             given = ("--set", f"listen.metrics=127.0.0.1:{other}")
@@ -158,11 +162,11 @@ async def test_two_sidecars_do_not_share_a_port(consul_agent: ConsulAgent, tmp_p
     wanted = (
         f"expected an address that can be bound, found 127.0.0.1:{grpc}: Address already in use"
     )
-    assert _complaint(refused) == f"{config}: listen.grpc: {wanted}"
+    assert _error_line(refused) == f"{config}: listen.grpc: {wanted}"
 
 
-def _complaint(refused: subprocess.CompletedProcess[str]) -> str:
-    """The one line that is ours; gRPC adds none of its own."""
+def _error_line(refused: subprocess.CompletedProcess[str]) -> str:
+    """The error message of the program, in its one line; gRPC must add none."""
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert "add_port" not in refused.stderr

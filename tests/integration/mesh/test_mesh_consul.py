@@ -1,4 +1,4 @@
-"""What a mesh makes of Consul's restarts and pauses, and of others' meddling with its entries."""
+"""A mesh whose Consul is killed or frozen, and whose entries are deleted or edited."""
 
 import json
 import operator
@@ -15,26 +15,26 @@ from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
-MESH = ("--acl",)  # with Consul denying by default, as in production
+MESH = ("--acl",)  # default deny, as in production
 
-TTL = 10  # seconds after which a check lapses that no sidecar has renewed
+TTL = 10  # seconds until a check expires that its sidecar has not renewed
 
 
-@pytest.mark.parametrize("away", [pytest.param(0, marks=soak), TTL + 2])
-async def test_the_agent_is_killed(mesh: LiveMesh, away: float) -> None:
+@pytest.mark.parametrize("outage", [pytest.param(0, marks=soak), TTL + 2])
+async def test_a_killed_agent_fails_no_request(mesh: LiveMesh, outage: float) -> None:
     async with mesh.under_load() as scene:
         with mesh.unsupervised():
             killed = mesh.signal("consul", signal.SIGKILL)
-            back_at = time.monotonic() + away
-            await until(lambda: time.monotonic() > back_at, "an agent away for so long")
+            back_at = time.monotonic() + outage
+            await until(lambda: time.monotonic() > back_at, "the end of the outage")
         await until(lambda: mesh.running("consul") not in (None, killed), "a new agent")
-        # Registration, checks, lock and roles come back by themselves.
+        # Registrations, checks, lock and roles recover automatically.
         await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
 
-async def test_the_agent_is_frozen(mesh: LiveMesh) -> None:
+async def test_a_frozen_agent_changes_neither_hosts_nor_primary(mesh: LiveMesh) -> None:
     async with mesh.under_load(traffic=True) as scene:
         before = set(await mesh.hosts())
         primary, began = scene.primary, time.monotonic()
@@ -61,7 +61,7 @@ async def _errors(mesh: LiveMesh) -> list[float]:
 
 
 @pytest.mark.parametrize("through", [pytest.param("agent", marks=soak), "catalog"])
-async def test_an_entry_is_deleted(mesh: LiveMesh, through: str) -> None:
+async def test_a_deleted_entry_is_registered_again(mesh: LiveMesh, through: str) -> None:
     async with mesh.under_load() as scene:
         name = scene.primary
         since = mesh.written(mesh.sidecar_of(name))
@@ -78,33 +78,37 @@ async def test_an_entry_is_deleted(mesh: LiveMesh, through: str) -> None:
 
 
 @pytest.mark.parametrize("through", [pytest.param("agent", marks=soak), "catalog"])
-async def test_an_entry_is_edited(mesh: LiveMesh, through: str) -> None:
+async def test_an_edited_entry_is_restored(mesh: LiveMesh, through: str) -> None:
     async with mesh.under_load() as scene:
-        right = await _catalog_entry(mesh, scene.primary)
+        original = await _catalog_entry(mesh, scene.primary)
         since = mesh.written(mesh.sidecar_of(scene.primary))
         edited = {
             "ID": scene.primary,
-            "Address": right["ServiceAddress"],
-            "Port": 9,  # where nobody listens
+            "Address": original["ServiceAddress"],
+            "Port": 9,  # nothing listens there
             "Tags": ["standby", "edited"],
-            "Meta": {**right["ServiceMeta"], "epoch": "1", "edited": "by hand"},
+            "Meta": {**original["ServiceMeta"], "epoch": "1", "edited": "by hand"},
         }
         if through == "agent":
             await mesh.consul("PUT", "agent/service/register", {"Name": SERVICE, **edited})
         else:
-            node = {"Node": right["Node"], "Address": right["Address"], "SkipNodeUpdate": True}
+            node = {
+                "Node": original["Node"],
+                "Address": original["Address"],
+                "SkipNodeUpdate": True,
+            }
             body = {**node, "Service": {"Service": SERVICE, **edited}}
             await mesh.consul("PUT", "catalog/register", body)
-        await mesh.registered_anew(right["ServiceID"], since)
-        await until(lambda: _is_again(mesh, right), "the entry as it was")
+        await mesh.registered_anew(original["ServiceID"], since)
+        await until(lambda: _is_restored(mesh, original), "the entry as it was")
         await mesh.steady()
         await scene.flows()
     unharmed(scene.load)
 
 
-async def _is_again(mesh: LiveMesh, right: dict[str, Any]) -> bool:
-    now = await _catalog_entry(mesh, right["ServiceID"])
-    return all(now[key] == right[key] for key in ("ServicePort", "ServiceTags", "ServiceMeta"))
+async def _is_restored(mesh: LiveMesh, original: dict[str, Any]) -> bool:
+    now = await _catalog_entry(mesh, original["ServiceID"])
+    return all(now[key] == original[key] for key in ("ServicePort", "ServiceTags", "ServiceMeta"))
 
 
 async def _catalog_entry(mesh: LiveMesh, name: str) -> dict[str, Any]:

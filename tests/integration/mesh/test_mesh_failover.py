@@ -1,4 +1,4 @@
-"""What the primary's death, freeze and graceful stop cost the clients of a mesh: nothing."""
+"""Killing, freezing or stopping the primary, its sidecar or the control plane fails no request."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
-MESH = ("--acl",)  # with Consul denying by default, as in production
+MESH = ("--acl",)  # default deny, as in production
 
 STOPPING = [
     "hand_over",
@@ -28,20 +28,20 @@ STOPPING = [
 ]
 
 
-async def test_a_killed_triton(mesh: LiveMesh) -> None:
+async def test_a_killed_primary_fails_over_without_a_failed_request(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=32, streams=4) as scene:
         victim, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
         mesh.signal(victim, signal.SIGKILL)
-        heir = await scene.succeeded(victim, epoch)
+        successor = await scene.succeeded(victim, epoch)
         await mesh.steady()
         await scene.flows()
-        # The old one has come back, as a standby: there is no preemption.
-        assert scene.primaries(began) == [heir]
+        # The former primary is back, as a standby: there is no preemption.
+        assert scene.primaries(began) == [successor]
     unharmed(scene.load, streams=False)
 
 
-@soak  # as in test_mesh_recovery.py, where it is killed then
-async def test_a_frozen_triton(mesh: LiveMesh) -> None:
+@soak  # as in test_mesh_recovery.py, where recovery then kills it
+async def test_a_frozen_primary_fails_over_without_a_failed_request(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         with mesh.frozen(victim):
@@ -52,19 +52,21 @@ async def test_a_frozen_triton(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
-async def test_a_graceful_stop(mesh: LiveMesh) -> None:
+async def test_a_graceful_stop_hands_over_drains_and_deregisters(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         part = mesh.sidecar_of(victim)
         since = mesh.written(part)
-        async with generation(mesh.now.envoy.grpc, tokens=50, delay_ms=100) as long:
-            await until(lambda: long.text, "the beginning of a generation of 5 s")
+        async with generation(mesh.now.envoy.grpc, tokens=50, delay_ms=100) as running:
+            await until(lambda: running.text, "the beginning of a generation of 5 s")
             with mesh.unsupervised():
                 pid = mesh.signal(part, signal.SIGTERM)
                 assert await ended(pid) == 0
-                await until(lambda: long.done or long.error, "the generation is read to its end")
-                # It has waited for what was in flight.
-                assert (long.done, long.error) == (True, "")
+                await until(
+                    lambda: running.done or running.error, "the generation is read to its end"
+                )
+                # The sidecar has waited for the request in flight.
+                assert (running.done, running.error) == (True, "")
         await scene.succeeded(victim, epoch)
         await mesh.steady()
         await scene.flows()
@@ -74,7 +76,7 @@ async def test_a_graceful_stop(mesh: LiveMesh) -> None:
     assert [event for event in events if event["event"] != "step_done"] == []
 
 
-async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
+async def test_a_second_signal_skips_the_drain(mesh: LiveMesh) -> None:
     await mesh.steady()
     primary = await mesh.primary()
     part, now = mesh.sidecar_of(primary), mesh.now
@@ -85,25 +87,25 @@ async def test_a_second_signal_skips_the_waiting(mesh: LiveMesh) -> None:
         return {event["step"]: event.get("error", "") for event in events}
 
     async with (
-        generation(now.envoy.grpc, tokens=600, delay_ms=1000) as long,
-        watch(now.instance(primary).sidecar.grpc, "") as said,
+        generation(now.envoy.grpc, tokens=600, delay_ms=1000) as running,
+        watch(now.instance(primary).sidecar.grpc, "") as statuses,
     ):
-        await until(lambda: long.text, "the beginning of a generation of ten minutes")
-        await until(lambda: said == ["SERVING"], "the first word to a watcher")
+        await until(lambda: running.text, "the beginning of a generation of ten minutes")
+        await until(lambda: statuses == ["SERVING"], "the first status for the watcher")
         with mesh.unsupervised():
             pid = mesh.signal(part, signal.SIGTERM)
-            # Watchers are told at once, not when the work is done.
-            await until(lambda: said[1:] == ["NOT_SERVING"], "the news to a watcher")
+            # Watchers are notified at once, before the drain.
+            await until(lambda: statuses[1:] == ["NOT_SERVING"], "the new status for the watcher")
             await until(lambda: "withdraw" in steps(), "the beginning of a graceful stop")
             mesh.signal(part, signal.SIGTERM)
             assert await ended(pid) == 0
-        # It was not waited for, and was not cut either: the Triton is still there.
-        assert (long.done, long.error) == (False, "")
+        # The sidecar did not wait for the stream, and its Triton did not cut it.
+        assert (running.done, running.error) == (False, "")
     assert "second signal" in steps()["drain"]
     assert "deregister" in steps()
 
 
-async def test_a_killed_sidecar(mesh: LiveMesh) -> None:
+async def test_a_killed_sidecar_fails_no_request(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         part = mesh.sidecar_of(scene.primary)
         killed = mesh.signal(part, signal.SIGKILL)
@@ -113,8 +115,8 @@ async def test_a_killed_sidecar(mesh: LiveMesh) -> None:
     unharmed(scene.load)
 
 
-async def test_the_last_instance_serves_on_without_its_sidecar(mesh: LiveMesh) -> None:
-    """Nobody has said that its Triton is ill; nor does a sidecar that has only begun to look."""
+async def test_the_last_instance_keeps_serving_without_its_sidecar(mesh: LiveMesh) -> None:
+    """No sidecar has reported its Triton unhealthy, nor does one that has just started."""
     async with mesh.under_load() as scene:
         last, other = scene.primary, await mesh.standby()
         part = mesh.sidecar_of(last)
@@ -126,11 +128,11 @@ async def test_the_last_instance_serves_on_without_its_sidecar(mesh: LiveMesh) -
         try:
             await mesh.avoided(other)
             with mesh.unsupervised(), mesh.frozen(part):
-                await until(lambda: checked("critical"), "Consul hears nothing of the sidecar")
+                await until(lambda: checked("critical"), "Consul has no news from the sidecar")
                 await scene.flows()
                 mesh.signal(part, signal.SIGKILL)
                 await scene.flows()
-            await until(lambda: checked("passing"), "a new sidecar has found its Triton well")
+            await until(lambda: checked("passing"), "a new sidecar has found its Triton healthy")
             await scene.flows()
         finally:
             await mesh.maintain(other, False)
@@ -138,7 +140,7 @@ async def test_the_last_instance_serves_on_without_its_sidecar(mesh: LiveMesh) -
     unharmed(scene.load)
 
 
-async def test_a_killed_control_plane(mesh: LiveMesh) -> None:
+async def test_a_killed_control_plane_fails_no_request(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         killed = mesh.signal("xds", signal.SIGKILL)
         await until(lambda: mesh.running("xds") not in (None, killed), "a new control plane")

@@ -1,4 +1,4 @@
-"""Illnesses that Triton does not admit: the verdict, and where the traffic goes."""
+"""Faults that Triton does not report: the verdict, and which instance gets the traffic."""
 
 import asyncio
 import json
@@ -25,25 +25,25 @@ pytestmark = pytest.mark.integration
 
 ALL_MODELS = True
 
-# A test edits a file of a model beside its Triton, which makes it another model set; another
-# unloads one, and looks at what follows before it loads it again.
+# One test edits a file of a loaded model, which changes the model set; another unloads a model, and
+# recovery must not load it again during the test.
 ENVIRONMENT = {
     "TRITON_SIDECAR_ELECTION__MISMATCH": "serve",
     "TRITON_SIDECAR_RECOVERY__LOAD": "false",
 }
 
 
-async def test_a_wrong_answer(mesh: LiveMesh) -> None:
+async def test_an_instance_with_wrong_answers_is_critical_and_avoided(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
-        async with _another_beginning(mesh, victim, "The"):
+        async with _answers_begin_with(mesh, victim, "The"):
             await scene.becomes(victim, "critical")
             reason = await mesh.reason(victim)
             assert "CANARY_WRONG_ANSWER" in reason
             assert "expected 'One slow reply may', got 'The " in reason
             await scene.succeeded(victim, epoch)
             await mesh.avoided(victim, idle=True)
-            await scene.flows()  # also what was answered by then is counted
+            await scene.flows()  # until all earlier answers are counted
             wrong_before_the_verdict = len(scene.load.unary.wrong)
             await scene.flows()
         await mesh.steady()
@@ -58,23 +58,23 @@ async def _weighs(mesh: LiveMesh, instance: str, weight: int) -> bool:
 
 
 @asynccontextmanager
-async def _another_beginning(mesh: LiveMesh, instance: str, word: str) -> AsyncIterator[None]:
-    """Meanwhile one instance begins its answers to unknown words with this one."""
+async def _answers_begin_with(mesh: LiveMesh, instance: str, word: str) -> AsyncIterator[None]:
+    """Within the context, one instance begins its answers to unknown words with `word`."""
     table = mesh.folder / instance / "models" / UNARY / "1" / "ngrams.json"
-    right = table.read_text()
-    wrong = json.loads(right)
-    wrong["starts"] = [wrong["tokens"].index(word)]
+    original = table.read_text()
+    edited = json.loads(original)
+    edited["starts"] = [edited["tokens"].index(word)]
     try:
-        table.write_text(json.dumps(wrong))
+        table.write_text(json.dumps(edited))
         await mesh.repository(instance, UNARY, "load")
         yield
     finally:
-        table.write_text(right)
+        table.write_text(original)
         await mesh.repository(instance, UNARY, "load")
 
 
-@soak  # as in test_mesh_faults.py, and healed by itself in test_mesh_recovery.py
-async def test_an_unloaded_model(mesh: LiveMesh) -> None:
+@soak  # as in test_mesh_faults.py; in test_mesh_recovery.py it recovers automatically
+async def test_an_instance_with_an_unloaded_model_is_critical_and_avoided(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         await mesh.repository(victim, UNARY, "unload")
@@ -82,7 +82,7 @@ async def test_an_unloaded_model(mesh: LiveMesh) -> None:
             await scene.becomes(victim, "critical")
             await scene.succeeded(victim, epoch)
             await mesh.avoided(victim, idle=True)
-            await scene.flows()  # also what had failed by then is counted
+            await scene.flows()  # until all earlier failures are counted
             failed_before_the_verdict = len(scene.load.unary.failed)
             await scene.flows()
         finally:
@@ -93,7 +93,7 @@ async def test_an_unloaded_model(mesh: LiveMesh) -> None:
     assert scene.load.unary.wrong == []
 
 
-async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
+async def test_streams_on_a_dead_process_fail_before_their_deadline(
     mesh: LiveMesh,
 ) -> None:
     async with mesh.under_load(unary=2, streams=8) as scene:
@@ -103,7 +103,7 @@ async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
         await scene.becomes(victim, "critical")
         await scene.succeeded(victim, epoch)
         await mesh.avoided(victim)
-        await until(lambda: mesh.reloaded(victim, STREAM), f"{STREAM} loaded anew by {victim}")
+        await until(lambda: mesh.reloaded(victim, STREAM), f"{STREAM} reloaded by {victim}")
         await mesh.steady()
         await scene.flows()
     failed = [failure.what for failure in scene.load.streams.failed]
@@ -111,9 +111,9 @@ async def test_streams_whose_process_has_died_do_not_wait_for_their_deadline(
     assert scene.load.unary.failed == []
 
 
-@soak  # as in test_mesh_faults.py, and mended in test_mesh_recovery.py
-async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
-    # Few clients: what waits for a dead process when the verdict falls keeps waiting.
+@soak  # as in test_mesh_faults.py; in test_mesh_recovery.py it recovers automatically
+async def test_an_instance_with_dead_stubs_is_critical_and_avoided(mesh: LiveMesh) -> None:
+    # Few clients, because requests that already wait for a dead process keep waiting.
     async with mesh.under_load(unary=4) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         now, since = mesh.now, mesh.written(mesh.sidecar_of(victim))
@@ -122,26 +122,28 @@ async def test_a_model_whose_processes_are_dead(mesh: LiveMesh) -> None:
         async with Triton(now.instance(victim).triton.grpc) as triton:
             assert await triton.server_ready(30)
         await scene.becomes(victim, "critical")
-        # The first one: a Triton whose model hangs is killed at once, and then it is gone.
+        # The first CRITICAL: recovery kills the Triton at once, and later ones say it is gone.
         events = mesh.events(mesh.sidecar_of(victim), since)
-        told = [event["after"] for event in events if event["event"] == "verdict_changed"]
-        reason = next(each for each in told if each.startswith("CRITICAL"))
+        verdicts = [event["after"] for event in events if event["event"] == "verdict_changed"]
+        reason = next(each for each in verdicts if each.startswith("CRITICAL"))
         assert "MODEL_STUB_DIED" in reason
         await scene.succeeded(victim, epoch)
         await mesh.avoided(victim)
-        # Whoever comes now is answered.
+        # New clients get answers.
         reference = now.instance(scene.primary).triton.grpc
         clients = load.load(now.envoy.grpc, reference, unary=16, streams=2, pause=pause(16))
         async with clients as later:
             await until(lambda: len(later.unary.done) > 100 and later.streams.done, "answers")
-        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} loaded anew by {victim}")
+        await until(lambda: mesh.reloaded(victim, UNARY), f"{UNARY} reloaded by {victim}")
         await mesh.steady()
     unharmed(later)
     assert scene.load.unary.wrong == []
 
 
-async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> None:
-    """More work than it can do in time, which moves on nevertheless."""
+async def test_an_instance_with_a_busy_model_keeps_its_role_and_loses_weight(
+    mesh: LiveMesh,
+) -> None:
+    """Its queue is longer than it can finish in time, but it makes progress."""
     await mesh.steady()
     primary = await mesh.primary()
     address = mesh.instance(primary).triton.grpc
@@ -169,7 +171,7 @@ async def test_a_busy_model_keeps_its_role_and_loses_weight(mesh: LiveMesh) -> N
 
 @asynccontextmanager
 async def _queue(address: str, *, seconds: float, waiting: int) -> AsyncIterator[None]:
-    """Meanwhile a Triton has so many requests waiting that take so long each."""
+    """Keep `waiting` requests on a Triton, each of which takes `seconds`."""
     delayed = {"max_tokens": 4, "delay_ms": seconds * 1000 / 4}
 
     async def ask(client: aio.InferenceServerClient) -> None:
@@ -191,7 +193,7 @@ async def _status(mesh: LiveMesh, instance: str, wanted: str) -> bool:
         return (await consul_view.observe(consul))[instance].status == wanted
 
 
-async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: LiveMesh) -> None:
+async def test_maintenance_of_the_primary_moves_the_role(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         await mesh.maintain(victim, True)
@@ -200,8 +202,8 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
             await mesh.avoided(victim, idle=True)
             sidecar = mesh.instance(victim).sidecar
             assert await check(sidecar.grpc, "") == "NOT_SERVING"
-            told = await metric(sidecar.metrics, "triton_sidecar_verdict", state="maintenance")
-            assert told == 1
+            state = await metric(sidecar.metrics, "triton_sidecar_verdict", state="maintenance")
+            assert state == 1
             await scene.flows()
         finally:
             await mesh.maintain(victim, False)
@@ -212,14 +214,14 @@ async def test_maintenance_is_told_with_its_reason_and_moves_the_role(mesh: Live
 # --- grpc.health.v1 of the sidecar ------------------------------------------------------------
 
 
-async def test_what_a_sidecar_says_to_a_check(mesh: LiveMesh) -> None:
+async def test_a_sidecar_answers_health_checks_per_model(mesh: LiveMesh) -> None:
     await mesh.steady()
     address = mesh.now.instances[0].sidecar.grpc
     said = {service: await check(address, service) for service in ("", *MODELS, "unheard-of")}
     assert said == {"": "SERVING", **dict.fromkeys(MODELS, "SERVING"), "unheard-of": "NOT_FOUND"}
 
 
-async def test_what_a_sidecar_says_to_watchers(mesh: LiveMesh) -> None:
+async def test_a_sidecar_notifies_watchers_before_it_stops(mesh: LiveMesh) -> None:
     await mesh.steady()
     standby = await mesh.standby()
     address = mesh.instance(standby).sidecar.grpc
@@ -228,7 +230,7 @@ async def test_what_a_sidecar_says_to_watchers(mesh: LiveMesh) -> None:
         watch(address, UNARY) as model,
         watch(address, "unheard-of") as unknown,
     ):
-        await until(lambda: whole and model and unknown, "the first word to each watcher")
+        await until(lambda: whole and model and unknown, "the first status for each watcher")
         assert [whole, model, unknown] == [["SERVING"], ["SERVING"], ["SERVICE_UNKNOWN"]]
         with mesh.unsupervised():
             pid = mesh.signal(mesh.sidecar_of(standby), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`triton-sidecar local` as its users type it, on a mesh whose Consul denies by default."""
+"""The commands of `triton-sidecar local`, on a mesh whose Consul denies by default."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
-MESH = ("--acl",)  # what the fixture `mesh` is made of in this file
+MESH = ("--acl",)  # the flags of the fixture `mesh` in this file
 ALL_MODELS = True
 
 
 # --- with ACLs --------------------------------------------------------------------------------
 
 
-async def test_nobody_without_a_token_sees_anything(mesh: LiveMesh) -> None:
+async def test_a_client_without_a_token_sees_no_services(mesh: LiveMesh) -> None:
     await mesh.steady()
     token = mesh.now.consul.token_file
     assert token is not None
@@ -35,11 +35,11 @@ async def test_nobody_without_a_token_sees_anything(mesh: LiveMesh) -> None:
         assert await answer.json() == {}
 
 
-# Those of `test_mesh_failover.py`, which does the same with ACLs to a mesh of its own.
+# As in `test_mesh_failover.py`, which has its own mesh with ACLs.
 
 
 @soak
-async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
+async def test_a_killed_primary_fails_over_with_acls(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=16, streams=2) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         mesh.signal(victim, signal.SIGKILL)
@@ -50,7 +50,7 @@ async def test_a_killed_triton_with_acls(mesh: LiveMesh) -> None:
 
 
 @soak
-async def test_a_graceful_stop_with_acls(mesh: LiveMesh) -> None:
+async def test_a_graceful_stop_fails_over_with_acls(mesh: LiveMesh) -> None:
     async with mesh.under_load(unary=16, streams=2) as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         with mesh.unsupervised():
@@ -61,10 +61,10 @@ async def test_a_graceful_stop_with_acls(mesh: LiveMesh) -> None:
     unharmed(scene.load)
 
 
-# --- the verbs --------------------------------------------------------------------------------
+# --- the commands -----------------------------------------------------------------------------
 
 
-async def test_a_folder_has_one_mesh(mesh: LiveMesh) -> None:
+async def test_up_in_the_folder_of_a_running_mesh_is_rejected(mesh: LiveMesh) -> None:
     refused = sidecar("local", "up", "--detach", f"--dir={mesh.folder}")
     assert refused.returncode == 2
     assert "a mesh is running there already" in refused.stderr
@@ -72,16 +72,16 @@ async def test_a_folder_has_one_mesh(mesh: LiveMesh) -> None:
     await mesh.steady()
 
 
-async def test_status(mesh: LiveMesh) -> None:
+async def test_status_shows_one_primary_and_one_standby(mesh: LiveMesh) -> None:
     await mesh.steady()
     shown = sidecar("local", "status", f"--mesh={mesh.folder}", check=True)
     assert "primary" in shown.stdout
-    told = json.loads(sidecar("local", "status", "--json", f"--mesh={mesh.folder}").stdout)
-    assert told["well"]
-    assert sorted(instance["role"] for instance in told["instances"]) == ["primary", "standby"]
+    status = json.loads(sidecar("local", "status", "--json", f"--mesh={mesh.folder}").stdout)
+    assert status["well"]
+    assert sorted(instance["role"] for instance in status["instances"]) == ["primary", "standby"]
 
 
-async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None:
+async def test_down_removes_everything_of_one_mesh_only(mesh: LiveMesh, tmp_path: Path) -> None:
     other = _up(tmp_path)
     await other.steady()
     await mesh.steady()
@@ -95,20 +95,20 @@ async def test_a_second_mesh_and_its_end(mesh: LiveMesh, tmp_path: Path) -> None
     await mesh.steady()
 
 
-async def test_cleaning_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: Path) -> None:
+async def test_down_cleans_up_after_a_killed_supervisor(mesh: LiveMesh, tmp_path: Path) -> None:
     other = _up(tmp_path)
     remains = Remains(tmp_path)
     supervisor = other.now.supervisor
     assert supervisor is not None
     serving = [other.running(part) for part in ("consul", "xds", "envoy", "sidecar-0")]
     os.kill(supervisor, signal.SIGKILL)
-    # One part dies after it, and nobody is there to clean up after its processes.
+    # A part that dies later leaves its processes behind.
     triton = other.signal(other.now.instances[0].id, signal.SIGKILL)
     await until(lambda: gone(triton), "the end of the Triton")
     shown = sidecar("local", "status", f"--mesh={tmp_path}")
     assert shown.returncode == 1
     assert "supervisor is gone" in shown.stdout
-    # What is left of it may be serving: nobody stops it unasked.
+    # The remaining parts may be serving, so `up` does not stop them.
     refused = sidecar("local", "up", "--detach", f"--dir={tmp_path}")
     assert refused.returncode != 0
     assert "a mesh is running there, but its supervisor was killed" in refused.stderr
@@ -124,7 +124,7 @@ def _up(folder: Path) -> LiveMesh:
 
 
 class Remains:
-    """All that a running mesh has on this machine, to be looked for when it is down."""
+    """The processes, shared memory and ports of a mesh; none may remain when it is down."""
 
     def __init__(self, folder: Path) -> None:
         found = state_file.load(folder)

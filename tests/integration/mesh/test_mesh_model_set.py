@@ -1,4 +1,4 @@
-"""A model's files are edited beside a running Triton, and loaded: nobody is taken out by it."""
+"""Editing and loading a model's files on a running Triton takes no instance out of service."""
 
 import signal
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ MODEL = "tinychat_unary"
 
 @contextmanager
 def edited(mesh: LiveMesh, instance: str) -> Iterator[None]:
-    """A file of a model is another one, in a way that changes none of the model's answers."""
+    """Within the context, a model's file differs, but its answers do not."""
     [found] = (mesh.folder / instance / "models" / MODEL).rglob("model.py")
     text = found.read_text()
     found.write_text(text + "\n# Edited.\n")
@@ -33,14 +33,14 @@ def edited(mesh: LiveMesh, instance: str) -> Iterator[None]:
 
 
 async def digests(mesh: Mesh) -> dict[str, str]:
-    """The model sets that the catalog shows, by instance."""
+    """The digest of the model set in each instance's entry, by instance."""
     async with consul_view.connect(mesh) as consul:
         entries = (await consul.health_service(SERVICE)).value
     return {entry.id: entry.meta.get("model_set", "") for entry in entries}
 
 
-async def astray(mesh: LiveMesh, instance: str) -> bool:
-    """Whether a sidecar says that its repository holds something else than what is loaded."""
+async def reports_edited_files(mesh: LiveMesh, instance: str) -> bool:
+    """Whether a sidecar reports that its repository differs from the loaded models."""
     try:
         text = await http("GET", f"http://{mesh.instance(instance).sidecar.metrics}/metrics")
     except (AssertionError, aiohttp.ClientError):
@@ -48,23 +48,27 @@ async def astray(mesh: LiveMesh, instance: str) -> bool:
     return "triton_sidecar_model_files_astray 1.0" in text.splitlines()
 
 
-async def test_a_file_is_edited_beside_the_primary_and_then_it_dies(mesh: LiveMesh) -> None:
+async def test_an_edited_file_takes_no_instance_out_until_the_primary_restarts(
+    mesh: LiveMesh,
+) -> None:
     async with mesh.under_load() as scene:
         victim, epoch, before = scene.primary, scene.timeline.epoch, await digests(mesh.now)
         assert len(set(before.values())) == 1
         with edited(mesh, victim):
-            await until(lambda: astray(mesh, victim), "the sidecar tells of the edited file")
+            await until(
+                lambda: reports_edited_files(mesh, victim), "the sidecar reports the edited file"
+            )
             await scene.flows()
             assert await digests(mesh.now) == before
             await kill(mesh, scene, victim, epoch)
-            # What it comes back with is what lies there now, which is another set than others'.
-            await refused(mesh, victim)
-        await mended(mesh, victim)
+            # It restarts with the edited file, so its model set differs from the others'.
+            await critical(mesh, victim)
+        await reload(mesh, victim)
         await scene.flows()
     unharmed(scene.load, streams=False)
 
 
-async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMesh) -> None:
+async def test_a_primary_that_loads_another_model_set_fails_over(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch, before = scene.primary, scene.timeline.epoch, await digests(mesh.now)
         with edited(mesh, victim):
@@ -78,30 +82,34 @@ async def test_the_primary_loads_another_model_set_and_then_it_dies(mesh: LiveMe
             await until(differ, "the others differ from the primary")
             await scene.flows()
             await kill(mesh, scene, victim, epoch)
-        await mended(mesh, victim)
+        await reload(mesh, victim)
         await scene.flows()
     unharmed(scene.load, streams=False)
 
 
-async def test_a_sidecar_that_is_started_anew_knows_what_is_loaded(mesh: LiveMesh) -> None:
+async def test_a_restarted_sidecar_knows_the_loaded_model_set(mesh: LiveMesh) -> None:
     await mesh.steady()
     primary, before = await mesh.primary(), await digests(mesh.now)
     standby = next(name for name in before if name != primary)
     with edited(mesh, standby):
-        await until(lambda: astray(mesh, standby), "the sidecar tells of the edited file")
+        await until(
+            lambda: reports_edited_files(mesh, standby), "the sidecar reports the edited file"
+        )
         part = mesh.sidecar_of(standby)
         since = mesh.written(part)
         mesh.signal(part, signal.SIGKILL)
         await mesh.registered_anew(standby, since)
-        await until(lambda: astray(mesh, standby), "its successor tells of the edited file")
+        await until(
+            lambda: reports_edited_files(mesh, standby), "the new sidecar reports the edited file"
+        )
         await mesh.steady()
         assert await digests(mesh.now) == before
-    said = [event.get("verdict", "") for event in mesh.events(part, since)]
-    assert [each for each in said if "MODEL_SET_DIFFERS" in each] == []
+    verdicts = [event.get("verdict", "") for event in mesh.events(part, since)]
+    assert [each for each in verdicts if "MODEL_SET_DIFFERS" in each] == []
 
 
 async def kill(mesh: LiveMesh, scene: Scene, victim: str, epoch: int) -> None:
-    """Kill the primary's Triton when everybody is there, as all have to be all the time."""
+    """Kill the primary's Triton; before, all instances must be usable."""
     hosts = await mesh.hosts()
     assert [name for name, host in hosts.items() if not host.usable] == []
     mesh.signal(victim, signal.SIGKILL)
@@ -109,16 +117,16 @@ async def kill(mesh: LiveMesh, scene: Scene, victim: str, epoch: int) -> None:
     await scene.flows()
 
 
-async def refused(mesh: LiveMesh, instance: str) -> None:
-    """Wait until an instance takes no requests for its model set."""
+async def critical(mesh: LiveMesh, instance: str) -> None:
+    """Wait until an instance is critical because its model set differs."""
 
-    async def said() -> bool:
+    async def differs() -> bool:
         return "MODEL_SET_DIFFERS" in await mesh.reason(instance)
 
-    await until(said, f"{instance} is refused for its model set")
+    await until(differs, f"{instance} is critical because of its model set")
 
 
-async def mended(mesh: LiveMesh, instance: str) -> None:
-    """Load what lies there, which is what the others have."""
-    await until(lambda: mesh.reloaded(instance, MODEL), "the model is loaded anew")
+async def reload(mesh: LiveMesh, instance: str) -> None:
+    """Reload the model from the unedited file, as the other instances have it."""
+    await until(lambda: mesh.reloaded(instance, MODEL), "the model is reloaded")
     await mesh.steady()

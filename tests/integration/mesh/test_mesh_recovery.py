@@ -1,4 +1,4 @@
-"""What recovery mends by itself: a server that answers nobody, dead stubs, an unloaded model."""
+"""Automatic recovery from a Triton that hangs, dead stubs, and an unloaded model."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ ENVIRONMENT = {
 }
 
 
-async def test_a_server_that_answers_nobody_is_killed(mesh: LiveMesh) -> None:
+async def test_a_triton_that_hangs_is_killed(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch = scene.primary, scene.timeline.epoch
         hung = mesh.pid(victim)
@@ -31,7 +31,7 @@ async def test_a_server_that_answers_nobody_is_killed(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
-async def test_servers_that_all_answer_nobody_are_all_killed(mesh: LiveMesh) -> None:
+async def test_all_tritons_are_killed_if_all_hang(mesh: LiveMesh) -> None:
     hung = [mesh.pid(instance.id) for instance in mesh.now.instances]
     for pid in hung:
         os.killpg(pid, signal.SIGSTOP)
@@ -39,15 +39,15 @@ async def test_servers_that_all_answer_nobody_are_all_killed(mesh: LiveMesh) -> 
     await mesh.steady()
 
 
-async def test_an_instance_whose_stubs_are_dead_comes_back(mesh: LiveMesh) -> None:
+async def test_an_instance_with_dead_stubs_recovers(mesh: LiveMesh) -> None:
     victim = await mesh.primary()
     for stub in stubs(mesh.pid(victim), UNARY):
         os.kill(stub, signal.SIGKILL)
-    await until(lambda: _ill(mesh, victim), f"{victim} is critical")
+    await until(lambda: _has_reason(mesh, victim), f"{victim} is critical")
     await mesh.steady()
 
 
-async def test_a_model_that_was_unloaded_is_loaded_again_by_the_same_triton(mesh: LiveMesh) -> None:
+async def test_an_unloaded_model_is_loaded_again_by_the_same_triton(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch, pid = scene.primary, scene.timeline.epoch, mesh.pid(scene.primary)
         await mesh.repository(victim, UNARY, "unload")
@@ -57,14 +57,16 @@ async def test_a_model_that_was_unloaded_is_loaded_again_by_the_same_triton(mesh
     assert mesh.pid(victim) == pid
 
 
-async def test_what_was_unloaded_in_maintenance_stays_so(mesh: LiveMesh) -> None:
+async def test_a_model_that_is_unloaded_in_maintenance_stays_unloaded(mesh: LiveMesh) -> None:
     victim = await mesh.standby()
     since = mesh.written(part := mesh.sidecar_of(victim))
     await mesh.maintain(victim, enable=True)
     try:
-        await until(lambda: _says(mesh, part, since, "MAINTENANCE"), f"{victim} is maintained")
+        await until(
+            lambda: _has_reported(mesh, part, since, "MAINTENANCE"), f"{victim} is in maintenance"
+        )
         await mesh.repository(victim, UNARY, "unload")
-        await asyncio.sleep(5)  # longer than it takes otherwise
+        await asyncio.sleep(5)  # longer than recovery takes outside maintenance
         assert not [each for each in mesh.events(part, since) if each["event"] == "recovery_acting"]
         assert await mesh.reason(victim)
     finally:
@@ -73,12 +75,12 @@ async def test_what_was_unloaded_in_maintenance_stays_so(mesh: LiveMesh) -> None
     await mesh.steady()
 
 
-async def _ill(mesh: LiveMesh, instance: str) -> bool:
+async def _has_reason(mesh: LiveMesh, instance: str) -> bool:
     return bool(await mesh.reason(instance))
 
 
-def _says(mesh: LiveMesh, part: str, since: int, word: str) -> bool:
-    told = [
+def _has_reported(mesh: LiveMesh, part: str, since: int, word: str) -> bool:
+    verdicts = [
         each["after"] for each in mesh.events(part, since) if each["event"] == "verdict_changed"
     ]
-    return any(each.startswith(word) for each in told)
+    return any(each.startswith(word) for each in verdicts)

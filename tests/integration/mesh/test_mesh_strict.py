@@ -1,4 +1,4 @@
-"""Strict mode: who is not primary for certain serves nothing. And a hook hears of the role."""
+"""Strict mode: an instance that cannot confirm its claim serves nothing; hooks get the role."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
-# The hook writes into the folder of its instance.
+# The hook writes to its instance's folder.
 ENVIRONMENT = {
     "TRITON_SIDECAR_ELECTION__MODE": "strict",
     "TRITON_SIDECAR_HOOKS__ON_ROLE_CHANGE": '["/bin/sh", "-c", "cat >> hook; echo >> hook"]',
@@ -24,19 +24,19 @@ ENVIRONMENT = {
 
 
 async def serving(mesh: LiveMesh) -> list[str]:
-    """Who says SERVING to Envoy's checks; who does not answer in time says nothing.
+    """The instances that answer SERVING to health checks; those that do not answer are left out.
 
-    All are asked twice, since the role may move between two answers: those that say so both times
-    did so at one time.
+    Each is checked twice, since the role may move between two answers: instances that answer
+    SERVING both times did so at the same time.
     """
-    found = [own.id for own in mesh.now.instances]
-    for own in (*mesh.now.instances, *mesh.now.instances):
-        if not await _says_so(own.sidecar.grpc) and own.id in found:
-            found.remove(own.id)
+    found = [instance.id for instance in mesh.now.instances]
+    for instance in (*mesh.now.instances, *mesh.now.instances):
+        if not await _is_serving(instance.sidecar.grpc) and instance.id in found:
+            found.remove(instance.id)
     return found
 
 
-async def _says_so(address: str) -> bool:
+async def _is_serving(address: str) -> bool:
     with suppress(Unavailable):
         return await part_probe.health(address) == "SERVING"
     return False
@@ -48,26 +48,26 @@ async def pass_all(mesh: LiveMesh) -> bool:
     return [each.status for each in seen.values()] == ["passing"] * len(mesh.now.instances)
 
 
-async def test_only_the_primary_serves_and_without_consul_nobody(mesh: LiveMesh) -> None:
+async def test_only_the_primary_serves_and_no_instance_without_consul(mesh: LiveMesh) -> None:
     first = await mesh.primary()
     await until(lambda: _serves(mesh, first), f"{first} alone serves")
     seen: list[list[str]] = []
 
-    async def nobody() -> bool:
+    async def no_instance() -> bool:
         seen.append(await serving(mesh))
         return seen[-1] == []
 
     with mesh.frozen("consul"):
-        await until(nobody, "the claim has ended, and nobody serves")
+        await until(no_instance, "the claim has expired, and no instance serves")
     assert all(each in ([first], []) for each in seen)
 
-    async def again() -> bool:
+    async def one_instance() -> bool:
         return len(await serving(mesh)) == 1
 
-    await until(again, "somebody is primary for certain")
+    await until(one_instance, "one instance serves again")
 
 
-async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
+async def test_a_switchover_moves_the_serving_status_and_runs_the_hook(mesh: LiveMesh) -> None:
     first = await mesh.primary()
     await until(lambda: _serves(mesh, first), f"{first} serves")
     await until(lambda: pass_all(mesh), "all pass")
@@ -76,13 +76,13 @@ async def test_the_role_takes_the_right_to_serve_along(mesh: LiveMesh) -> None:
     second = await mesh.primary()
     assert second != first
     await until(lambda: _serves(mesh, second), f"{second} alone serves")
-    await until(lambda: _heard(mesh, second), "a hook that hears of the new primary")
+    await until(lambda: _hook_ran(mesh, second), "a hook run for the new primary")
 
 
 @pytest.mark.parametrize(
     "take_out", [pytest.param(maintain_node, marks=soak, id="maintain_node"), fail_node]
 )
-async def test_a_primary_whose_node_is_taken_out_gives_the_role_away(
+async def test_a_primary_whose_node_is_out_of_service_hands_over(
     mesh: LiveMesh, take_out: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:
     first, second = await mesh.primary(), await mesh.standby()
@@ -107,7 +107,7 @@ async def test_a_primary_whose_node_is_taken_out_gives_the_role_away(
 
 
 @pytest.mark.parametrize(("mode", "warned"), [("strict", False), ("active-active", True)])
-async def test_a_policy_of_another_mode_is_warned_of(
+async def test_a_policy_of_another_mode_gives_a_warning(
     mesh: LiveMesh, mode: str, warned: bool
 ) -> None:
     await until(lambda: pass_all(mesh), "all are registered")
@@ -121,11 +121,11 @@ async def test_a_policy_of_another_mode_is_warned_of(
     ] * warned
 
 
-def _heard(mesh: LiveMesh, instance: str) -> bool:
+def _hook_ran(mesh: LiveMesh, instance: str) -> bool:
     hook = mesh.folder / instance / "hook"
     lines = hook.read_text().splitlines() if hook.exists() else []
-    told = [json.loads(line) for line in lines if line]
-    return [(each["before"], each["after"]) for each in told][-1:] == [("standby", "primary")]
+    changes = [json.loads(line) for line in lines if line]
+    return [(each["before"], each["after"]) for each in changes][-1:] == [("standby", "primary")]
 
 
 async def _serves(mesh: LiveMesh, instance: str) -> bool:

@@ -1,4 +1,4 @@
-"""Strict mode under load: a role that is moved on purpose costs no request, and one writes."""
+"""Strict mode under load: a planned move of the role fails no request, and at most one serves."""
 
 import asyncio
 import signal
@@ -20,76 +20,79 @@ from tests.support.soak import SOAK, pause, soak
 pytestmark = pytest.mark.integration
 
 ENVIRONMENT = {"TRITON_SIDECAR_ELECTION__MODE": "strict"}
-# A sidecar that is started anew is asked again as soon as it listens.
-_AT_ONCE = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100))
+# Reconnect to a restarted sidecar as soon as it listens.
+_RECONNECT_QUICKLY = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
 _STATUS = health_pb2.HealthCheckResponse.ServingStatus
-HERE, APART = "triton-0", "triton-1"
+FIRST, SECOND = "triton-0", "triton-1"
 
 
 async def maintain_service(mesh: LiveMesh, enable: bool) -> None:
-    await mesh.maintain(HERE, enable)
+    await mesh.maintain(FIRST, enable)
 
 
 async def stop(mesh: LiveMesh, enable: bool) -> None:
-    """Its sidecar is stopped in order; another one is started in its place."""
+    """Stop the first one's sidecar gracefully; the supervisor starts a new one."""
     if enable:
-        mesh.signal(mesh.sidecar_of(HERE), signal.SIGTERM)
+        mesh.signal(mesh.sidecar_of(FIRST), signal.SIGTERM)
 
 
 async def switch_over(mesh: LiveMesh, enable: bool) -> None:
-    """What is done to go back as well, so there is nothing to undo."""
+    """Order a switchover; undoing it is a no-op, since each test switches back anyway."""
     if enable:
-        await _ordered(mesh, APART)
+        await _order_switchover(mesh, SECOND)
 
 
-async def _ordered(mesh: LiveMesh, to: str) -> None:
+async def _order_switchover(mesh: LiveMesh, to: str) -> None:
     order = ("switchover", f"--to={to}", "--timeout=60s", f"--mesh={mesh.folder}")
     done = await asyncio.to_thread(sidecar, *order)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @asynccontextmanager
-async def strictly(mesh: LiveMesh) -> AsyncIterator[None]:
-    """Envoy is strict too, the two are on nodes of their own, and the first one is primary."""
+async def strict_mode(mesh: LiveMesh) -> AsyncIterator[None]:
+    """Envoy is strict too, each instance has its own node, and the first one is primary."""
     file = mesh.folder / "policy.yaml"
     file.write_text("mode: strict\n")
-    async with apart(mesh, APART):
+    async with apart(mesh, SECOND):
         sidecar("policy", "set", str(file), f"--mesh={mesh.folder}", check=True)
         await until(lambda: _pass(mesh), "both pass")
-        if await mesh.primary() != HERE:
-            await _ordered(mesh, HERE)
-        await until(lambda: _serves(mesh, HERE), f"{HERE} serves")
+        if await mesh.primary() != FIRST:
+            await _order_switchover(mesh, FIRST)
+        await until(lambda: _serves(mesh, FIRST), f"{FIRST} serves")
         yield
 
 
 @asynccontextmanager
-async def one_writer(mesh: LiveMesh) -> AsyncIterator[None]:
-    """Never does one say SERVING to Envoy's checks while another does.
+async def at_most_one_serves(mesh: LiveMesh) -> AsyncIterator[None]:
+    """Assert that never more than one instance answers SERVING to health checks.
 
-    They are asked as Envoy asks, over connections that stay.
+    Like Envoy's, the checks use persistent connections.
     """
-    looks: list[set[str]] = []
+    rounds: list[set[str]] = []
 
-    async def look(one: health_pb2_grpc.HealthStub, other: health_pb2_grpc.HealthStub) -> None:
+    async def check(one: health_pb2_grpc.HealthStub, other: health_pb2_grpc.HealthStub) -> None:
         while True:
-            looks.append({await _answer(each) for each in (one, other, one)})
+            rounds.append({await _answer(each) for each in (one, other, one)})
             await asyncio.sleep(0.02)
 
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(
-                grpc.aio.insecure_channel(each.sidecar.grpc, options=_AT_ONCE)
+                grpc.aio.insecure_channel(each.sidecar.grpc, options=_RECONNECT_QUICKLY)
             )
             for each in mesh.now.instances
         ]
-        looking = asyncio.create_task(look(*map(health_pb2_grpc.HealthStub, channels)))
+        checking = asyncio.create_task(check(*map(health_pb2_grpc.HealthStub, channels)))
         try:
             yield
         finally:
-            looking.cancel()
-            await asyncio.wait((looking,))
-    assert looks
-    assert {"SERVING"} not in looks  # the first one before the other and after it
+            checking.cancel()
+            await asyncio.wait((checking,))
+    assert rounds
+    assert {"SERVING"} not in rounds  # the first one both before and after the other
 
 
 @pytest.mark.parametrize(
@@ -100,10 +103,10 @@ async def one_writer(mesh: LiveMesh) -> AsyncIterator[None]:
         *(pytest.param(move, marks=soak) for move in (maintain_node, fail_node, stop)),
     ],
 )
-async def test_a_move_on_purpose_costs_nothing(
+async def test_a_planned_move_of_the_role_fails_no_request(
     mesh: LiveMesh, move: Callable[[LiveMesh, bool], Awaitable[None]]
 ) -> None:
-    async with strictly(mesh):
+    async with strict_mode(mesh):
         for clients in (16, 64) if SOAK else (16,):
             reference = mesh.now.instances[0].triton.grpc
             edge = mesh.now.envoy.grpc
@@ -111,23 +114,23 @@ async def test_a_move_on_purpose_costs_nothing(
                 load.load(
                     edge, reference, unary=clients, streams=4, pause=pause(clients)
                 ) as running,
-                one_writer(mesh),
+                at_most_one_serves(mesh),
             ):
-                await _flows(running)
+                await _answers_flow(running)
                 await move(mesh, True)
                 try:
-                    await until(lambda: _serves(mesh, APART), f"{APART} serves")
-                    await _flows(running)
+                    await until(lambda: _serves(mesh, SECOND), f"{SECOND} serves")
+                    await _answers_flow(running)
                 finally:
                     await move(mesh, False)
                 await until(lambda: _pass(mesh), "both pass again")
-                await _ordered(mesh, HERE)
-                await until(lambda: _serves(mesh, HERE), f"{HERE} serves again")
-                await _flows(running)
+                await _order_switchover(mesh, FIRST)
+                await until(lambda: _serves(mesh, FIRST), f"{FIRST} serves again")
+                await _answers_flow(running)
             unharmed(running)
 
 
-async def _flows(running: load.Load) -> None:
+async def _answers_flow(running: load.Load) -> None:
     unary, streams = len(running.unary.done), len(running.streams.done)
     await until(
         lambda: len(running.unary.done) >= unary + 100 and len(running.streams.done) > streams,
@@ -143,7 +146,7 @@ async def _pass(mesh: LiveMesh) -> bool:
 
 async def _serves(mesh: LiveMesh, instance: str) -> bool:
     """Whether it is primary, and says so to Envoy's checks."""
-    serving = await _says(mesh.instance(instance).sidecar.grpc) == "SERVING"
+    serving = await _status_of(mesh.instance(instance).sidecar.grpc) == "SERVING"
     return serving and await mesh.primary() == instance
 
 
@@ -155,7 +158,7 @@ async def _answer(sidecar: health_pb2_grpc.HealthStub) -> str:
     return str(_STATUS.Name(found.status))
 
 
-async def _says(address: str) -> str:
+async def _status_of(address: str) -> str:
     try:
         return await part_probe.health(address)
     except Unavailable:

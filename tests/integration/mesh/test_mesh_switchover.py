@@ -1,4 +1,4 @@
-"""The operator's verbs on a real mesh: what they do, what they cost, and what they refuse."""
+"""The operator's commands on a real mesh: effects, failed requests, and rejected orders."""
 
 import asyncio
 import itertools
@@ -19,14 +19,14 @@ from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
-MESH = ("--acl",)  # the operator's token may order, and nothing else
+MESH = ("--acl",)  # the operator's token may write orders, and nothing else
 
 
 FORCED = ("failover", "--force", "--yes")
 
 
-async def verb(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, Any]:
-    """What a verb answers to programs."""
+async def command(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, Any]:
+    """The JSON output of a command."""
     done = await asyncio.to_thread(sidecar, *arguments, "--json", f"--mesh={mesh.folder}")
     assert done.returncode == status, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -34,49 +34,49 @@ async def verb(mesh: LiveMesh, *arguments: str, status: int = 0) -> dict[str, An
 
 
 async def keys(mesh: LiveMesh) -> dict[str, int]:
-    """The keys of the election with their ModifyIndex."""
+    """The ModifyIndex of each key of the election."""
     async with consul_view.connect(mesh.now) as consul:
         entries = (await consul.kv_prefix(lock.prefix(SERVICE))).value
     return {entry.key: entry.modify_index for entry in entries}
 
 
-async def test_a_switchover_costs_nothing(mesh: LiveMesh) -> None:
+async def test_a_switchover_fails_no_request(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         old, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
-        heir = await mesh.standby()
-        async with generation(mesh.now.envoy.grpc, tokens=40, delay_ms=200) as long:
-            await until(lambda: long.text, "the beginning of a generation of 8 s")
-            moved = await verb(mesh, "switchover", "--reason=new kernel")
-            assert moved["primary"] == heir
+        successor = await mesh.standby()
+        async with generation(mesh.now.envoy.grpc, tokens=40, delay_ms=200) as running:
+            await until(lambda: running.text, "the beginning of a generation of 8 s")
+            moved = await command(mesh, "switchover", "--reason=new kernel")
+            assert moved["primary"] == successor
             assert moved["epoch"] > epoch
             assert moved["cost"]["failures"] == 0
             assert moved["cost"]["requests"] > 0
             steps = [step["what"] for step in moved["steps"]]
             assert steps == [
                 "ordered",
-                f"{heir} has proved itself",
+                f"{successor} has proved itself",
                 f"{old} has released the role",
-                f"{heir} is primary, epoch {moved['epoch']}",
+                f"{successor} is primary, epoch {moved['epoch']}",
                 "all Envoys have acknowledged it: 1 of 1",
             ]
-            # What was in flight ends where it was.
-            await until(lambda: long.done or long.error, "the end of a generation")
-            assert long.error == ""
+            # The stream in flight ends on the former primary.
+            await until(lambda: running.done or running.error, "the end of a generation")
+            assert running.error == ""
         await scene.succeeded(old, epoch)
         await scene.flows()
-        assert scene.primaries(began) == [heir]
+        assert scene.primaries(began) == [successor]
     unharmed(scene.load)
 
 
-async def test_history_explains_it_and_counts_what_failed(mesh: LiveMesh) -> None:
+async def test_history_has_the_cause_and_the_failed_requests(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         old = scene.primary
-        await verb(mesh, "switchover", "--reason=counted")
+        await command(mesh, "switchover", "--reason=counted")
 
         newest: dict[str, Any] = {}
 
         async def counted() -> bool:
-            newest.update((await verb(mesh, "history", "-n", "1"))["history"][0])
+            newest.update((await command(mesh, "history", "-n", "1"))["history"][0])
             return newest["failed"] is not None
 
         await until(counted, "what failed during the switchover")
@@ -90,61 +90,61 @@ async def test_history_explains_it_and_counts_what_failed(mesh: LiveMesh) -> Non
     unharmed(scene.load)
 
 
-@soak  # as in contract/test_operator_verbs.py
-async def test_what_is_refused_changes_nothing(mesh: LiveMesh) -> None:
+@soak  # as in tests/contract/cli/operator/test_switchover.py
+async def test_a_rejected_order_changes_nothing(mesh: LiveMesh) -> None:
     await mesh.steady()
     before, primary, standby = await keys(mesh), await mesh.primary(), await mesh.standby()
-    told = await verb(mesh, "switchover", "--to", primary, status=1)
-    assert told["why"] == f"{primary} is primary already"
-    told = await verb(mesh, "switchover", "--to=triton-9", status=1)
-    assert told["why"].startswith("triton-9: no such instance")
-    told = await verb(mesh, "failover", status=1)
-    assert f"{primary} is primary and serves" in told["why"]
-    told = await verb(mesh, "failover", "--dry-run", status=1)
-    assert told["winner"] == standby
+    answer = await command(mesh, "switchover", "--to", primary, status=1)
+    assert answer["why"] == f"{primary} is primary already"
+    answer = await command(mesh, "switchover", "--to=triton-9", status=1)
+    assert answer["why"].startswith("triton-9: no such instance")
+    answer = await command(mesh, "failover", status=1)
+    assert f"{primary} is primary and serves" in answer["why"]
+    answer = await command(mesh, "failover", "--dry-run", status=1)
+    assert answer["winner"] == standby
     assert await keys(mesh) == before
     await mesh.maintain(standby, True)
     await mesh.avoided(standby)
-    told = await verb(mesh, "switchover", status=1)
-    assert f"{standby}: it is in maintenance" in told["why"]
-    told = await verb(mesh, *FORCED, "--to", standby, status=1)
-    assert "does not serve, and --force cannot change that" in told["why"]
+    answer = await command(mesh, "switchover", status=1)
+    assert f"{standby}: it is in maintenance" in answer["why"]
+    answer = await command(mesh, *FORCED, "--to", standby, status=1)
+    assert "does not serve, and --force cannot change that" in answer["why"]
     await mesh.maintain(standby, False)
     await mesh.steady()
     assert await mesh.primary() == primary
 
 
-async def test_one_for_later(mesh: LiveMesh) -> None:
+async def test_a_scheduled_switchover_waits_and_can_be_cancelled(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
-        old, heir = scene.primary, await mesh.standby()
-        ordered = await verb(mesh, "switchover", "--in=1h")
+        old, successor = scene.primary, await mesh.standby()
+        ordered = await command(mesh, "switchover", "--in=1h")
         assert ordered["order"]["to"] is None
-        told = await verb(mesh, "switchover", status=1)
-        assert "another order is pending" in told["why"]
-        cancelled = await verb(mesh, "flush", "switchover")
+        answer = await command(mesh, "switchover", status=1)
+        assert "another order is pending" in answer["why"]
+        cancelled = await command(mesh, "flush", "switchover")
         assert cancelled["cancelled"].startswith("switchover by ")
-        assert (await verb(mesh, "flush", "switchover"))["cancelled"] is None
+        assert (await command(mesh, "flush", "switchover"))["cancelled"] is None
         assert scene.primary == old
-        moved = await verb(mesh, "switchover", "--in=3s", "--wait")
-        assert moved["primary"] == heir
-        assert f"{heir} is the candidate" in [step["what"] for step in moved["steps"]]
+        moved = await command(mesh, "switchover", "--in=3s", "--wait")
+        assert moved["primary"] == successor
+        assert f"{successor} is the candidate" in [step["what"] for step in moved["steps"]]
     unharmed(scene.load)
 
 
-async def test_a_paused_mesh_elects_nobody_and_answers(mesh: LiveMesh) -> None:
+async def test_a_paused_mesh_elects_no_other_instance_and_serves(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
         victim, epoch, began = scene.primary, scene.timeline.epoch, time.monotonic()
-        paused = await verb(mesh, "pause", "--for=1h", "--reason=fabric")
+        paused = await command(mesh, "pause", "--for=1h", "--reason=fabric")
         assert paused["replaced"] is None
         mesh.signal(victim, signal.SIGKILL)
         await until(lambda: scene.timeline.primary is None, "a mesh without a primary")
         await scene.becomes(victim, "passing")
         await scene.flows()
-        # Nobody else has taken the role. The last holder may, if it was not given up in order.
+        # No other instance has taken the role. Its last holder may, if it did not release it.
         assert set(scene.primaries(began)) <= {victim}
-        listed = await verb(mesh, "list")
+        listed = await command(mesh, "list")
         assert listed["paused"]["reason"] == "fabric"
-        assert (await verb(mesh, "resume"))["ended"]["reason"] == "fabric"
+        assert (await command(mesh, "resume"))["ended"]["reason"] == "fabric"
         await until(
             lambda: scene.timeline.primary and scene.timeline.epoch > epoch, "a primary again"
         )
@@ -152,49 +152,49 @@ async def test_a_paused_mesh_elects_nobody_and_answers(mesh: LiveMesh) -> None:
     unharmed(scene.load, streams=False)
 
 
-@soak  # as in contract/test_operator_verbs.py
-async def test_failover_while_paused(mesh: LiveMesh) -> None:
-    """The order of a person is carried out."""
+@soak  # as in tests/contract/cli/operator/test_switchover.py
+async def test_a_failover_while_paused_is_executed(mesh: LiveMesh) -> None:
+    """An operator's order is executed even so."""
     async with mesh.under_load() as scene:
-        victim, heir = scene.primary, await mesh.standby()
-        await verb(mesh, "pause")
+        victim, successor = scene.primary, await mesh.standby()
+        await command(mesh, "pause")
         try:
-            # Or it would be back, and take its own role again, before the order is given.
+            # With supervision it might restart and take its role again before the order.
             with mesh.unsupervised():
                 mesh.signal(victim, signal.SIGKILL)
                 await until(lambda: scene.timeline.primary is None, "a mesh without a primary")
-                moved = await verb(mesh, "failover", "--to", heir)
-            assert moved["primary"] == heir
+                moved = await command(mesh, "failover", "--to", successor)
+            assert moved["primary"] == successor
             assert any("automation stays paused" in line for line in moved["lost"])
         finally:
-            await verb(mesh, "resume")
+            await command(mesh, "resume")
         await mesh.steady()
         await scene.flows()
     unharmed(scene.load, streams=False)
 
 
-async def test_force_against_a_frozen_sidecar(mesh: LiveMesh) -> None:
+async def test_a_forced_failover_replaces_a_frozen_sidecar(mesh: LiveMesh) -> None:
     async with mesh.under_load() as scene:
-        victim, epoch, heir = scene.primary, scene.timeline.epoch, await mesh.standby()
-        # Or the election would be faster: Consul's own poll of the sidecar ends its session soon.
-        await verb(mesh, "pause")
+        victim, epoch, successor = scene.primary, scene.timeline.epoch, await mesh.standby()
+        # Without the pause the election might be first: Consul's check soon ends the session.
+        await command(mesh, "pause")
         with mesh.frozen(mesh.sidecar_of(victim)):
-            moved = await verb(mesh, *FORCED, "--to", heir, "--reason=frozen")
-            assert moved["primary"] == heir
-            assert f"{heir} need not prove itself first" in moved["lost"]
-            assert await scene.succeeded(victim, epoch) == heir
+            moved = await command(mesh, *FORCED, "--to", successor, "--reason=frozen")
+            assert moved["primary"] == successor
+            assert f"{successor} need not prove itself first" in moved["lost"]
+            assert await scene.succeeded(victim, epoch) == successor
             await scene.flows()
-        await verb(mesh, "resume")
+        await command(mesh, "resume")
         await mesh.steady()
         await scene.flows()
-        assert scene.primary == heir  # the old one wakes up as a standby
-        entries = (await verb(mesh, "history"))["history"]
+        assert scene.primary == successor  # the former primary resumes as a standby
+        entries = (await command(mesh, "history"))["history"]
         assert entries[-1]["cause"].endswith(": frozen")
     unharmed(scene.load)
 
 
-async def test_history_is_a_chain(mesh: LiveMesh) -> None:
-    entries = (await verb(mesh, "history", "-n", "500"))["history"]
+async def test_the_entries_of_history_form_a_chain(mesh: LiveMesh) -> None:
+    entries = (await command(mesh, "history", "-n", "500"))["history"]
     assert entries[0]["from"] is None
     for before, after in itertools.pairwise(entries):
         assert after["from"] == before["to"]
