@@ -1,4 +1,4 @@
-"""Recovery's actions on real processes; systemctl, docker and Nomad are stand-ins."""
+"""Recovery's actions on real processes, with stand-ins for systemctl, docker and Nomad."""
 
 import asyncio
 import gc
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 TRITON = "127.0.0.1:8001"
 ALLOCATION = "5fc98185-17ff-26bc-a802-0c74fa471c99"
-# A leader and what it has started: the one in its group, the other in a session of its own.
+# A leader and its children: `stub` is in its group, `worker` has a separate session.
 FAMILY = """
 sleep 300 & echo $! > stub.new; mv stub.new stub
 setsid sleep 300 & echo $! > worker.new; mv worker.new worker
@@ -55,7 +55,7 @@ child.wait()
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is alone on PATH but for the system's; what its programs are told is in log."""
+    """A folder whose `bin` is first on PATH; its programs write their command lines to `log`."""
     for name in ("systemctl", "docker", "podman"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Children:
-    """Children of the test, each the leader of a group; all that is left of them ends with it."""
+    """Child processes of a test, each the leader of a group; `end` kills those that remain."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,8 +78,8 @@ class Children:
         self._started.append(child)
         return child
 
-    async def told(self, name: str) -> str:
-        """What a file says that somebody writes, who first makes an empty one."""
+    async def written(self, name: str) -> str:
+        """The content of a file, once a child has written a whole line."""
         path = self._folder / name
         async with asyncio.timeout(60):
             while not (path.exists() and path.read_text().endswith("\n")):
@@ -87,7 +87,7 @@ class Children:
         return path.read_text().strip()
 
     async def started(self, name: str) -> int:
-        self.others.append(int(await self.told(name)))
+        self.others.append(int(await self.written(name)))
         return self.others[-1]
 
     def end(self) -> None:
@@ -125,7 +125,7 @@ async def perform(action: Restart, triton: str = TRITON) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "told"),
+    ("action", "commands"),
     [
         (Systemd(unit="t@0"), ["systemctl --no-ask-password restart t@0"]),
         (Systemd(unit="t", user=True),
@@ -139,12 +139,14 @@ async def perform(action: Restart, triton: str = TRITON) -> None:
         (Command(command=("docker", "a b", "*")), ["docker a b *"]),
     ],
 )  # fmt: skip
-async def test_what_programs_are_told(programs: Path, action: Restart, told: list[str]) -> None:
+async def test_an_action_runs_these_commands(
+    programs: Path, action: Restart, commands: list[str]
+) -> None:
     await perform(action)
-    assert (programs / "log").read_text().splitlines() == told
+    assert (programs / "log").read_text().splitlines() == commands
 
 
-async def test_a_unit_that_cannot_be_killed_is_restarted_all_the_same(programs: Path) -> None:
+async def test_a_unit_is_restarted_even_if_it_cannot_be_killed(programs: Path) -> None:
     program = programs / "bin" / "systemctl"
     program.write_text(program.read_text() + 'test "$2" != kill\n')
     await perform(Systemd(unit="t", kill=True))
@@ -159,10 +161,10 @@ async def test_a_unit_that_cannot_be_killed_is_restarted_all_the_same(programs: 
         Command(command=("systemctl", "restart", "t")),
     ],
 )
-async def test_the_units_are_told_whose_restart_it_is(
+async def test_a_marker_tells_the_units_that_recovery_restarts_triton(
     action: Restart, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the ExecStop= of Triton's unit would have this sidecar stopped: docs/systemd.md."""
+    """Without the marker, ExecStop= of Triton's unit would stop this sidecar: docs/systemd.md."""
     runtime = programs / "runtime"
     runtime.mkdir()
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(runtime))
@@ -175,7 +177,7 @@ async def test_the_units_are_told_whose_restart_it_is(
     assert list(runtime.iterdir()) == []
 
 
-async def test_a_refusal_is_quoted(programs: Path) -> None:
+async def test_an_error_quotes_the_program(programs: Path) -> None:
     program = programs / "bin" / "systemctl"
     program.write_text("#!/bin/sh\necho 'Access\ndenied' >&2; exit 4\n")
     with pytest.raises(Rejected, match=r"^systemctl: ended with 4: Access denied$"):
@@ -190,12 +192,14 @@ async def test_a_refusal_is_quoted(programs: Path) -> None:
         ("printf '\\377'; exit 1", "ended with 1: \ufffd$"),
     ],
 )
-async def test_how_a_program_ended(script: str, why: str) -> None:
+async def test_an_error_has_the_exit_status_or_signal(script: str, why: str) -> None:
     with pytest.raises(Rejected, match=why):
         await run(("/bin/sh", "-c", script), 60)
 
 
-async def test_a_program_cannot_speak_to_systemd_for_us(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_does_not_inherit_the_sockets_of_systemd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"):
         monkeypatch.setenv(name, "1")
     with pytest.raises(Rejected, match=r"ended with 1: none of them$"):
@@ -206,27 +210,27 @@ async def test_a_program_cannot_speak_to_systemd_for_us(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("program", ["/no/such/program", "/etc/passwd", "nul\0"])
-async def test_what_cannot_be_started(program: str) -> None:
+async def test_a_program_that_cannot_be_started_is_an_error(program: str) -> None:
     with pytest.raises(Rejected, match="cannot be started"):
         await run((program,), 60)
 
 
-async def test_a_loud_program_is_heard_to_its_end_and_cut() -> None:
-    loud = "import sys; print('x' * 10_000_000, 'the reason'); sys.exit(1)"
+async def test_long_output_is_read_to_its_end_and_truncated() -> None:
+    noisy = "import sys; print('x' * 10_000_000, 'the reason'); sys.exit(1)"
     with pytest.raises(Rejected, match=r"the reason$") as caught:
-        await run((sys.executable, "-c", loud), 60)
+        await run((sys.executable, "-c", noisy), 60)
     assert len(str(caught.value)) < 400
 
 
-async def test_after_the_deadline_nothing_is_left(tmp_path: Path) -> None:
+async def test_a_program_is_killed_at_its_deadline(tmp_path: Path) -> None:
     script = f"trap '' TERM; echo before; sleep 300; : {tmp_path}"
     with pytest.raises(DeadlineExceeded, match=r"did not end within 0\.5 s"):
         await run(("/bin/sh", "-c", script), 0.5)
-    left = psutil.process_iter(["cmdline"])  # of those that end meanwhile it is None
+    left = psutil.process_iter(["cmdline"])  # None for processes that have just ended
     assert not [each for each in left if str(tmp_path) in " ".join(each.info["cmdline"] or ())]
 
 
-async def test_who_is_cancelled_takes_along_what_was_started(
+async def test_a_cancelled_action_kills_the_program_and_its_children(
     tmp_path: Path, children: Children
 ) -> None:
     script = f"cd {tmp_path}; sleep 300 & echo $! > stub.new; mv stub.new stub; wait"
@@ -238,17 +242,17 @@ async def test_who_is_cancelled_takes_along_what_was_started(
     await gone(stub)
 
 
-async def test_what_a_program_leaves_running_is_not_waited_for(
+async def test_an_action_does_not_wait_for_children_that_outlive_the_program(
     tmp_path: Path, children: Children
 ) -> None:
-    # It even keeps the program's output open.
+    # The child keeps the program's output open.
     script = f"sleep 300 & echo $! > {tmp_path}/stub"
     await run(("/bin/sh", "-c", script), 60)
     assert running(await children.started("stub"))
 
 
-async def test_no_file_is_left_open(tmp_path: Path) -> None:
-    gc.collect()  # what earlier tests have left
+async def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
+    gc.collect()  # files of earlier tests
     before = psutil.Process().num_fds()
     for _ in range(3):
         await run(("/bin/true",), 60)
@@ -261,64 +265,70 @@ def signalling(**how: object) -> Signal:
     return SignalAction.model_validate({"kind": "signal", "timeout": 60, **how}).restart
 
 
-def note(folder: Path, pid: object) -> Path:
+def pid_file(folder: Path, pid: object) -> Path:
     (folder / "pid").write_text(f"{pid}\n")
     return folder / "pid"
 
 
-async def test_kill_ends_the_process_its_group_and_who_left_it(
+async def test_kill_ends_the_process_its_group_and_its_other_children(
     tmp_path: Path, children: Children
 ) -> None:
     leader = children.start("/bin/sh", "-c", FAMILY)
     stub, worker = await children.started("stub"), await children.started("worker")
-    await perform(signalling(pid_file=note(tmp_path, leader.pid)))
+    await perform(signalling(pid_file=pid_file(tmp_path, leader.pid)))
     assert leader.wait() == -signal.SIGKILL
     await gone(stub, worker)
 
 
-async def test_a_frozen_process_is_killed_and_its_children_with_it(
+async def test_a_frozen_process_is_killed_with_its_children(
     tmp_path: Path, children: Children
 ) -> None:
     leader = children.start("/bin/sh", "-c", FAMILY)
     stub = await children.started("stub")
     await children.started("worker")
     os.killpg(leader.pid, signal.SIGSTOP)
-    await perform(signalling(pid_file=note(tmp_path, leader.pid)))
+    await perform(signalling(pid_file=pid_file(tmp_path, leader.pid)))
     assert leader.wait() == -signal.SIGKILL
     await gone(stub)
 
 
-async def test_who_only_shares_the_group_is_spared(tmp_path: Path, children: Children) -> None:
+async def test_a_process_that_only_shares_the_group_is_not_killed(
+    tmp_path: Path, children: Children
+) -> None:
     children.start("/bin/sh", "-c", f"sh -c '{FAMILY}' & echo $! > inner; sleep 300")
     inner, stub = await children.started("inner"), await children.started("stub")
     await children.started("worker")
-    await perform(signalling(pid_file=note(tmp_path, inner)))
+    await perform(signalling(pid_file=pid_file(tmp_path, inner)))
     await gone(inner, stub)
     assert running(children._started[0].pid)
 
 
-async def test_other_signals_go_to_the_process_alone(tmp_path: Path, children: Children) -> None:
+async def test_other_signals_go_to_the_process_only(tmp_path: Path, children: Children) -> None:
     leader = children.start("/bin/sh", "-c", FAMILY)
     stub = await children.started("stub")
     await children.started("worker")
-    os.kill(leader.pid, signal.SIGSTOP)  # it has to be woken to hear the signal
-    await perform(signalling(signal="TERM", pid_file=note(tmp_path, leader.pid)))
+    os.kill(leader.pid, signal.SIGSTOP)  # SIGTERM alone would not end a stopped process
+    await perform(signalling(signal="TERM", pid_file=pid_file(tmp_path, leader.pid)))
     assert leader.wait() == -signal.SIGTERM
     assert running(stub)
 
 
-async def test_who_does_not_end_is_told(tmp_path: Path, children: Children) -> None:
-    deaf = children.start("/bin/sh", "-c", "trap '' TERM; echo > ready; while :; do sleep 1; done")
-    await children.told("ready")
-    action = signalling(signal="TERM", timeout=2, pid_file=note(tmp_path, deaf.pid))
+async def test_a_process_that_ignores_the_signal_is_an_error(
+    tmp_path: Path, children: Children
+) -> None:
+    ignoring = children.start(
+        "/bin/sh", "-c", "trap '' TERM; echo > ready; while :; do sleep 1; done"
+    )
+    await children.written("ready")
+    action = signalling(signal="TERM", timeout=2, pid_file=pid_file(tmp_path, ignoring.pid))
     with pytest.raises(DeadlineExceeded, match=r"did not end within 2 s of SIGTERM"):
         await perform(action)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"])  # gRPC's way
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1"])  # as gRPC writes it
 async def test_the_listener_is_found_and_killed(host: str, children: Children) -> None:
     listener = children.start(sys.executable, "-c", LISTENER, host)
-    port, child = map(int, (await children.told("port")).split())
+    port, child = map(int, (await children.written("port")).split())
     children.others.append(child)
     assert triton_processes.family("127.0.0.1", port) == frozenset({listener.pid, child})
     await perform(signalling(listener=True), f"127.0.0.1:{port}")
@@ -326,7 +336,7 @@ async def test_the_listener_is_found_and_killed(host: str, children: Children) -
     await gone(child)
 
 
-async def test_nothing_listens() -> None:
+async def test_without_a_listener_the_signal_is_rejected() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(Rejected, match=f"nothing listens on {address}"):
@@ -334,19 +344,21 @@ async def test_nothing_listens() -> None:
     assert triton_processes.family(*split_address(address)) is None
 
 
-async def test_the_sidecar_kills_neither_itself_nor_what_it_depends_on(tmp_path: Path) -> None:
+async def test_the_sidecar_kills_neither_itself_nor_its_parents(tmp_path: Path) -> None:
     for pid in (os.getpid(), os.getppid(), 1):
         with pytest.raises(Rejected, match=f"process {pid}: the sidecar itself depends on it"):
-            await perform(signalling(pid_file=note(tmp_path, pid)))
+            await perform(signalling(pid_file=pid_file(tmp_path, pid)))
 
 
-async def test_a_stranger_with_an_old_pid_is_spared(tmp_path: Path, children: Children) -> None:
-    stranger = children.start("sleep", "300")
-    file = note(tmp_path, stranger.pid)
+async def test_a_process_that_reuses_an_old_pid_is_not_killed(
+    tmp_path: Path, children: Children
+) -> None:
+    other = children.start("sleep", "300")
+    file = pid_file(tmp_path, other.pid)
     os.utime(file, (0, file.stat().st_mtime - 3600))
     with pytest.raises(Rejected, match="started after the file was written"):
         await perform(signalling(pid_file=file))
-    assert stranger.poll() is None
+    assert other.poll() is None
 
 
 @pytest.mark.parametrize(
@@ -359,27 +371,27 @@ async def test_a_stranger_with_an_old_pid_is_spared(tmp_path: Path, children: Ch
         (None, "No such file"),
     ],
 )
-async def test_pid_files_that_name_no_process(
+async def test_a_pid_file_without_a_running_process_is_rejected(
     tmp_path: Path, content: str | None, why: str
 ) -> None:
-    file = note(tmp_path, content) if content is not None else tmp_path / "none"
+    file = pid_file(tmp_path, content) if content is not None else tmp_path / "none"
     with pytest.raises(Rejected, match=why):
         await perform(signalling(pid_file=file))
 
 
-Asked = list[tuple[str, str, str | None, object]]
+Requests = list[tuple[str, str, str | None, object]]
 
 
 @asynccontextmanager
 async def nomad(
     status: int = 200, body: str = "{}", unix: Path | None = None
-) -> AsyncIterator[tuple[str, Asked]]:
-    """A stand-in for a Nomad agent: its address, and what it was asked."""
-    asked: Asked = []
+) -> AsyncIterator[tuple[str, Requests]]:
+    """A stand-in for a Nomad agent: its address, and the requests that it got."""
+    requests: Requests = []
 
     async def answer(request: web.Request) -> web.Response:
         token = request.headers.get("X-Nomad-Token")
-        asked.append((request.method, request.path, token, await request.json()))
+        requests.append((request.method, request.path, token, await request.json()))
         return web.Response(status=status, text=body, headers={"Location": "/elsewhere"})
 
     app = web.Application()
@@ -389,7 +401,7 @@ async def nomad(
     site = web.UnixSite(runner, str(unix)) if unix else web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield (f"unix://{unix}" if unix else f"http://127.0.0.1:{runner.addresses[0][1]}", asked)
+        yield (f"unix://{unix}" if unix else f"http://127.0.0.1:{runner.addresses[0][1]}", requests)
     finally:
         await runner.cleanup()
 
@@ -404,15 +416,15 @@ RESTART = ("PUT", f"/v1/client/allocation/{ALLOCATION}/restart")
 
 @pytest.mark.parametrize("token", [None, SecretStr("hush")])
 async def test_nomad_restarts_one_task_in_place(token: SecretStr | None) -> None:
-    async with nomad() as (address, asked):
+    async with nomad() as (address, requests):
         await perform(allocated(address, token=token))
-    assert asked == [(*RESTART, token and "hush", {"TaskName": "triton"})]
+    assert requests == [(*RESTART, token and "hush", {"TaskName": "triton"})]
 
 
-async def test_nomad_on_the_socket_of_the_task(tmp_path: Path) -> None:
-    async with nomad(unix=tmp_path / "api.sock") as (address, asked):
+async def test_nomad_is_reached_through_the_socket_of_the_task(tmp_path: Path) -> None:
+    async with nomad(unix=tmp_path / "api.sock") as (address, requests):
         await perform(allocated(address))
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -424,15 +436,17 @@ async def test_nomad_on_the_socket_of_the_task(tmp_path: Path) -> None:
         (500, Unavailable, "nomad: 500"),
     ],
 )
-async def test_what_nomad_refuses(status: int, kind: type[SidecarError], why: str) -> None:
-    async with nomad(status, "Permission\ndenied") as (address, asked):
+async def test_an_error_of_nomad_is_translated_and_not_redirected(
+    status: int, kind: type[SidecarError], why: str
+) -> None:
+    async with nomad(status, "Permission\ndenied") as (address, requests):
         with pytest.raises(kind, match=why) as caught:
             await perform(allocated(address))
     assert type(caught.value) is kind
-    assert len(asked) == 1  # a redirection would carry the token elsewhere
+    assert len(requests) == 1  # a redirect would send the token to another host
 
 
-async def test_a_nomad_that_does_not_answer() -> None:
+async def test_a_nomad_that_does_not_answer_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.3 s"):
@@ -441,7 +455,7 @@ async def test_a_nomad_that_does_not_answer() -> None:
         await perform(allocated(address))
 
 
-def test_files_that_nomad_needs_are_looked_for_at_the_start(tmp_path: Path) -> None:
+def test_missing_files_for_nomad_are_an_error_at_the_start(tmp_path: Path) -> None:
     for how in ({"token_file": tmp_path / "no"}, {"ca_file": tmp_path / "no"}):
         with pytest.raises(ConfigError, match=r"recovery\.action"):
             build(allocated("https://127.0.0.1:4646", **how), TRITON)
@@ -458,5 +472,5 @@ def test_files_that_nomad_needs_are_looked_for_at_the_start(tmp_path: Path) -> N
         (signalling(pid_file="/run/t.pid"), "signal: KILL to the process in /run/t.pid"),
     ],
 )
-def test_each_action_says_what_it_does(action: Restart, name: str) -> None:
+def test_an_action_is_named_after_what_it_does(action: Restart, name: str) -> None:
     assert build(action, TRITON).name == name

@@ -1,4 +1,4 @@
-"""A sidecar and a control plane whose log cannot be written live on, serve, and stop in order."""
+"""A program whose log cannot be written keeps running, serves, and stops gracefully."""
 
 import os
 import re
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 120.0  # seconds; machines are shared
-# Nothing listens where Consul and Triton should be, so there is much to say.
+# Nothing listens on the ports of Consul and Triton, so there is much to log.
 RUN = """
 log.level = "debug"
 drain.timeout = "1s"
@@ -44,8 +44,8 @@ def full() -> Iterator[int]:
 
 
 @contextmanager
-def left() -> Iterator[int]:
-    """A pipe whose reader has left."""
+def unconnected() -> Iterator[int]:
+    """A pipe whose reading end is closed."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -54,7 +54,7 @@ def left() -> Iterator[int]:
 
 @contextmanager
 def unread() -> Iterator[int]:
-    """A pipe that is full, as its reader does not read."""
+    """A full pipe, because its reader does not read."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -76,19 +76,19 @@ def page(port: int) -> str:
         return str(answer.read().decode())
 
 
-def until(port: int, told: Callable[[str], bool]) -> None:
-    """Wait until the metrics tell it."""
+def until(port: int, holds: Callable[[str], bool]) -> None:
+    """Wait until the metrics page satisfies the condition."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with suppress(OSError):
-            if told(page(port)):
+            if holds(page(port)):
                 return
         time.sleep(0.1)
     raise AssertionError(page(port))
 
 
 def stop(child: "subprocess.Popen[bytes]") -> int:
-    """Have it stop in order, once it knows how; gives its exit status."""
+    """Send SIGTERM, once the program has a handler for it; returns its exit status."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         status = Path(f"/proc/{child.pid}/status").read_text()
@@ -106,18 +106,18 @@ def dropped(text: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("verb", "stderr", "counted"),
+    ("command", "stderr", "counted"),
     [
         pytest.param("run", full, True, marks=soak),
         ("run", closed, False),
         ("xds", full, True),
-        ("xds", left, True),
+        ("xds", unconnected, True),
         ("xds", unread, False),
         pytest.param("xds", closed, False, marks=soak),
     ],
 )
-def test_it_lives_on(
-    verb: str,
+def test_a_program_with_an_unwritable_log_keeps_running(
+    command: str,
     stderr: Callable[[], AbstractContextManager[int | None]],
     counted: bool,
     tmp_path: Path,
@@ -125,24 +125,24 @@ def test_it_lives_on(
     with ExitStack() as stack:
         ports = stack.enter_context(reserve(3))
         config = tmp_path / "config.toml"
-        config.write_text({"run": RUN, "xds": XDS}[verb].format(*ports))
+        config.write_text({"run": RUN, "xds": XDS}[command].format(*ports))
         number = stack.enter_context(stderr())
         closing = ("sh", "-c", 'exec "$@" 2>&-', "sh") if number is None else ()
         child = subprocess.Popen(
-            (*closing, sys.executable, "-m", "sidecar", verb, "--config", str(config)),
+            (*closing, sys.executable, "-m", "sidecar", command, "--config", str(config)),
             cwd=ROOT,
             stderr=number,
         )
         stack.callback(child.wait)
         stack.callback(child.kill)
         until(ports[2], lambda text: dropped(text) > 0 if counted else True)
-        if number is not None and not counted:  # libraries in C do not wait either
+        if number is not None and not counted:  # so that C libraries do not block either
             flags = Path(f"/proc/{child.pid}/fdinfo/2").read_text().split("flags:")[1].split()[0]
             assert int(flags, 8) & os.O_NONBLOCK
         assert stop(child) == 0
 
 
-def test_a_sidecar_that_got_room_again_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_log_with_space_again_reports_the_dropped_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with reserve(3) as ports, log.open("ab") as file:
         config = tmp_path / "config.toml"

@@ -1,4 +1,4 @@
-"""The life of parts, with tiny programs in the place of the real ones."""
+"""Starting, restarting and stopping parts, with small scripts as stand-ins for the programs."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ from sidecar.runtime.errors import ConfigError, PartMissing
 pytestmark = pytest.mark.integration
 
 PREFIX = f"triton-sidecar-test-{os.getpid()}-"
-# A leader with an orphan-to-be in its group; "ready" appears when both run.
+# A leader with a child in its group, which its death orphans; "ready" appears when both run.
 PAIR = "sleep 100 & echo $! > child; mv child ready; sleep 100 & wait"
 
 
@@ -59,63 +59,63 @@ def shared_memory() -> Path:
     return region
 
 
-async def test_orphans_and_shared_memory_go_with_a_killed_leader(tmp_path: Path) -> None:
+async def test_orphans_and_shared_memory_of_a_killed_leader_are_removed(tmp_path: Path) -> None:
     started = Process(part(tmp_path, PAIR))
     orphan = identify(int(await appears(tmp_path / "ready")))
     region = shared_memory()
     assert orphan is not None
-    started.signal(signal.SIGKILL)  # the leader alone
+    started.signal(signal.SIGKILL)  # only the leader
     assert await started.wait() == -signal.SIGKILL
     assert not alive(orphan)
     assert not region.exists()
     assert not list(process.members(started.pid))
 
 
-async def test_a_leader_that_ends_by_itself(tmp_path: Path) -> None:
+async def test_a_leader_that_exits_gives_its_status_and_log(tmp_path: Path) -> None:
     started = Process(part(tmp_path, "echo last words; exit 3"))
     assert await started.wait() == 3
     assert (tmp_path / "logs" / "fake.log").read_text() == "last words\n"
-    started.terminate()  # too late, and no stranger is hit
+    started.terminate()  # too late, and no other process gets the signal
     started.kill()
 
 
-async def test_shared_memory_of_an_earlier_life_is_gone_at_the_start(tmp_path: Path) -> None:
+async def test_a_start_removes_shared_memory_of_an_earlier_process(tmp_path: Path) -> None:
     region = shared_memory()
     started = Process(part(tmp_path, "exit 0"))
     assert not region.exists()
     await started.wait()
 
 
-async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+async def test_a_missing_program_is_a_missing_part(tmp_path: Path) -> None:
     with pytest.raises(PartMissing, match="fake: /no/such"):
         Process(part(tmp_path, "", argv=("/no/such",)))
 
 
-async def test_a_part_that_cannot_be_watched_is_not_left_running(
+async def test_a_part_without_a_pidfd_is_not_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_left(pid: int) -> int:
+    def no_descriptor_left(pid: int) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(os, "pidfd_open", none_left)
+    monkeypatch.setattr(os, "pidfd_open", no_descriptor_left)
     with pytest.raises(PartMissing, match="fake: Too many open files"):
         Process(part(tmp_path, "exec sleep 100"))
     assert not list(marked(PREFIX))
 
 
-async def test_a_log_that_cannot_be_had_keeps_no_part_from_running(
+async def test_a_part_runs_without_its_log_if_that_cannot_be_opened(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "logs").touch()  # where a folder should be
+    (tmp_path / "logs").touch()  # a file instead of a folder
     started = Process(part(tmp_path, "echo lost; exit 3"))
     assert await started.wait() == 3
-    told = capfd.readouterr().err
-    assert told == f"fake: it is running without its log {tmp_path}/logs/fake.log: File exists\n"
+    printed = capfd.readouterr().err
+    assert printed == f"fake: it is running without its log {tmp_path}/logs/fake.log: File exists\n"
 
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Probe]:
-    """A port that answers, for a probe of a part that has none."""
+    """A listening port, for the probe of a stand-in without one."""
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         yield Probe("tcp", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -125,72 +125,72 @@ def runner(made: Part, *, restart: bool = True) -> Runner:
     return Runner(made, SystemClock(), restart=restart, changed=lambda: None)
 
 
-async def test_a_part_that_dies_comes_back(tmp_path: Path) -> None:
+async def test_a_killed_part_is_restarted(tmp_path: Path) -> None:
     async with listening() as probe, asyncio.timeout(60):
-        kept = runner(part(tmp_path, "exec sleep 100", probe=probe))
-        running = asyncio.create_task(kept.run())
-        await kept.until_running()
-        first = kept.state.value.process
+        supervised = runner(part(tmp_path, "exec sleep 100", probe=probe))
+        running = asyncio.create_task(supervised.run())
+        await supervised.until_running()
+        first = supervised.state.value.process
         assert first is not None
         os.kill(first.pid, signal.SIGKILL)
-        async for state in kept.state:
+        async for state in supervised.state:
             if state.process not in (None, first) and state.condition == "running":
                 break
-        assert kept.state.value.restarts == 1
-        second = kept.state.value.process
-        await kept.stop()
+        assert supervised.state.value.restarts == 1
+        second = supervised.state.value.process
+        await supervised.stop()
         await running
         assert second is not None
         assert not alive(second)
-        assert kept.state.value.condition == "stopped"
-        assert kept.state.value.process is None
+        assert supervised.state.value.condition == "stopped"
+        assert supervised.state.value.process is None
 
 
-async def test_without_restarts_it_stays_dead(tmp_path: Path) -> None:
+async def test_without_restarts_a_killed_part_stays_dead(tmp_path: Path) -> None:
     async with listening() as probe, asyncio.timeout(60):
-        kept = runner(part(tmp_path, "exec sleep 100", probe=probe), restart=False)
-        running = asyncio.create_task(kept.run())
-        await kept.until_running()
-        assert kept.state.value.process is not None
-        os.kill(kept.state.value.process.pid, signal.SIGKILL)
-        async for state in kept.state:
+        supervised = runner(part(tmp_path, "exec sleep 100", probe=probe), restart=False)
+        running = asyncio.create_task(supervised.run())
+        await supervised.until_running()
+        assert supervised.state.value.process is not None
+        os.kill(supervised.state.value.process.pid, signal.SIGKILL)
+        async for state in supervised.state:
             if state.condition == "dead":
                 break
-        assert kept.state.value.exit == -signal.SIGKILL
-        await kept.stop()
+        assert supervised.state.value.exit == -signal.SIGKILL
+        await supervised.stop()
         await running
 
 
 async def test_a_part_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     script = "trap '' TERM; echo > ready; while :; do sleep 0.1; done"
     async with listening() as probe, asyncio.timeout(60):
-        kept = runner(part(tmp_path, script, probe=probe, stop_timeout=0.5))
-        running = asyncio.create_task(kept.run())
+        supervised = runner(part(tmp_path, script, probe=probe, stop_timeout=0.5))
+        running = asyncio.create_task(supervised.run())
         await appears(tmp_path / "ready")
-        await kept.stop()
+        await supervised.stop()
         await running
-        assert kept.state.value.exit == -signal.SIGKILL
+        assert supervised.state.value.exit == -signal.SIGKILL
 
 
 async def test_a_frozen_part_is_stopped(tmp_path: Path) -> None:
     async with listening() as probe, asyncio.timeout(60):
-        kept = runner(part(tmp_path, "exec sleep 100", probe=probe))
-        running = asyncio.create_task(kept.run())
-        await kept.until_running()
-        assert kept.state.value.process is not None
-        os.kill(kept.state.value.process.pid, signal.SIGSTOP)
-        await kept.stop()
+        supervised = runner(part(tmp_path, "exec sleep 100", probe=probe))
+        running = asyncio.create_task(supervised.run())
+        await supervised.until_running()
+        assert supervised.state.value.process is not None
+        os.kill(supervised.state.value.process.pid, signal.SIGSTOP)
+        await supervised.stop()
         await running
-        assert kept.state.value.exit == -signal.SIGTERM
+        assert supervised.state.value.exit == -signal.SIGTERM
 
 
-async def test_a_part_that_never_comes_up_says_why(tmp_path: Path) -> None:
+async def test_a_part_that_does_not_start_reports_why(tmp_path: Path) -> None:
     async with asyncio.timeout(60):
-        dying = runner(part(tmp_path, "exit 7"))
-        running = asyncio.create_task(dying.run())
+        exiting = runner(part(tmp_path, "exit 7"))
+        running = asyncio.create_task(exiting.run())
         with pytest.raises(StartFailed, match="fake: exited with code 7"):
-            await dying.until_running()
-        await dying.stop()
+            await exiting.until_running()
+        await exiting.stop()
         await running
         absent = runner(part(tmp_path, "", argv=("/no/such",)))
         running = asyncio.create_task(absent.run())
@@ -200,7 +200,7 @@ async def test_a_part_that_never_comes_up_says_why(tmp_path: Path) -> None:
         await running
 
 
-async def test_a_part_that_hangs_while_starting(tmp_path: Path) -> None:
+async def test_a_part_that_hangs_during_its_start_times_out(tmp_path: Path) -> None:
     async with asyncio.timeout(60):
         hung = runner(part(tmp_path, "exec sleep 100", start_timeout=0.3))
         running = asyncio.create_task(hung.run())
@@ -210,7 +210,7 @@ async def test_a_part_that_hangs_while_starting(tmp_path: Path) -> None:
         await running
 
 
-def test_one_supervisor_a_folder(tmp_path: Path) -> None:
+def test_a_folder_has_only_one_supervisor(tmp_path: Path) -> None:
     cleanup.prepare(tmp_path)
     with cleanup.claim(tmp_path):
         assert cleanup.is_claimed(tmp_path)
@@ -220,14 +220,14 @@ def test_one_supervisor_a_folder(tmp_path: Path) -> None:
     assert not cleanup.is_claimed(tmp_path)
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="expected an empty folder"):
         cleanup.prepare(tmp_path)
 
 
-def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
-    # One process that the record names, and one that was started too late for that.
+def test_a_sweep_cleans_up_after_a_killed_supervisor(tmp_path: Path) -> None:
+    # One process is in the state file, and one was started too late to be in it.
     children = [
         subprocess.Popen(
             [sys.executable, "-c", "import time; time.sleep(100)"],
@@ -243,7 +243,7 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
     (tmp_path / "triton-0").mkdir()
     (tmp_path / "triton-0" / "sidecar.toml").touch()
     (tmp_path / "mine").touch()
-    (tmp_path / "xds-state.json").touch()  # a later mesh must not believe it
+    (tmp_path / "xds-state.json").touch()  # a later mesh must not read it
     log = tmp_path / "logs"
     log.mkdir()
     known = PartState("triton-0", "triton", "", log, "running", identify(children[0].pid))
@@ -263,7 +263,7 @@ def test_sweeping_after_a_killed_supervisor(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "mesh.lock", "mine"]
 
 
-def test_ports_that_are_freed_a_little_later_are_waited_for(tmp_path: Path) -> None:
+def test_a_sweep_waits_until_the_ports_are_free(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         cleanup.prepare(tmp_path)

@@ -1,13 +1,13 @@
-"""A mesh whose sidecars cut what outlives a withdrawal.
+"""A mesh whose sidecars cut the connections that outlive a drain.
 
-Run by `test_drain_cut.py` in a network of its own, where whoever runs the tests may cut.
+`test_drain_cut.py` runs it in its own network namespace, where any user may reset connections.
 """
 
 from tests.support.mesh.mesh import LiveMesh, unharmed
 from tests.support.mesh.mesh_clients import generation
 from tests.support.mesh.mesh_outside import metric, until
 
-# Long enough for whatever is not stuck, and shorter than the generation.
+# Longer than any request that is not stuck, and shorter than the generation.
 ENVIRONMENT = {
     "TRITON_SIDECAR_DRAIN__CUT": "true",
     "TRITON_SIDECAR_DRAIN__TIMEOUT": "15s",

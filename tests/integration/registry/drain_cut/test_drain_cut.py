@@ -1,4 +1,4 @@
-"""Cutting what outlives a withdrawal, and what can go wrong with it."""
+"""Cutting the connections that outlive a withdrawal, and the errors of doing so."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.integration
 FOLDER = Path(__file__).parent
 
 
-@pytest.mark.timeout(900)  # longer than what is run has itself
+@pytest.mark.timeout(900)  # longer than the timeout of the inner run
 @pytest.mark.parametrize(
     ("scene", "passed"), [("drain_cut_scene.py", "3 passed"), ("drain_cut_mesh.py", "1 passed")]
 )
-def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
-    whose = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+def test_connections_that_outlive_a_withdrawal_are_cut(scene: str, passed: str) -> None:
+    user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     script = 'ip link set lo up && exec "$0" -m pytest -q "$1"'
-    argv = ["unshare", *whose, "--net", "sh", "-c", script, sys.executable, str(FOLDER / scene)]
+    argv = ["unshare", *user, "--net", "sh", "-c", script, sys.executable, str(FOLDER / scene)]
     done = subprocess.run(argv, cwd=FOLDER.parents[3], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert passed in done.stdout
@@ -38,7 +38,7 @@ def test_what_outlives_a_withdrawal_is_cut(scene: str, passed: str) -> None:
         (None, Rejected),
     ],
 )
-async def test_what_goes_wrong_is_told(
+async def test_an_error_of_ss_is_reported(
     script: str | None,
     error: type[Exception],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""ADS clients that misbehave, on our server over real gRPC; only one is an Envoy."""
+"""ADS clients that misbehave, on our server over real gRPC; only the last test has an Envoy."""
 
 import asyncio
 import json
@@ -36,9 +36,9 @@ VARIANTS = ("delta", "sotw")
 
 
 class Peer:
-    """A client of ADS. It keeps what it was told, by type and name; nothing is answered by itself.
+    """An ADS client. It keeps versions by type and name, and acknowledges nothing automatically.
 
-    For a `slow` one gRPC takes as little from the server as it can.
+    With `slow`, gRPC reads ahead as little as possible.
     """
 
     def __init__(self, port: int, variant: str, node: str, *, slow: bool = False) -> None:
@@ -56,7 +56,7 @@ class Peer:
         self._first = True
 
     async def subscribe(self, *types: str, version: bool = False) -> None:
-        """Ask for everything of these types, or of all."""
+        """Subscribe to all resources of these types, or of all types."""
         for type_url in types or ORDER:
             await self.send(type_url, names=[SERVICE] if type_url in NAMED else [], resume=version)
 
@@ -70,7 +70,7 @@ class Peer:
         error: str = "",
         resume: bool = False,
     ) -> None:
-        """One request; those of the state of the world name everything each time."""
+        """Send one request; in the state-of-the-world variant each names all resources."""
         table: dict[str, Any] = {"type_url": type_url, "response_nonce": nonce}
         if self._first:
             table["node"] = {"id": self.node}
@@ -91,14 +91,14 @@ class Peer:
         await self.call.write(ParseDict(table, discovery_pb2.DiscoveryRequest()))
 
     async def read(self) -> Any:
-        """The next reply."""
+        """The next response."""
         reply = await self.call.read()
         assert reply is not grpc.aio.EOF  # type: ignore[attr-defined]
         self.read_count += 1
         return reply
 
     async def take(self, reply: Any) -> None:
-        """Acknowledge a reply."""
+        """Acknowledge a response."""
         has = self.has[reply.type_url]
         for found in reply.resources:
             if self.delta:
@@ -108,12 +108,12 @@ class Peer:
         await self.send(reply.type_url, nonce=reply.nonce)
 
     async def follow(self) -> None:
-        """Acknowledge whatever comes, for ever."""
+        """Acknowledge every response, forever."""
         while True:
             await self.take(await self.read())
 
     async def until(self, type_url: str) -> Any:
-        """Acknowledge what comes until there is a reply of that type, which is given."""
+        """Acknowledge responses until one of that type arrives; returns it unacknowledged."""
         while True:
             reply = await self.read()
             if reply.type_url == type_url:
@@ -121,7 +121,7 @@ class Peer:
             await self.take(reply)
 
     async def hang_up(self) -> None:
-        """End, without a word."""
+        """Cancel the stream and close the connection."""
         self.call.cancel()
         await self._channel.close(None)
 
@@ -141,7 +141,7 @@ class Scene:
         return peer
 
     async def good(self, variant: str, node: str) -> Peer:
-        """One that behaves, and has everything."""
+        """A client that acknowledges everything, once it has all resources."""
         peer = self.peer(variant, node)
         await peer.subscribe()
         self._tasks.append(asyncio.create_task(peer.follow()))
@@ -149,7 +149,7 @@ class Scene:
         return peer
 
     def current(self, node: str) -> bool:
-        """Whether it has acknowledged what is published last."""
+        """Whether a node has acknowledged the newest snapshot."""
         snapshot = self.plane.publication.snapshot.value
         streams = [each for each in self.streams if each.node == node]
         return bool(streams and snapshot) and all(
@@ -162,7 +162,7 @@ class Scene:
         return list(self.plane._server.envoys.streams)
 
     async def publish(self, turn: int) -> None:
-        """A catalog that differs from that of every other turn, in all clusters and endpoints."""
+        """Publish a catalog; all clusters and endpoints differ from those of other turns."""
         policy = replace(DEFAULTS, connection=Connection(connect_timeout=1.0 + turn / 10_000))
         self.plane.publish(replace(A, weight=1 + turn), B, leader="a", policy=policy)
         await asyncio.sleep(0)
@@ -189,7 +189,7 @@ async def running() -> AsyncIterator[Scene]:
 
 @pytest.fixture(autouse=True)
 def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clusters keep their names when they change, as between versions of the control plane."""
+    """Changed clusters keep their names, as between versions of the control plane."""
     for module in ("lingering", "snapshot"):
         monkeypatch.setattr(f"sidecar.xds.config.{module}.generation", lambda *_, **__: "")
 
@@ -201,7 +201,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_a_good_client_gets_everything_in_order(scene: Scene, variant: str) -> None:
+async def test_a_client_gets_all_types_in_order(scene: Scene, variant: str) -> None:
     peer = scene.peer(variant)
     await peer.subscribe()
     seen = []
@@ -216,7 +216,7 @@ async def test_a_good_client_gets_everything_in_order(scene: Scene, variant: str
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("reads", [False, True], ids=["never reads", "never acknowledges"])
-async def test_a_slow_client_is_owed_one_reply_per_type(
+async def test_a_slow_client_has_one_response_per_type_outstanding(
     scene: Scene, variant: str, reads: bool
 ) -> None:
     await scene.good(variant, "good")
@@ -231,7 +231,7 @@ async def test_a_slow_client_is_owed_one_reply_per_type(
     await eventually(lambda: scene.current("good"), "the good one has the newest")
     [stream] = [each for each in scene.streams if each.node == "bad"]
     assert len(stream.outstanding) <= len(ORDER)
-    # And when it begins to answer, it is told the newest state next.
+    # Once it acknowledges, the next response has the newest state.
     for reply in read:
         await bad.take(reply)
     task = asyncio.create_task(bad.follow())
@@ -241,7 +241,9 @@ async def test_a_slow_client_is_owed_one_reply_per_type(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_answers_to_what_was_never_said_change_nothing(scene: Scene, variant: str) -> None:
+async def test_acknowledgements_with_an_unknown_nonce_change_nothing(
+    scene: Scene, variant: str
+) -> None:
     peer = scene.peer(variant)
     await peer.subscribe(CLUSTER, ENDPOINT)
     first = await peer.until(ENDPOINT)
@@ -249,7 +251,7 @@ async def test_answers_to_what_was_never_said_change_nothing(scene: Scene, varia
         await peer.send(ENDPOINT, nonce=nonce)
         await peer.send(ENDPOINT, nonce=nonce, error="no")
     await scene.publish(1)
-    # Clusters come; of endpoints the one that was sent is still to be answered.
+    # Clusters are sent; the first response for endpoints is still to be acknowledged.
     await peer.take(await peer.until(CLUSTER))
     await peer.take(first)
     second = await peer.until(ENDPOINT)
@@ -259,7 +261,7 @@ async def test_answers_to_what_was_never_said_change_nothing(scene: Scene, varia
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_asking_again_is_answered_again_and_no_more_can_be_lost(
+async def test_repeated_subscriptions_and_an_unsubscription_are_followed(
     scene: Scene, variant: str
 ) -> None:
     peer = scene.peer(variant)
@@ -280,11 +282,11 @@ async def test_asking_again_is_answered_again_and_no_more_can_be_lost(
     before = peer.read_count
     await peer.subscribe(CLUSTER)
     await peer.until(CLUSTER)
-    assert peer.read_count <= before + 2  # of endpoints at most what was under way
+    assert peer.read_count <= before + 2  # at most the endpoints that were already under way
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_a_client_that_keeps_rejecting_keeps_its_state_and_is_shown(
+async def test_a_client_that_keeps_rejecting_keeps_its_state_and_is_reported(
     scene: Scene, variant: str
 ) -> None:
     await scene.good(variant, "good")
@@ -301,7 +303,7 @@ async def test_a_client_that_keeps_rejecting_keeps_its_state_and_is_shown(
             reply = await bad.read()
         await bad.send(CLUSTER, nonce=reply.nonce, error="not this one")
     await eventually(lambda: scene.current("good"), "the good one follows")
-    await eventually(lambda: scene.plane.sample("refusing") == 1.0, "the gauge tells")
+    await eventually(lambda: scene.plane.sample("refusing") == 1.0, "the gauge is set")
     await eventually(lambda: scene.plane.sample("refusals_total") >= 19, "each is counted")
     found = await cli("clients", scene.port, "--json")
     [shown] = [each for each in found["control_planes"][0]["clients"] if each["node"] == "bad"]
@@ -322,7 +324,7 @@ async def test_a_client_may_hang_up_at_every_step(scene: Scene, variant: str) ->
     for step in range(12):
         await scene.publish(100 + step)
         peer = scene.peer(variant, "bad")
-        peer.has = has  # it comes back with what it has
+        peer.has = has  # it reconnects with its versions
         await peer.subscribe(*ORDER[: step // 2 + 1], version=True)
         for turn in range(step // 2):
             await scene.publish(1000 + 10 * step + turn)
@@ -335,50 +337,52 @@ async def test_a_client_may_hang_up_at_every_step(scene: Scene, variant: str) ->
     assert scene.plane.sample("envoys") == 1.0
 
 
-async def test_a_hundred_are_admitted_while_connected_ones_get_updates(
+async def test_a_hundred_clients_are_admitted_while_connected_ones_get_updates(
     scene: Scene,
 ) -> None:
     await scene.good("delta", "good")
-    crowd = [scene.peer(VARIANTS[turn % 2], f"envoy-{turn}") for turn in range(100)]
+    newcomers = [scene.peer(VARIANTS[turn % 2], f"envoy-{turn}") for turn in range(100)]
     followers = []
-    for peer in crowd:
+    for peer in newcomers:
         await peer.subscribe()
         followers.append(asyncio.create_task(peer.follow()))
     for turn in range(1, 20):
         await scene.publish(turn)
-        await eventually(lambda: scene.current("good"), "who is connected is told")
+        await eventually(lambda: scene.current("good"), "the connected one is up to date")
     await eventually(lambda: len(scene.streams) == 101, "all are taken on")
-    await eventually(lambda: all(scene.current(peer.node) for peer in crowd), "all are told")
+    await eventually(
+        lambda: all(scene.current(peer.node) for peer in newcomers), "all are up to date"
+    )
     assert scene.plane.sample("waiting") == 0.0
     for task in followers:
         task.cancel()
 
 
-async def test_a_stream_that_ends_while_waiting_leaves_nothing(scene: Scene) -> None:
-    crowd = [scene.peer("delta", f"envoy-{turn}") for turn in range(60)]
-    for peer in crowd:
+async def test_streams_that_end_while_waiting_leave_nothing_behind(scene: Scene) -> None:
+    newcomers = [scene.peer("delta", f"envoy-{turn}") for turn in range(60)]
+    for peer in newcomers:
         await peer.subscribe()
-    await asyncio.gather(*(peer.hang_up() for peer in crowd))
-    await eventually(lambda: not scene.streams, "nobody is left")
-    await eventually(lambda: scene.plane.sample("waiting") == 0.0, "nobody waits")
+    await asyncio.gather(*(peer.hang_up() for peer in newcomers))
+    await eventually(lambda: not scene.streams, "no stream is left")
+    await eventually(lambda: scene.plane.sample("waiting") == 0.0, "no stream waits")
     await scene.good("delta", "good")
 
 
-async def test_nonsense_ends_at_most_the_own_stream(scene: Scene) -> None:
+async def test_invalid_requests_affect_no_other_stream(scene: Scene) -> None:
     await scene.good("delta", "good")
-    odd = scene.peer("delta", "")
-    await odd.send("type.googleapis.com/envoy.nothing.Of.The.Sort", names=["x", "*", ""])
-    await odd.send("", names=["\x00" * 1000])
-    await odd.send(LISTENER, names=["*"] * 100, gone=["*", "other"], nonce="\u2603")
-    await odd.send(ENDPOINT, names=[f"service-{turn}" for turn in range(5000)])
+    invalid = scene.peer("delta", "")
+    await invalid.send("type.googleapis.com/envoy.nothing.Of.The.Sort", names=["x", "*", ""])
+    await invalid.send("", names=["\x00" * 1000])
+    await invalid.send(LISTENER, names=["*"] * 100, gone=["*", "other"], nonce="\u2603")
+    await invalid.send(ENDPOINT, names=[f"service-{turn}" for turn in range(5000)])
     await scene.publish(1)
     await eventually(lambda: scene.current("good"), "the good one follows")
-    # Nothing of what was asked for there is anything, but for the listener.
+    # Of the requested resources only the listener exists.
     told = [reply for stream in scene.streams if not stream.node for reply in stream.outstanding]
     assert {each.name for reply in told for each in reply.resources} <= {LISTENER_NAME}
 
 
-async def test_csds_tells_what_each_envoy_has(scene: Scene) -> None:
+async def test_csds_reports_the_resources_of_each_envoy(scene: Scene) -> None:
     for variant in VARIANTS:
         await scene.good(variant, variant)
     await scene.publish(5)
@@ -395,7 +399,7 @@ async def test_csds_tells_what_each_envoy_has(scene: Scene) -> None:
         assert told[CLUSTER, SERVICE].xds_config == snapshot.of(CLUSTER)[SERVICE].body
 
 
-async def test_csds_rejects_matchers_it_does_not_know(scene: Scene) -> None:
+async def test_csds_rejects_unsupported_node_matchers(scene: Scene) -> None:
     request = ParseDict(
         {"nodeMatchers": [{"nodeId": {"safeRegex": {"regex": "."}}}]},
         csds_pb2.ClientStatusRequest(),
@@ -408,7 +412,7 @@ async def test_csds_rejects_matchers_it_does_not_know(scene: Scene) -> None:
 
 
 async def status(scene: Scene, node: str) -> Any:
-    """What CSDS says of a node, by both of its methods."""
+    """The CSDS config of a node, which must be the same from both methods."""
     request = ParseDict(
         {"nodeMatchers": [{"nodeId": {"exact": node}}]}, csds_pb2.ClientStatusRequest()
     )
@@ -424,21 +428,21 @@ async def status(scene: Scene, node: str) -> Any:
     return config
 
 
-async def text(verb: str, port: int, *more: str) -> str:
-    """What a verb prints."""
-    arguments = ["xds", verb, *more, "--at", f"127.0.0.1:{port}"]
+async def text(command: str, port: int, *more: str) -> str:
+    """The output of a command."""
+    arguments = ["xds", command, *more, "--at", f"127.0.0.1:{port}"]
     done = await asyncio.to_thread(CliRunner().invoke, app, arguments)
     assert done.exit_code == 0, done.output
     return done.output
 
 
-async def cli(verb: str, port: int, *more: str) -> Any:
-    return json.loads(await text(verb, port, *more))
+async def cli(command: str, port: int, *more: str) -> Any:
+    return json.loads(await text(command, port, *more))
 
 
-async def test_the_verbs_tell_what_it_thinks(scene: Scene) -> None:
-    sick = replace(B, health=Health.CRITICAL)
-    scene.plane.publish(A, sick, leader="a", epoch=42)
+async def test_the_commands_report_clients_snapshot_and_placements(scene: Scene) -> None:
+    unhealthy = replace(B, health=Health.CRITICAL)
+    scene.plane.publish(A, unhealthy, leader="a", epoch=42)
     await scene.good("delta", "envoy-1")
     assert "envoy-1" in await text("clients", scene.port)
     [client] = (await cli("clients", scene.port, "--json"))["control_planes"][0]["clients"]
@@ -471,11 +475,11 @@ async def test_the_verbs_tell_what_it_thinks(scene: Scene) -> None:
     assert done.exit_code == 1
 
 
-async def test_a_difference_is_shown(scene: Scene) -> None:
-    lazy = scene.peer("delta", "lazy")
-    await lazy.subscribe()
+async def test_diff_reports_unacknowledged_resources(scene: Scene) -> None:
+    unresponsive = scene.peer("delta", "lazy")
+    await unresponsive.subscribe()
     await eventually(lambda: len(scene.streams) == 1, "it is taken on")
-    await eventually(lambda: scene.streams[0].outstanding, "it is told")
+    await eventually(lambda: scene.streams[0].outstanding, "it has been sent resources")
     shown = await text("diff", scene.port)
     assert "lazy" in shown
     assert "STALE" in shown
@@ -484,7 +488,7 @@ async def test_a_difference_is_shown(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("api_type", ["DELTA_GRPC", "GRPC"])
-async def test_a_release_that_comes_and_goes_under_load_fails_nothing(api_type: str) -> None:
+async def test_a_release_that_starts_and_ends_under_load_fails_no_request(api_type: str) -> None:
     async with Rig.running(api_type) as rig:
         new = rig.b.instance(tags=("new",))
         load = Load(rig.client, clients=16)

@@ -1,4 +1,4 @@
-"""Failures behind a real Envoy: which instance gets the retry, and which is avoided."""
+"""Failures behind a real Envoy: which instance gets the retry, and which is ejected."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 BAD = b"bad"
 CODE = grpc.StatusCode
-THEIR_OWN = (
+CLIENT_ERRORS = (
     *(CODE.INVALID_ARGUMENT, CODE.FAILED_PRECONDITION, CODE.OUT_OF_RANGE, CODE.UNIMPLEMENTED),
     *(CODE.PERMISSION_DENIED, CODE.UNAUTHENTICATED, CODE.ALREADY_EXISTS, CODE.CANCELLED),
     *(CODE.DEADLINE_EXCEEDED, CODE.RESOURCE_EXHAUSTED),
@@ -44,7 +44,7 @@ async def rig() -> AsyncIterator[Rig]:
         yield running
 
 
-async def ended(rig: Rig, request: bytes = BAD, **headers: str) -> grpc.StatusCode:
+async def status_of(rig: Rig, request: bytes = BAD, **headers: str) -> grpc.StatusCode:
     """The status with which a request ends."""
     metadata = [(name.replace("_", "-"), value) for name, value in headers.items()]
     code: grpc.StatusCode = await rig.client.infer(
@@ -54,17 +54,19 @@ async def ended(rig: Rig, request: bytes = BAD, **headers: str) -> grpc.StatusCo
 
 
 async def ejections(rig: Rig) -> int:
-    """How often Envoy has avoided somebody."""
+    """The number of hosts that Envoy has ejected."""
     return await rig.envoy.stat(f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total")
 
 
-def asked(rig: Rig) -> int:
-    """Attempts that have arrived at either of the two."""
+def attempts(rig: Rig) -> int:
+    """The attempts that have reached either of the two instances."""
     return rig.a.asked + rig.b.asked
 
 
 @pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.UNKNOWN, CODE.NOT_FOUND, CODE.UNAVAILABLE])
-async def test_a_failed_request_is_answered_by_another(rig: Rig, code: grpc.StatusCode) -> None:
+async def test_a_failed_request_is_retried_once_on_another_instance(
+    rig: Rig, code: grpc.StatusCode
+) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
     rig.a.fails = {ANY: code}
@@ -72,64 +74,65 @@ async def test_a_failed_request_is_answered_by_another(rig: Rig, code: grpc.Stat
     await load.stop()
     assert load.failures == []
     assert await ejections(rig) == 0
-    # Nobody asks a third time, whatever the client would like.
+    # Envoy makes no third attempt, whatever the client's headers request.
     rig.b.fails = {ANY: code}
-    before = asked(rig)
-    wish = {"x_envoy_max_retries": "9", "x_envoy_retry_on": "5xx,reset,internal,unavailable"}
-    assert await ended(rig, BAD, **wish) == code
-    assert asked(rig) == before + 2
+    before = attempts(rig)
+    headers = {"x_envoy_max_retries": "9", "x_envoy_retry_on": "5xx,reset,internal,unavailable"}
+    assert await status_of(rig, BAD, **headers) == code
+    assert attempts(rig) == before + 2
 
 
 async def test_a_lone_instance_gets_three_attempts_at_most(rig: Rig) -> None:
-    """Two answers of one instance count once: it may have been picked by mistake (decision 31)."""
+    """A first retry that repeats a host does not count as the retry: docs/decisions/0031."""
     rig.control_plane.publish(rig.a.instance(), leader="a")
     await rig.settled(1)
-    rig.a.fails, before = {ANY: CODE.INTERNAL}, asked(rig)
-    assert await ended(rig) == CODE.INTERNAL
-    assert asked(rig) == before + 3
+    rig.a.fails, before = {ANY: CODE.INTERNAL}, attempts(rig)
+    assert await status_of(rig) == CODE.INTERNAL
+    assert attempts(rig) == before + 3
 
 
-async def test_a_clients_own_mistakes_are_not_asked_again(rig: Rig) -> None:
-    for code in THEIR_OWN:
-        rig.a.fails, before = {ANY: code}, asked(rig)
-        assert await ended(rig) == code
-        assert asked(rig) == before + 1
+async def test_client_errors_are_not_retried(rig: Rig) -> None:
+    for code in CLIENT_ERRORS:
+        rig.a.fails, before = {ANY: code}, attempts(rig)
+        assert await status_of(rig) == code
+        assert attempts(rig) == before + 1
 
 
-async def test_a_client_of_bad_requests_hurts_no_other(rig: Rig) -> None:
+async def test_a_client_with_failing_requests_affects_no_other_client(rig: Rig) -> None:
     rig.a.fails = rig.b.fails = {BAD: CODE.INTERNAL}
     sent, done = 0, False
 
-    async def insist() -> None:
+    async def keep_sending() -> None:
         nonlocal sent
         while not done:
             sent += 1
-            assert await ended(rig) == CODE.INTERNAL
+            assert await status_of(rig) == CODE.INTERNAL
 
-    load, bad = Load(rig.client, clients=16), [asyncio.create_task(insist()) for _ in range(16)]
+    load, bad = (
+        Load(rig.client, clients=16),
+        [asyncio.create_task(keep_sending()) for _ in range(16)],
+    )
     await load.more(1500)
     done = True
     await load.stop()
     await asyncio.gather(*bad)
     assert load.failures == []
-    assert set(load.answers) == {"a"}  # it was avoided by nobody
+    assert set(load.answers) == {"a"}  # it was never ejected
     assert sent > 100
-    assert asked(rig) == load.answers.total() + 2 * sent
+    assert attempts(rig) == load.answers.total() + 2 * sent
     assert await ejections(rig) == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_one_models_full_queue_is_no_evidence_against_its_server(
-    rig: Rig, alone: bool
-) -> None:
-    # As when the queue of one model is full, or a version of it is not loaded.
+async def test_a_full_queue_of_one_model_ejects_no_host(rig: Rig, alone: bool) -> None:
+    # Triton's status if the queue of one model is full, or its version is not loaded.
     rig.a.fails = rig.b.fails = {BAD: CODE.UNAVAILABLE}
     health = Health.CRITICAL if alone else Health.PASSING
     rig.control_plane.publish(rig.a.instance(), rig.b.instance(health=health), leader="a")
     await rig.settled(1 if alone else 2)
     load = Load(rig.client, clients=4)
     for _ in range(10):
-        codes = await asyncio.gather(*(ended(rig) for _ in range(8)))
+        codes = await asyncio.gather(*(status_of(rig) for _ in range(8)))
         assert set(codes) == {CODE.UNAVAILABLE}
     await load.more(50)
     await load.stop()
@@ -146,11 +149,11 @@ def shared(**changes: Any) -> TrafficPolicy:
     ("policy", "how"),
     [
         (UNHURRIED, {}),
-        (shared(), {}),  # the dead one has the fewest requests in flight
+        (shared(), {}),  # the dead host has the fewest requests in flight
         (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 1),)), {}),
         (replace(UNHURRIED, mode=Mode.WEIGHTED, weights=(("a", 9), ("b", 1))), {}),
         (shared(locality=Locality(datacenters=("dc2",))), {"datacenter": "dc2"}),
-        # Nobody is avoided then.
+        # With this timeout no host is ejected.
         (shared(limits=Limits(per_try_idle_timeout=PATIENCE)), {}),
     ],
     ids=[
@@ -159,7 +162,7 @@ def shared(**changes: Any) -> TrafficPolicy:
     ],
 )
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_a_crash_costs_nothing_with_one_more_attempt(
+async def test_a_crash_fails_no_request(
     rig: Rig, policy: TrafficPolicy, how: dict[str, Any], clients: int
 ) -> None:
     rig.control_plane.publish(rig.a.instance(), rig.b.instance(**how), leader="a", policy=policy)
@@ -172,7 +175,7 @@ async def test_a_crash_costs_nothing_with_one_more_attempt(
     assert load.failures == []
 
 
-async def test_sessions_survive_the_crash_of_their_home(rig: Rig) -> None:
+async def test_sessions_move_when_their_host_crashes(rig: Rig) -> None:
     policy = shared(affinity=Affinity(header="x-session"))
     rig.both(leader="a", policy=policy)
     await rig.settled()
@@ -184,8 +187,8 @@ async def test_sessions_survive_the_crash_of_their_home(rig: Rig) -> None:
     assert set(answers) == {"b"}
 
 
-async def test_a_request_that_kills_its_server_is_sent_to_two_at_most() -> None:
-    """Also without a quarantine, which would go on to find out what it is."""
+async def test_a_request_that_crashes_its_server_reaches_two_at_most() -> None:
+    """Even without a quarantine, which would identify the request."""
     async with Rig.running("DELTA_GRPC", quarantine=0.0) as rig:
         tritons = [rig.a, rig.b, *await rig.join("c")]
         for policy in (UNHURRIED, shared()):
@@ -194,36 +197,36 @@ async def test_a_request_that_kills_its_server_is_sent_to_two_at_most() -> None:
             await rig.settled(3)
             for each in tritons:
                 each.die_on_request = True
-            assert await ended(rig) == CODE.UNAVAILABLE
+            assert await status_of(rig) == CODE.UNAVAILABLE
             assert sum(each.die_on_request for each in tritons) == 1
 
 
-async def test_side_effects_happen_once(rig: Rig) -> None:
+async def test_a_request_that_is_not_idempotent_is_not_retried_once_it_arrived(rig: Rig) -> None:
     policy = replace(
         UNHURRIED, retry=Retry(idempotent=False), limits=Limits(per_try_idle_timeout=2.0)
     )
     rig.both(leader="a", policy=policy)
     await rig.settled()
-    rig.a.fails, before = {BAD: CODE.INTERNAL}, asked(rig)
-    assert await ended(rig) == CODE.INTERNAL
+    rig.a.fails, before = {BAD: CODE.INTERNAL}, attempts(rig)
+    assert await status_of(rig) == CODE.INTERNAL
     rig.a.die_on_request = True
-    assert await ended(rig, b"x") == CODE.UNAVAILABLE
-    assert asked(rig) == before + 2
-    # That it never arrived is certain where nobody listens.
+    assert await status_of(rig, b"x") == CODE.UNAVAILABLE
+    assert attempts(rig) == before + 2
+    # Where nothing listens, the request certainly never arrived.
     rig.a.wire.cut()
     assert set(await rig.client.count(10)) == {"b"}
 
 
-async def test_a_policy_says_with_which_codes_a_request_is_sent_again(rig: Rig) -> None:
+async def test_a_policy_limits_the_status_codes_that_are_retried(rig: Rig) -> None:
     retry = Retry(retryable_status_codes=(StatusCode.UNAVAILABLE,))
     rig.both(leader="a", policy=replace(UNHURRIED, retry=retry))
     await rig.settled()
     rig.a.fails = {BAD: CODE.INTERNAL, b"x": CODE.UNAVAILABLE}
-    assert await ended(rig) == CODE.INTERNAL
+    assert await status_of(rig) == CODE.INTERNAL
     assert await rig.client.who() == "b"
 
 
-async def test_methods_that_change_a_server_are_refused_until_a_policy_admits_them(
+async def test_methods_that_change_a_server_are_denied_unless_a_policy_admits_them(
     rig: Rig,
 ) -> None:
     call = rig.client.unload(b"", timeout=PATIENCE)
@@ -233,7 +236,7 @@ async def test_methods_that_change_a_server_are_refused_until_a_policy_admits_th
     rig.both(leader="a", policy=replace(UNHURRIED, admission=Admission((UNLOAD,))))
     await rig.settled()
     assert await rig.client.unload(b"", timeout=PATIENCE) == b"a"
-    # It failed after all, or did it? Nobody gives the same order to another one.
+    # A failed order may have been executed, so it is not retried on another instance.
     rig.a.fails = {ANY: CODE.INTERNAL}
     assert await rig.client.unload(b"", timeout=PATIENCE).code() == CODE.INTERNAL
     assert (rig.a.orders, rig.b.orders) == (2, 0)

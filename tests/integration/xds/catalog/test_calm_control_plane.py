@@ -1,4 +1,4 @@
-"""What a control plane makes of a Consul that is gone, empty or secretive, and of its own restarts.
+"""A control plane with a Consul that is down, empty or denies access, and across its own restarts.
 
 Consul, Envoy and the control plane are real, under load; the Tritons are not.
 """
@@ -27,8 +27,8 @@ from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-# Told by an agent that answers from the servers, and by one that streams. Where it is the same, one
-# is left to `make soak`.
+# The tests run on an agent that queries the servers, and on one that streams. Where both take the
+# same path, only `make soak` runs one of them.
 mostly_plain = pytest.mark.parametrize(
     "streamed", [pytest.param(False, id="plain"), pytest.param(True, id="streamed", marks=soak)]
 )
@@ -38,7 +38,7 @@ mostly_streamed = pytest.mark.parametrize(
 
 
 @mostly_streamed
-async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_same(
+async def test_a_start_without_consul_serves_the_cached_catalog_and_health_checks_apply(
     tmp_path: Path, streamed: bool
 ) -> None:
     async with Calm.running(tmp_path, streamed=streamed) as calm:
@@ -46,7 +46,7 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
         await calm.plane.stop()
         calm.agent.stop()
         await calm.plane.start()
-        # Envoy starts anew as well, and knows nothing but what the control plane tells it.
+        # Envoy restarts as well, so it has only the resources of this control plane.
         await calm.fresh_envoy()
         assert await calm.plane.metric("stale") == 1
         assert "stale from disk" in await calm.plane.status()
@@ -56,18 +56,18 @@ async def test_it_starts_while_consul_is_down_and_the_sick_are_avoided_all_the_s
             await eventually(lambda: calm.has_healthy(1), "Envoy's own check notices")
             await load.more(100, by="b")
             calm.tritons["a"].serving = True
-            await eventually(lambda: calm.has_healthy(2), "a is well again")
-            # A development agent has forgotten everything: an empty catalog.
+            await eventually(lambda: calm.has_healthy(2), "a is healthy again")
+            # A restarted development agent has lost all data: the catalog is empty.
             await asyncio.to_thread(calm.agent.start)
             await eventually(lambda: _is(calm, "stale", 0), "Consul is followed again")
             assert not await calm.plane.status()
-            await eventually(lambda: _is(calm, "held_evictions", 2), "both are held")
+            await eventually(lambda: _is(calm, "held_evictions", 2), "both are retained")
             await load.more(200)
             assert await calm.hosts() == 2
         assert load.failures == []
 
 
-async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
+async def test_a_restart_changes_nothing_in_envoy(tmp_path: Path) -> None:
     stats = [
         f"cluster.{SERVICE}.membership_change",
         "cluster_manager.cluster_added",
@@ -91,17 +91,19 @@ async def test_its_restart_is_not_noticed(tmp_path: Path) -> None:
 
 
 @mostly_streamed
-async def test_all_entries_are_deleted_while_the_tritons_live(
+async def test_instances_that_serve_are_retained_without_their_entries(
     tmp_path: Path, streamed: bool
 ) -> None:
     running = Calm.running(tmp_path, streamed=streamed)
     async with running as calm, calm.under_load() as load:
         for name in "ab":
             await calm.consul.deregister_service(name)
-        await eventually(lambda: _held(calm, "serving", ["a", "b"]), "both speak")
+        await eventually(
+            lambda: _retained(calm, "serving", ["a", "b"]), "both are retained as serving"
+        )
         await load.more(200)
         assert await calm.hosts() == 2
-        # One says that it does not serve: believed, as soon as a consistent read agrees.
+        # A NOT_SERVING takes effect as soon as a consistent read confirms that the entry is gone.
         calm.tritons["a"].serving = False
         await eventually(lambda: _hosts(calm, 1), "a is gone")
         await load.more(100, by="b")
@@ -112,7 +114,7 @@ async def test_all_entries_are_deleted_while_the_tritons_live(
     assert load.failures == []
 
 
-async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None:
+async def test_a_token_without_read_access_changes_nothing(tmp_path: Path) -> None:
     management = str(uuid.uuid4())
     acl = agent_config(management)["acl"]
     assert isinstance(acl, dict)
@@ -130,12 +132,12 @@ async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None
             await calm.put(f"kv/{POLICY}", same, management)
             statuses: cycle[Status] = cycle(("warning", "passing"))
 
-            async def blinded() -> bool:
-                # What is changed wakes the watches.
+            async def retained() -> bool:
+                # A change wakes the watches.
                 await calm.consul.update_check("b:verdict", next(statuses), "busy")
                 return await _is(calm, "held_evictions", 2)
 
-            await eventually(blinded, "an empty catalog, which is not believed")
+            await eventually(retained, "both are retained despite an empty catalog")
             await load.more(50, by="a")
             await load.more(50, by="b")
             calm.plane.token.write_text("anonymous")
@@ -144,7 +146,7 @@ async def test_a_token_that_sees_nothing_changes_nothing(tmp_path: Path) -> None
         assert load.failures == []
 
 
-async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None:
+async def test_an_invalid_policy_is_reported_and_changes_nothing(tmp_path: Path) -> None:
     async with Calm.running(tmp_path, {"mode": "active-active"}) as calm:
         async with calm.under_load() as load:
             await calm.put(f"kv/{POLICY}", {"mode": "lenient"})
@@ -157,7 +159,9 @@ async def test_a_bad_policy_is_an_alert_and_nothing_else(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("trouble", ["corrupt", pytest.param("unwritable", marks=soak)])
-async def test_a_failing_disk_is_reported_and_stops_nothing(tmp_path: Path, trouble: str) -> None:
+async def test_an_unusable_state_file_is_reported_and_stops_nothing(
+    tmp_path: Path, trouble: str
+) -> None:
     async with Calm.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
@@ -166,7 +170,7 @@ async def test_a_failing_disk_is_reported_and_stops_nothing(tmp_path: Path, trou
             state.write_bytes(state.read_bytes()[:-9])
         else:
             state.unlink()
-            state.mkdir()  # where a file should be
+            state.mkdir()  # a folder instead of a file
         await calm.plane.start()
         await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
         assert await calm.plane.metric("state_errors_total") >= 1
@@ -182,12 +186,12 @@ async def test_a_failing_disk_is_reported_and_stops_nothing(tmp_path: Path, trou
 async def test_another_datacenter_takes_over_when_no_local_instance_is_left(
     tmp_path: Path, streamed: bool
 ) -> None:
-    beyond = tmp_path / "dc2"
-    beyond.mkdir()
+    folder = tmp_path / "dc2"
+    folder.mkdir()
     policy = {"mode": "active-active", "locality": {"datacenters": ["dc2"]}}
     async with Calm.running(tmp_path, policy, streamed=streamed) as calm:
         with ConsulAgent.running(
-            beyond, datacenter="dc2", retry_join_wan=[calm.agent.wan]
+            folder, datacenter="dc2", retry_join_wan=[calm.agent.wan]
         ) as other:
             async with Consul(ConsulAccess(address=f"http://{other.http}")) as there:
                 await calm.join(there, "c")
@@ -198,7 +202,7 @@ async def test_another_datacenter_takes_over_when_no_local_instance_is_left(
                     for name in "ab":
                         await calm.consul.maintain_service(name, "away")
                     await load.more(50, by="c")
-                    # It cannot be reached any more: its part stays as it was.
+                    # The other datacenter is unreachable: its instances are retained.
                     other.stop()
                     await calm.consul.maintain_service("a", None)
                     await load.more(50, by="a")
@@ -215,8 +219,8 @@ async def _hosts(calm: Calm, count: int) -> bool:
     return await calm.hosts() == count
 
 
-async def _held(calm: Calm, key: str, names: list[str]) -> bool:
-    # A line tells what is new: both at once, or one after the other.
+async def _retained(calm: Calm, key: str, names: list[str]) -> bool:
+    # A line has the newly retained instances: both may be in one line, or one in each of two.
     lines = calm.plane.logged("instances_held")
     return {name for line in lines for name in line[key]} >= set(names)
 
@@ -229,7 +233,7 @@ from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.catalog.state_file import StateFile
 from sidecar.xds.catalog.cached_state import CachedService, CachedState
 
-class Told:
+class Printed:
     def state_read(self, path, age, services): print("read")
     def state_refused(self, path, why): print("refused", why)
     def state_written(self): print("written")
@@ -240,10 +244,10 @@ def state(count):
     return CachedState(("s",), {"s": CachedService(instances, {}, Leadership(), None)})
 
 async def main(path):
-    disk = StateFile(path, SystemClock(), Told())
+    disk = StateFile(path, SystemClock(), Printed())
     await disk.write(state(2))
     await disk.write(state(1000))
-    again = StateFile(path, SystemClock(), Told()).read(("s",))
+    again = StateFile(path, SystemClock(), Printed()).read(("s",))
     print(len(again.kept["s"].instances), [each.name for each in path.parent.iterdir()])
 
 asyncio.run(main(pathlib.Path(sys.argv[1])))
@@ -251,7 +255,7 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 
 
 def test_a_full_disk_keeps_the_last_good_file(tmp_path: Path) -> None:
-    # In a mount namespace of its own: nothing has to be unmounted afterwards.
+    # A separate mount namespace, so that nothing has to be unmounted afterwards.
     mount = f'mount -t tmpfs -o size=16k tmpfs "{tmp_path}" && exec "$0" -c "$1" "{tmp_path}/state"'
     argv = [
         "unshare",
