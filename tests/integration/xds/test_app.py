@@ -75,7 +75,7 @@ def write(
 
 
 class Endpoints:
-    """An ADS client that only wants to know the endpoints, and confirms all it is told."""
+    """An ADS client that subscribes to endpoints only, and acknowledges every response."""
 
     def __init__(self, port: int) -> None:
         self.ports: list[list[int]] = []
@@ -122,7 +122,7 @@ async def following(port: int) -> AsyncIterator[Endpoints]:
         await endpoints._channel.close(None)
 
 
-async def test_from_consul_to_envoy_and_a_graceful_stop(
+async def test_the_program_serves_endpoints_from_consul_and_stops_gracefully(
     consul_agent: ConsulAgent, tmp_path: Path
 ) -> None:
     with reserve(2) as (listen, metrics):
@@ -134,7 +134,7 @@ async def test_from_consul_to_envoy_and_a_graceful_stop(
                 await consul.update_check(f"{name}:verdict", "passing", "fine")
             process = await start(config)
             try:
-                await eventually(lambda: endpoints.ports == [[8101, 8102]], "both are told")
+                await eventually(lambda: endpoints.ports == [[8101, 8102]], "both are sent")
 
                 session = await consul.session_create(
                     "xds-b", ttl=60, lock_delay=0, service_checks=["xds-b:verdict"]
@@ -144,7 +144,7 @@ async def test_from_consul_to_envoy_and_a_graceful_stop(
                 written = await consul.transact(
                     Lock(f"{prefix}lock", claim, session), Set(f"{prefix}epoch", claim)
                 )
-                register, doubts = PlaneDirectory(consul, OWN, SERVICE), list[str]()
+                register, warnings = PlaneDirectory(consul, OWN, SERVICE), list[str]()
                 async with asyncio.timeout(PATIENCE):
                     agreement = await rpc.primary_acknowledged(
                         register,
@@ -152,11 +152,11 @@ async def test_from_consul_to_envoy_and_a_graceful_stop(
                         "xds-b",
                         written[f"{prefix}epoch"],
                         SystemClock(),
-                        doubts.append,
+                        warnings.append,
                     )
                 assert agreement == rpc.Agreement(planes=1, envoys=1)
-                assert doubts == []
-                # It was not told where Envoy's counters are.
+                assert warnings == []
+                # Its settings have no address for Envoy's counters.
                 assert await rpc.failures(register, SERVICE, 1.0) is None
                 await eventually(lambda: endpoints.ports == [[8102], [8101]], "b leads")
 
@@ -164,46 +164,46 @@ async def test_from_consul_to_envoy_and_a_graceful_stop(
                 await eventually(lambda: endpoints.routable == [[8101]], "b is out")
                 assert endpoints.ports == [[8101], [8102]]
                 await consul.maintain_service("xds-a", "draining")
-                await eventually(lambda: endpoints.routable == [], "nobody is left")
+                await eventually(lambda: endpoints.routable == [], "no instance is routable")
                 assert endpoints.ports == [[8101, 8102]]
 
                 async def seen() -> bool:
                     planes = (await consul.health_service(OWN)).value
                     return [(each.id, each.status) for each in planes] == [(f"{OWN}-0", "passing")]
 
-                await eventually(seen, "Consul's poll has found it well")
+                await eventually(seen, "Consul's check has passed")
                 page = await asyncio.to_thread(_page, metrics)
                 assert "triton_sidecar_xds_envoys 1.0" in page
                 assert f'catalog_age_seconds{{service="{SERVICE}"}}' in page
 
-                # Somebody deletes the entry; it comes back.
+                # An entry that is deleted is registered again.
                 await consul.deregister_service(f"{OWN}-0")
                 await eventually(lambda: _registered(consul), "registered again")
             finally:
                 process.send_signal(signal.SIGTERM)
-                _, said = await process.communicate()
-            assert process.returncode == 0, said.decode()
-            assert b"Traceback" not in said
+                _, stderr = await process.communicate()
+            assert process.returncode == 0, stderr.decode()
+            assert b"Traceback" not in stderr
             assert (await consul.health_service(OWN)).value == ()
 
 
-async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
+async def test_a_rollback_from_before_a_restart_is_written_and_then_dropped(
     consul_agent: ConsulAgent, tmp_path: Path
 ) -> None:
     release = Release(tag="v2", percent=20, guard=Guard(max_error_percent=5.0))
     in_force = dump(TrafficPolicy(release=release))
     rollbacks = {SERVICE: Rollback(release, "bad")}
-    kept = CachedState((SERVICE,), {SERVICE: CachedService(policy=in_force)}, None, rollbacks)
+    cached = CachedState((SERVICE,), {SERVICE: CachedService(policy=in_force)}, None, rollbacks)
     state, key = tmp_path / "state.json", policy_key(SERVICE)
-    state.write_bytes(cached_state.dump(kept, time.time()))
+    state.write_bytes(cached_state.dump(cached, time.time()))
     settings = ConsulAccess(address=f"http://{consul_agent.http}")
     rolled_back = TrafficPolicy(release=replace(release, rolled_back="bad"))
 
-    async def told(consul: Consul) -> bool:
+    async def written_to_consul(consul: Consul) -> bool:
         found = (await consul.kv(key)).value
         return found is not None and parse(found.value) == rolled_back
 
-    def forgotten() -> bool:
+    def dropped() -> bool:
         found, _ = cached_state.load(state.read_bytes(), (SERVICE,))
         return not found.rollbacks and parse(found.kept[SERVICE].policy or "") == rolled_back
 
@@ -213,27 +213,27 @@ async def test_a_rollback_of_an_earlier_life_is_written_and_forgotten(
             await consul.transact(Set(key, in_force.encode()))
             process = await start(config)
             try:
-                await eventually(lambda: told(consul), "Consul is told")
-                await eventually(forgotten, "it is forgotten")
+                await eventually(lambda: written_to_consul(consul), "Consul has it")
+                await eventually(dropped, "the state file has no rollback")
             finally:
                 process.send_signal(signal.SIGTERM)
-                _, said = await process.communicate()
+                _, stderr = await process.communicate()
                 if entry := (await consul.kv(key)).value:
                     await consul.transact(Delete(key, entry.modify_index))
-            assert process.returncode == 0, said.decode()
-            assert b"release_still_rolled_back" in said
+            assert process.returncode == 0, stderr.decode()
+            assert b"release_still_rolled_back" in stderr
 
 
-async def test_a_taken_port_is_one_clear_message(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+async def test_a_port_in_use_is_a_config_error(consul_agent: ConsulAgent, tmp_path: Path) -> None:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     taken = server.sockets[0].getsockname()[1]
     with reserve(1) as (metrics,):
         process = await start(write(tmp_path, consul_agent, taken, metrics))
-        _, said = await process.communicate()
+        _, stderr = await process.communicate()
     server.close()
     assert process.returncode not in (0, None)
-    assert "xds.listen" in said.decode()
-    assert "Traceback" not in said.decode()
+    assert "xds.listen" in stderr.decode()
+    assert "Traceback" not in stderr.decode()
 
 
 async def _registered(consul: Consul) -> bool:

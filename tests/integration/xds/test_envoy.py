@@ -1,4 +1,4 @@
-"""Our control plane in front of a real Envoy: what happens to requests when the catalog changes."""
+"""Our control plane with a real Envoy: the fate of requests when the catalog changes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,8 +21,8 @@ from tests.support.xds.xds_rig import Rig
 pytestmark = pytest.mark.integration
 
 
-# What the control plane and Envoy say to each other is tried in both variants of xDS. What Envoy
-# then does with requests is the same; the other variant is left to `make soak`.
+# Tests of the protocol run in both variants of xDS. How Envoy then handles requests does not depend
+# on the variant, so only `make soak` runs those tests in the second one.
 VARIANTS = ("DELTA_GRPC", "GRPC")
 both_variants = pytest.mark.parametrize("rig", VARIANTS, indirect=True)
 
@@ -34,7 +34,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 @both_variants
-async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
+async def test_moves_of_the_role_under_load_fail_no_request(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
     for turn in range(6):
@@ -49,9 +49,9 @@ async def test_role_swaps_under_load_fail_nothing(rig: Rig) -> None:
 
 
 @soak  # as above, with fewer clients
-async def test_two_hundred_role_swaps_at_64_clients_and_4_workers_fail_nothing() -> None:
+async def test_two_hundred_moves_of_the_role_fail_no_request_of_64_clients() -> None:
     async with Rig.running("DELTA_GRPC", workers=4) as rig:
-        # As many clients as each of them says it stands.
+        # As many clients as the capacity of each instance.
         instances = rig.a.instance(capacity=64), rig.b.instance(capacity=64)
         load = Load(rig.client, clients=64)
         for turn in range(200):
@@ -66,16 +66,16 @@ async def test_two_hundred_role_swaps_at_64_clients_and_4_workers_fail_nothing()
 async def test_a_crash_is_retried_on_the_standby(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
-    rig.a.wire.cut()  # the catalog and the sidecar still praise it
+    rig.a.wire.cut()  # the catalog and the sidecar still report it healthy
     await load.more(200, by="b")
     await load.stop()
     assert load.failures == []
 
 
-async def test_a_model_that_one_has_lost_is_served_by_another(rig: Rig) -> None:
+async def test_a_request_for_a_model_that_is_not_loaded_is_retried_elsewhere(rig: Rig) -> None:
     load = Load(rig.client, clients=16)
     await load.more(50, by="a")
-    rig.a.fails = {ANY: grpc.StatusCode.NOT_FOUND}  # nobody has noticed yet
+    rig.a.fails = {ANY: grpc.StatusCode.NOT_FOUND}  # still passing in the catalog
     await load.more(200, by="b")
     await load.stop()
     assert load.failures == []
@@ -85,8 +85,8 @@ async def test_a_model_that_one_has_lost_is_served_by_another(rig: Rig) -> None:
     assert await call.details() == "as b was told"
 
 
-async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
-    # Envoy pings with the usual patience.
+async def test_requests_on_a_frozen_instance_are_retried(rig: Rig) -> None:
+    # With Envoy's default keepalive.
     rig.both(leader="a", policy=replace(UNHURRIED, connection=Connection()))
     await rig.settled()
     load = Load(rig.client, clients=16)
@@ -97,23 +97,23 @@ async def test_a_frozen_instance_gives_its_requests_back(rig: Rig) -> None:
     assert load.failures == []
 
 
-async def test_a_verdict_of_the_sidecar_alone_moves_traffic(rig: Rig) -> None:
+async def test_a_sidecars_answer_alone_moves_traffic(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
-    rig.a.serving = False  # Consul is gone: nobody tells the control plane
+    rig.a.serving = False  # the catalog does not change, as if Consul were down
     await load.more(50, by="b")
     await load.stop()
     assert load.failures == []
 
 
-async def test_a_silent_sidecar_takes_no_instance_out(rig: Rig) -> None:
+async def test_a_sidecar_that_does_not_answer_takes_no_instance_out_of_service(rig: Rig) -> None:
     failed = f"cluster.{SERVICE}.health_check.network_failure"
     policy = replace(DEFAULTS, connection=UNHURRIED.connection)
     rig.control_plane.publish(rig.a.instance(), leader="a", policy=policy)
     await rig.settled(1)
     load = Load(rig.client, clients=4)
     rig.a.speaks.clear()
-    await eventually(lambda: rig.a.unanswered, "a question without an answer")
+    await eventually(lambda: rig.a.unanswered, "an unanswered health check")
     await load.more(200, by="a")
     rig.a.speaks.set()
     before = await rig.envoy.stat(failed)
@@ -128,7 +128,7 @@ async def test_a_silent_sidecar_takes_no_instance_out(rig: Rig) -> None:
     assert load.failures == []
 
 
-async def test_in_mode_strict_a_sidecar_has_to_say_that_its_claim_is_good(rig: Rig) -> None:
+async def test_in_mode_strict_an_instance_needs_its_sidecars_answer(rig: Rig) -> None:
     strict = replace(DEFAULTS, connection=UNHURRIED.connection, mode=Mode.STRICT)
     rig.control_plane.publish(rig.a.instance(), leader="a", policy=strict)
     await rig.settled(1)
@@ -138,7 +138,7 @@ async def test_in_mode_strict_a_sidecar_has_to_say_that_its_claim_is_good(rig: R
     await rig.settled(1)
 
 
-async def test_what_a_sidecar_has_said_counts_after_it_fell_silent(rig: Rig) -> None:
+async def test_the_last_answer_of_a_sidecar_that_stopped_answering_counts(rig: Rig) -> None:
     rig.control_plane.publish(rig.a.instance(), leader="a")
     await rig.settled(1)
     rig.a.serving = False
@@ -152,7 +152,7 @@ async def test_what_a_sidecar_has_said_counts_after_it_fell_silent(rig: Rig) -> 
 
 
 @both_variants
-async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Rig) -> None:
+async def test_a_draining_instance_keeps_its_stream_and_gets_no_new_requests(rig: Rig) -> None:
     async with rig.drain_of("a") as status:
         call = rig.client.stream(timeout=PATIENCE)
         await call.write(b"3")
@@ -168,7 +168,7 @@ async def test_a_draining_instance_keeps_its_stream_and_gets_nothing_new(rig: Ri
         before = rig.a.served
         assert {await rig.client.who() for _ in range(100)} == {"b"}
         assert rig.a.served == before
-        # The lock has moved on: still listed, still counted.
+        # The lock has moved; the instance is still registered, and still counted.
         rig.control_plane.publish(draining, rig.b.instance(), leader="b", epoch=2)
         await asyncio.sleep(1.5)  # a few reports
         assert (status().envoys_reported, status().requests_in_flight) == (1, 1)
@@ -184,8 +184,8 @@ async def test_a_stream_that_outlives_a_failure_is_counted_by_the_drain(rig: Rig
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"2")
     assert await call.read() == b"a:0"
-    sick = rig.a.instance(health=Health.CRITICAL)
-    rig.control_plane.publish(sick, rig.b.instance(), leader="a")
+    unhealthy = rig.a.instance(health=Health.CRITICAL)
+    rig.control_plane.publish(unhealthy, rig.b.instance(), leader="a")
     await eventually(lambda: _is(rig, "b"), "a gets nothing new")
     assert {await rig.client.who() for _ in range(50)} == {"b"}
     rig.both(leader="a")
@@ -202,14 +202,16 @@ async def test_a_stream_that_outlives_a_failure_is_counted_by_the_drain(rig: Rig
 
 
 @both_variants
-async def test_an_envoy_without_any_request_lets_a_drain_finish(rig: Rig) -> None:
+async def test_a_drain_ends_if_envoy_has_no_requests(rig: Rig) -> None:
     async with rig.drain_of("b") as status:
         rig.control_plane.publish(rig.a.instance(), rig.b.instance(draining=True), leader="a")
         await eventually(lambda: _over(status()), "the drain is over")
 
 
 @pytest.mark.parametrize("why", [{"draining": True}, {"health": Health.CRITICAL}])
-async def test_withdrawn_instances_alone_get_no_requests(rig: Rig, why: dict[str, Any]) -> None:
+async def test_if_all_instances_are_withdrawn_none_gets_requests(
+    rig: Rig, why: dict[str, Any]
+) -> None:
     rig.control_plane.publish(rig.a.instance(**why), rig.b.instance(**why))
     await eventually(lambda: _fails(rig), "Envoy refuses")
     served = rig.a.served + rig.b.served
@@ -240,7 +242,7 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
 
     rig.control_plane = ControlPlane(rig.edge)
     await rig.control_plane.start(rig.xds_port)
-    # It knows nothing yet, then only that it does not know.
+    # First it has no catalog, then one that is not settled.
     await load.more(50, by="a")
     rig.control_plane.publish(settled=False)
     await eventually(lambda: rig.control_plane.sample("envoys") == 1, "Envoy is back")
@@ -255,10 +257,10 @@ async def test_a_restarted_control_plane_changes_no_traffic(rig: Rig) -> None:
 
 @both_variants
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_restarted_control_plane_that_knows_another_policy_fails_no_request(
+async def test_a_restarted_control_plane_with_another_policy_fails_no_request(
     rig: Rig, known: bool
 ) -> None:
-    """Or none yet, as where Consul does not let it read that."""
+    """Or no policy yet, as when Consul does not let it read the key."""
     slower = replace(UNHURRIED, connection=replace(UNHURRIED.connection, connect_timeout=0.75))
     rig.both(leader="a", policy=slower)
     await rig.settled()
@@ -288,7 +290,9 @@ async def test_another_control_plane_takes_over() -> None:
         load = Load(rig.client, clients=8)
         await load.more(50, by="a")
         await rig.control_plane.stop()
-        await eventually(lambda: rig.second.sample("envoys") == 1, "Envoy asks the other one")
+        await eventually(
+            lambda: rig.second.sample("envoys") == 1, "Envoy connects to the other one"
+        )
         instances = rig.a.instance(), rig.b.instance()
         rig.second.publish(*instances, leader="b", epoch=2)
         await load.more(50, by="b")
@@ -297,47 +301,47 @@ async def test_another_control_plane_takes_over() -> None:
 
 
 @both_variants
-async def test_a_change_of_a_cluster_does_not_wait_for_endpoints(rig: Rig) -> None:
+async def test_a_changed_cluster_gets_its_endpoints_at_once(rig: Rig) -> None:
     load = Load(rig.client, clients=4)
     await load.more(20, by="a")
     slower = replace(UNHURRIED, connection=replace(UNHURRIED.connection, connect_timeout=0.75))
     rig.both(leader="a", policy=slower)
     await rig.settled()
-    assert await rig.envoy.stat("cluster_manager.cluster_added") == 3  # the control plane's, too
+    assert await rig.envoy.stat("cluster_manager.cluster_added") == 3  # with the control plane's
     await load.more(20, by="a")
     await load.stop()
     assert load.failures == []
-    # The EDS answer came at once: no time-out of 15 s was involved.
+    # EDS answered at once, so the timeout of 15 s did not expire.
     assert await rig.envoy.stat(f"cluster.{SERVICE}.init_fetch_timeout") == 0
 
 
 @both_variants
 async def test_a_rejected_configuration_keeps_the_last_good_one(rig: Rig) -> None:
-    bad = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
-    rig.both(leader="a", policy=bad)
+    rejected = replace(UNHURRIED, outlier_detection=OutlierDetection(max_ejection_percent=500))
+    rig.both(leader="a", policy=rejected)
     await eventually(lambda: rig.control_plane.listener.nacks, "Envoy refuses")
     assert 'name: "triton"' in rig.control_plane.listener.nacks[0]
-    # To us it writes the cluster first, and no more than 4096 characters.
+    # The NACK begins with the cluster, and is truncated to 4096 characters.
     assert "MaxEjectionPercent" in rig.envoy.log.read_text()
     assert {await rig.client.who() for _ in range(20)} == {"a"}
     pushes = rig.control_plane.sample("pushes_total")
     await asyncio.sleep(0.5)
-    assert rig.control_plane.sample("pushes_total") == pushes  # not told again
+    assert rig.control_plane.sample("pushes_total") == pushes  # it is not sent again
     rig.both(leader="b", epoch=2)
     await eventually(lambda: _is(rig, "b"), "it follows good ones again")
 
 
 @both_variants
-async def test_an_emptied_service_answers_unavailable_and_recovers(rig: Rig) -> None:
+async def test_a_service_without_instances_is_unavailable_and_recovers(rig: Rig) -> None:
     rig.control_plane.publish()
-    await eventually(lambda: _fails(rig), "nobody is left")
+    await eventually(lambda: _fails(rig), "no instance is left")
     rig.both(leader="b", epoch=2)
     await eventually(rig.reachable, "the hosts are healthy again")
     await eventually(lambda: _is(rig, "b"), "it is back")
 
 
 @both_variants
-async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
+async def test_a_catalog_with_the_same_endpoints_is_not_pushed(rig: Rig) -> None:
     rig.both(leader="b", epoch=2)
     await eventually(lambda: _is(rig, "b"), "it follows")
     await rig.settled()
@@ -348,18 +352,18 @@ async def test_equal_catalogs_are_not_pushed(rig: Rig) -> None:
 
 
 async def test_large_tensors_pass_and_are_retried(rig: Rig) -> None:
-    """Far above Envoy's default of 1 MiB; more would starve the rig, which is one event loop, of
-    the time to answer Envoy's pings. 64 MiB go through a real Triton in test_mesh_requests.py."""
+    """Far above Envoy's default of 1 MiB, but small enough for the rig, which is one event loop, to
+    answer Envoy's pings. test_mesh_requests.py sends 64 MiB to a real Triton."""
     size = 16 * 1024 * 1024
     rig.a.die_on_request = True
     for _ in range(2):
         answer = await rig.client.infer(bytes(size), timeout=PATIENCE)
-        # On a busy machine a host may miss a health check meanwhile: either may answer.
+        # On a busy machine a host may miss a health check, so either may answer.
         assert answer in (f"a:{size}".encode(), f"b:{size}".encode())
-    assert not rig.a.die_on_request  # the first of them was sent twice
+    assert not rig.a.die_on_request  # the first request was retried
 
 
-async def test_deadlines_and_trailers_are_the_clients_and_tritons(rig: Rig) -> None:
+async def test_deadlines_of_clients_and_trailers_of_triton_pass(rig: Rig) -> None:
     call = rig.client.infer(b"x", timeout=PATIENCE)
     await call
     assert ("served-by", "a") in list(await call.trailing_metadata())
@@ -372,7 +376,7 @@ async def test_deadlines_and_trailers_are_the_clients_and_tritons(rig: Rig) -> N
 
 
 def _over(status: Any) -> bool:
-    """Whether the one Envoy has nothing in flight."""
+    """Whether the only Envoy has no request in flight."""
     counts = (status.envoys, status.envoys_acknowledged, status.envoys_reported)
     return counts == (1, 1, 1) and status.requests_in_flight == 0
 
@@ -382,6 +386,6 @@ async def _is(rig: Rig, name: str) -> bool:
 
 
 async def _fails(rig: Rig) -> bool:
-    """Whether a request is refused, as gRPC clients expect it."""
+    """Whether a request fails with UNAVAILABLE."""
     call = rig.client.infer(b"x", timeout=PATIENCE)
     return bool(await call.code() == grpc.StatusCode.UNAVAILABLE)

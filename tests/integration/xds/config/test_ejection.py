@@ -23,7 +23,7 @@ from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 
-# Whoever is avoided stays so for as long as a test takes.
+# An ejection lasts longer than a test.
 LASTING = replace(
     UNHURRIED, outlier_detection=OutlierDetection(base_ejection_time=600.0, max_ejection_time=600.0)
 )
@@ -41,14 +41,14 @@ class Scene:
     tritons: dict[str, FakeTriton]
 
     async def publish(self, policy: TrafficPolicy = LASTING, **how: dict[str, Any]) -> None:
-        """Say how some of them are, with `a` as the leader, and wait until Envoy has it all."""
+        """Publish these instances, with `a` as the leader, and wait until Envoy has everything."""
         listed = [self.tritons[name].instance(**facts) for name, facts in how.items()]
         self.rig.control_plane.publish(*listed, leader="a", policy=policy)
         await eventually(lambda: not self.rig.control_plane.busy, "Envoy has taken it")
-        await eventually(self.answered, "somebody answers")
+        await eventually(self.answered, "a request is answered")
 
     async def fail(self, name: str, cluster: str = SERVICE) -> None:
-        """Have one refuse connections until Envoy has noticed; then it does well again."""
+        """Refuse connections to one until Envoy has detected it; then accept them again."""
         before = await self.count(DETECTED, cluster)
         self.tritons[name].wire.cut()
         while await self.count(DETECTED, cluster) == before:
@@ -61,15 +61,15 @@ class Scene:
         return await self.rig.envoy.stat(f"cluster.{cluster}.outlier_detection.{what}")
 
     async def ejected(self, cluster: str = SERVICE) -> int:
-        """How many are avoided now."""
+        """The number of hosts that are ejected now."""
         return await self.count("ejections_active", cluster)
 
-    async def more_lost(self, than: int) -> bool:
-        """Whether Envoy has seen more connections end."""
+    async def lost_more(self, than: int) -> bool:
+        """Whether Envoy has counted more lost connections."""
         return await self.rig.envoy.stat(LOST) > than
 
     async def answered(self) -> bool:
-        """Whether a request is."""
+        """Whether a request is answered."""
         with suppress(grpc.aio.AioRpcError):
             return bool(await self.rig.client.who())
         return False
@@ -103,7 +103,7 @@ REMOTE = replace(LASTING, locality=Locality(datacenters=("dc2",)))
     ],
     ids=["primary", "standby", "of four", "active-active", "weighted", "strict", "dc2", "no dc2"],
 )
-async def test_the_last_good_one_is_never_avoided(
+async def test_the_last_usable_host_is_never_ejected(
     scene: Scene, policy: TrafficPolicy, last: str, how: dict[str, dict[str, Any]]
 ) -> None:
     await scene.publish(policy, **how)
@@ -112,7 +112,7 @@ async def test_the_last_good_one_is_never_avoided(
     assert set(await scene.rig.client.count(20)) == {last}
 
 
-async def test_nor_by_either_side_of_a_release(scene: Scene) -> None:
+async def test_the_last_usable_host_of_a_release_is_never_ejected(scene: Scene) -> None:
     for percent, cluster in ((100, release_cluster(SERVICE)), (0, SERVICE)):
         policy = replace(LASTING, release=Release(tag="v2", percent=percent))
         await scene.publish(policy, a=CRITICAL, b={"tags": ("v2",)})
@@ -121,17 +121,17 @@ async def test_nor_by_either_side_of_a_release(scene: Scene) -> None:
         assert set(await scene.rig.client.count(20)) == {"b"}
 
 
-async def test_while_others_are_good_one_that_fails_is_avoided(scene: Scene) -> None:
+async def test_a_failing_host_is_ejected_while_others_are_usable(scene: Scene) -> None:
     await scene.publish(a={}, b={}, c=CRITICAL)
     await scene.fail("a")
     assert await scene.ejected() == 1
     assert set(await scene.rig.client.count(20)) == {"b"}
-    await scene.fail("b")  # it is the last one
+    await scene.fail("b")  # it is the last host
     assert await scene.ejected() == 1
     assert set(await scene.rig.client.count(20)) == {"b"}
 
 
-async def test_of_two_good_ones_among_four_one_may_be_avoided(scene: Scene) -> None:
+async def test_of_two_usable_hosts_among_four_one_is_ejected(scene: Scene) -> None:
     await scene.publish(mode(Mode.ACTIVE_ACTIVE), a={}, b={}, c=DRAINING, d=CRITICAL)
     await scene.fail("a")
     await scene.fail("b")
@@ -139,7 +139,7 @@ async def test_of_two_good_ones_among_four_one_may_be_avoided(scene: Scene) -> N
     assert set(await scene.rig.client.count(20)) == {"b"}
 
 
-async def test_it_follows_withdrawals_without_a_new_cluster(scene: Scene) -> None:
+async def test_the_limit_follows_withdrawals_without_a_new_cluster(scene: Scene) -> None:
     await scene.publish(a={}, b={})
     clusters = await scene.rig.envoy.stat("cluster_manager.cluster_added")
     await scene.publish(a={}, b=CRITICAL)
@@ -152,7 +152,7 @@ async def test_it_follows_withdrawals_without_a_new_cluster(scene: Scene) -> Non
     assert await scene.rig.envoy.stat("cluster_manager.cluster_added") == clusters
 
 
-async def test_one_that_is_avoided_is_taken_back_when_it_is_the_last(scene: Scene) -> None:
+async def test_an_ejected_host_is_used_again_when_it_is_the_last(scene: Scene) -> None:
     await scene.publish(a={}, b={})
     await scene.fail("a")
     assert await scene.ejected() == 1
@@ -161,8 +161,8 @@ async def test_one_that_is_avoided_is_taken_back_when_it_is_the_last(scene: Scen
     assert set(await scene.rig.client.count(20)) == {"a"}
 
 
-async def test_more_requests_than_may_be_in_flight_are_no_evidence(scene: Scene) -> None:
-    """Nor is it who gives them up then."""
+async def test_requests_above_the_limit_in_flight_eject_no_host(scene: Scene) -> None:
+    """Cancelling the requests ejects none either."""
     await scene.publish(replace(LASTING, limits=Limits(max_requests=4)), a={}, b={})
     scene.tritons["a"].hang = scene.tritons["b"].hang = True
     calls = [scene.rig.client.infer(b"x", timeout=PATIENCE) for _ in range(32)]
@@ -173,42 +173,42 @@ async def test_more_requests_than_may_be_in_flight_are_no_evidence(scene: Scene)
     for call in calls:
         call.cancel()
     scene.tritons["a"].hang = scene.tritons["b"].hang = False
-    await eventually(scene.answered, "somebody answers")
+    await eventually(scene.answered, "a request is answered")
     assert await scene.count(DETECTED) == 0
 
 
-async def test_connections_that_are_lost_with_nothing_on_them_are_no_evidence(scene: Scene) -> None:
+async def test_lost_idle_connections_eject_no_host(scene: Scene) -> None:
     await scene.publish(a={}, b={})
     for _ in range(10):
         assert await scene.rig.client.who() == "a"
         lost = await scene.rig.envoy.stat(LOST)
         scene.tritons["a"].wire.drop()
-        await eventually(partial(scene.more_lost, lost), "Envoy has noticed")
+        await eventually(partial(scene.lost_more, lost), "Envoy has noticed")
     assert await scene.count(DETECTED) == 0
 
 
-async def test_streams_that_last_too_long_are_no_evidence(scene: Scene) -> None:
+async def test_streams_that_exceed_their_maximum_duration_eject_no_host(scene: Scene) -> None:
     await scene.publish(replace(LASTING, limits=Limits(max_stream_duration=0.5)), a={}, b={})
     for _ in range(2):
         calls = [scene.rig.client.stream(iter([b"2"]), timeout=PATIENCE) for _ in range(8)]
-        assert {await call.read() for call in calls} == {b"a:0"}  # the second never comes
+        assert {await call.read() for call in calls} == {b"a:0"}  # the second is never sent
         codes = await asyncio.gather(*(call.code() for call in calls))
         assert grpc.StatusCode.OK not in codes
     assert await scene.count(DETECTED) == 0
 
 
-async def test_streams_that_a_server_resets_are_evidence(scene: Scene) -> None:
+async def test_streams_that_a_server_resets_eject_it(scene: Scene) -> None:
     async with await asyncio.start_server(resetting, "127.0.0.1", 0) as server:
         scene.tritons["a"].port = server.sockets[0].getsockname()[1]
         await scene.publish(a={}, b={})
-        # Each that is begun starts the row anew: they have to meet.
+        # Each new stream resets the count, so the streams have to overlap.
         answers = await asyncio.gather(*(scene.rig.client.who() for _ in range(64)))
         assert set(answers) == {"b"}
         assert await scene.count(DETECTED) >= 1
 
 
-async def test_requests_that_a_frozen_one_does_not_answer_are_evidence(scene: Scene) -> None:
-    """It is silent to pings, as one is whose machine has no time for it."""
+async def test_a_frozen_host_with_requests_in_flight_is_ejected(scene: Scene) -> None:
+    """It does not answer pings, like an instance on an overloaded machine."""
     pinging = replace(LASTING.connection, keepalive_timeout=1.0)
     await scene.publish(replace(LASTING, connection=pinging), a={}, b={})
     scene.tritons["a"].wire.frozen = True

@@ -10,17 +10,17 @@ from tests.checks import validate_envoy
 pytestmark = pytest.mark.integration
 
 
-def test_envoy_accepts_everything() -> None:
+def test_envoy_accepts_the_bootstrap_and_all_generated_configurations() -> None:
     assert list(validate_envoy.problems(parts.find("envoy"))) == []
 
 
-def test_what_envoy_rejects_is_found() -> None:
+def test_a_rejected_configuration_is_reported() -> None:
     found = list(validate_envoy.problems(parts.find("envoy"), Edge(max_concurrent_streams=0)))
     assert len(found) == len(validate_envoy.CATALOGS) + len(validate_envoy.POLICIES)
     assert all("MaxConcurrentStreams" in problem for problem in found)
 
 
-def test_the_bootstrap_holds_only_what_cannot_come_by_ads() -> None:
+def test_the_bootstrap_has_only_resources_that_ads_cannot_provide() -> None:
     bootstrap = yaml.safe_load(validate_envoy.BOOTSTRAP.read_text())
     static = bootstrap["static_resources"]
     assert static.keys() == {"clusters"}

@@ -1,4 +1,4 @@
-"""Envoy's validation of what random policies lead to."""
+"""Envoy's validation of the configuration for random policies."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from tests.support.traffic_policies import policies
 
 pytestmark = pytest.mark.integration
 
-_AT_ONCE = 30  # services in one configuration, each with a policy of its own
+_SERVICES = 30  # in one configuration, each with a different policy
 _ROUNDS = times(2, soaking=30)  # of Envoy, which takes half a second for each
 
 INSTANCES = st.lists(
@@ -49,8 +49,8 @@ INSTANCES = st.lists(
 LEADERS = st.none() | st.builds(Leader, st.sampled_from(["i1", "i2", "gone"]), st.integers(1, 9))
 
 
-def aimed(policy: TrafficPolicy) -> TrafficPolicy:
-    """The same, with weights and a release that are about some of the instances."""
+def matching_instances(policy: TrafficPolicy) -> TrafficPolicy:
+    """The policy with weights and a release that match some of the instances."""
     release = policy.release
     return replace(
         policy,
@@ -60,7 +60,7 @@ def aimed(policy: TrafficPolicy) -> TrafficPolicy:
 
 
 def services(count: int) -> st.SearchStrategy[tuple[ServiceCatalog, ...]]:
-    each = st.tuples(INSTANCES, LEADERS, st.booleans(), policies().map(aimed))
+    each = st.tuples(INSTANCES, LEADERS, st.booleans(), policies().map(matching_instances))
     return st.lists(each, min_size=count, max_size=count).map(
         lambda drawn: tuple(
             ServiceCatalog(f"service-{number}", *facts) for number, facts in enumerate(drawn)
@@ -72,12 +72,12 @@ def services(count: int) -> st.SearchStrategy[tuple[ServiceCatalog, ...]]:
     max_examples=_ROUNDS,
     deadline=None,
     derandomize=True,
-    # What is drawn says enough; to shrink it would take minutes.
+    # Shrinking would take minutes, and a failing example is readable as it is drawn.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[Check.too_slow, Check.data_too_large, Check.large_base_example],
 )
-@given(services(_AT_ONCE), st.sampled_from(["", "east"]))
-def test_envoy_takes_whatever_the_document_allows(
+@given(services(_SERVICES), st.sampled_from(["", "east"]))
+def test_envoy_accepts_every_policy_that_the_document_allows(
     drawn: tuple[ServiceCatalog, ...], zone: str
 ) -> None:
     for service in drawn:

@@ -1,4 +1,4 @@
-"""Large headers and trailers, both ways, on a real Envoy: their client gets an error."""
+"""Large headers and trailers on a real Envoy: at most their own client gets an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 BAD = b"bad"
 CODE = grpc.StatusCode
-# Bytes of an error that quotes its request; the last is the most, with what is around it.
+# Lengths in bytes of an error text; the last one is the most that fits with the other trailers.
 TEXTS = (1000, 70_000, 100_000, MAX_HEADER_FIELD_SIZE_KB * 1024 - 1000)
 
 
@@ -40,13 +40,13 @@ def triton(tmp_path: Path) -> Iterator[TritonServer]:
 async def failure(
     rig: Rig, request: bytes = BAD, metadata: tuple[tuple[str, str], ...] = ()
 ) -> tuple[grpc.StatusCode, str]:
-    """How a request ends."""
+    """The status and message of a request."""
     call = rig.client.infer(request, timeout=PATIENCE, metadata=metadata)
     return await call.code(), await call.details()
 
 
 async def connections_lost(rig: Rig) -> int:
-    """How many connections, of either side, Envoy has closed for what was said on them."""
+    """How many connections Envoy has closed because of protocol errors, on both sides."""
     names = (
         f"cluster.{SERVICE}.upstream_cx_protocol_error",
         "http.triton.downstream_cx_protocol_error",
@@ -55,15 +55,13 @@ async def connections_lost(rig: Rig) -> int:
 
 
 async def ejections(rig: Rig) -> int:
-    """How often Envoy would have liked to avoid somebody."""
+    """How many ejections Envoy has detected, whether or not it enforced them."""
     counter = "ejections_detected_consecutive_local_origin_failure"
     return await rig.envoy.stat(f"cluster.{SERVICE}.outlier_detection.{counter}")
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_an_error_of_any_length_reaches_its_sender_and_hurts_no_other(
-    rig: Rig, clients: int
-) -> None:
+async def test_a_long_error_reaches_its_client_and_affects_no_other(rig: Rig, clients: int) -> None:
     rig.a.fails = {BAD: CODE.INVALID_ARGUMENT}
     load = Load(rig.client, clients)
     for size in TEXTS:
@@ -78,7 +76,7 @@ async def test_an_error_of_any_length_reaches_its_sender_and_hurts_no_other(
     assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
 
 
-async def test_so_is_the_error_of_a_stream(rig: Rig) -> None:
+async def test_a_long_error_of_a_stream_reaches_its_client_and_affects_no_other(rig: Rig) -> None:
     running = rig.client.stream(iter([b"2"]), timeout=PATIENCE)
     assert await running.read() == b"a:0"
     rig.a.fails, rig.a.error_text = {BAD: CODE.INVALID_ARGUMENT}, "m" * 100_000
@@ -90,7 +88,9 @@ async def test_so_is_the_error_of_a_stream(rig: Rig) -> None:
     assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
 
 
-async def test_a_real_triton_quotes_a_name_of_any_length(triton: TritonServer, rig: Rig) -> None:
+async def test_a_long_error_of_a_real_triton_reaches_its_client(
+    triton: TritonServer, rig: Rig
+) -> None:
     rig.a.port = int(triton.grpc.rpartition(":")[2])
     rig.control_plane.publish(rig.a.instance(), leader="a")
     await rig.settled(1)
@@ -105,10 +105,10 @@ async def test_a_real_triton_quotes_a_name_of_any_length(triton: TritonServer, r
     ("clients", "code"),
     [(16, CODE.INVALID_ARGUMENT), (64, CODE.NOT_FOUND), (16, CODE.UNAVAILABLE)],
 )
-async def test_beyond_that_the_sender_gets_the_beginning(
+async def test_an_error_above_the_limit_is_truncated(
     rig: Rig, clients: int, code: grpc.StatusCode
 ) -> None:
-    """It ends two connections, and what else was on them is sent again."""
+    """The error ends two connections, and other requests on them are retried."""
     rig.a.fails = rig.b.fails = {BAD: code}
     rig.a.error_text = rig.b.error_text = "\N{SNOWMAN}" * 200_000
     load = Load(rig.client, clients)
@@ -122,18 +122,18 @@ async def test_beyond_that_the_sender_gets_the_beginning(
     assert load.failures == []
 
 
-async def test_nor_is_it_tried_more_often_than_what_takes_servers_down(rig: Rig) -> None:
+async def test_a_request_with_an_error_above_the_limit_gets_three_attempts(rig: Rig) -> None:
     rig.a.fails = rig.b.fails = {BAD: CODE.NOT_FOUND}
     rig.a.error_text = rig.b.error_text = "m" * 300_000
     code, text = await failure(rig)
     assert (code, text) == (CODE.NOT_FOUND, "m" * len(text))
-    # Twice by Envoy, once on trial.
+    # Two attempts by Envoy, and one trial.
     assert (rig.a.asked, rig.b.asked) in ((2, 1), (1, 2))
     assert await failure(rig, b"x") == (CODE.OK, "")
     assert rig.control_plane.publication.suspects.value == frozenset()
 
 
-async def test_so_does_the_sender_of_a_stream(rig: Rig) -> None:
+async def test_an_error_of_a_stream_above_the_limit_is_truncated(rig: Rig) -> None:
     rig.a.fails = rig.b.fails = {BAD: CODE.NOT_FOUND}
     rig.a.error_text = rig.b.error_text = "m" * 300_000
     call = rig.client.stream(iter([BAD]), timeout=PATIENCE)
@@ -141,7 +141,7 @@ async def test_so_does_the_sender_of_a_stream(rig: Rig) -> None:
     assert set(await call.details()) == {"m"}
 
 
-async def test_many_trailers_pass(rig: Rig) -> None:
+async def test_an_error_with_many_trailers_passes(rig: Rig) -> None:
     rig.a.fails = {BAD: CODE.INVALID_ARGUMENT}
     rig.a.trailers = MAX_HEADERS_COUNT // 2
     code, _ = await failure(rig)
@@ -150,7 +150,7 @@ async def test_many_trailers_pass(rig: Rig) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 32])
 @pytest.mark.parametrize("size", [63_000, 90_000, 240_000])
-async def test_too_large_metadata_is_refused_with_the_servers_own_message(
+async def test_metadata_above_tritons_limit_is_rejected_with_its_message(
     rig: Rig, size: int, pieces: int
 ) -> None:
     load = Load(rig.client, 16)
@@ -165,11 +165,11 @@ async def test_too_large_metadata_is_refused_with_the_servers_own_message(
     assert (await connections_lost(rig), await ejections(rig)) == (0, 0)
 
 
-async def test_many_entries_pass(rig: Rig) -> None:
+async def test_a_request_with_many_headers_passes(rig: Rig) -> None:
     assert await rig.client.who(b"x", **{f"key_{number}": "v" for number in range(150)}) == "a"
 
 
-async def test_beyond_what_envoy_takes_the_one_request_ends(rig: Rig) -> None:
+async def test_a_request_with_more_headers_than_envoy_accepts_fails_alone(rig: Rig) -> None:
     load = Load(rig.client, 16)
     await load.more(50)
     metadata = tuple((f"key-{number}", "v") for number in range(MAX_HEADERS_COUNT + 1))

@@ -23,8 +23,8 @@ from tests.support.xds.xds_rig import Rig
 pytestmark = pytest.mark.integration
 
 SLOW = b"slow"
-# More than Envoy's codec allows by itself: 1000, and 33 a second. A fast machine could cancel more
-# in a second than we allow, which is an attack; an honest backend stays below.
+# More than the default of Envoy's codec: 1000, and 33 per second. The rate stays below our limit,
+# as any legitimate backend does; a fast machine could exceed it.
 CANCELLED = 1920
 CANCELLED_IN_A_SECOND = http2.STREAM_RESET_RATE / 2
 ALONE = {"health": Health.CRITICAL}
@@ -36,15 +36,15 @@ async def rig() -> AsyncIterator[Rig]:
         yield running
 
 
-async def suspected(rig: Rig) -> int:
-    """How often Envoy has avoided somebody, or would have if it were allowed to."""
+async def ejections(rig: Rig) -> int:
+    """How many ejections Envoy has detected or enforced."""
     found = f"cluster.{SERVICE}.outlier_detection.ejections_"
     detected = await rig.envoy.stat(f"{found}detected_consecutive_local_origin_failure")
     return detected + await rig.envoy.stat(f"{found}enforced_total")
 
 
-async def impatient(rig: Rig, rounds: int) -> set[grpc.StatusCode]:
-    """Eight at a time whose deadlines are shorter than their answers."""
+async def codes_of_late_answers(rig: Rig, rounds: int) -> set[grpc.StatusCode]:
+    """Send requests, eight at a time, whose deadlines expire before their answers."""
     calls = [rig.client.infer(SLOW, timeout=0.05) for _ in range(8 * rounds)]
     codes: set[grpc.StatusCode] = set()
     for at in range(0, len(calls), 8):
@@ -70,9 +70,9 @@ async def test_deadlines_shorter_than_answers_eject_no_host(
     await rig.settled(1 if policy in ("strict", "alone") else 2)
     rig.a.takes = rig.b.takes = {SLOW: 0.3}
     load = Load(rig.client, clients)
-    assert await impatient(rig, 5) == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert await codes_of_late_answers(rig, 5) == {grpc.StatusCode.DEADLINE_EXCEEDED}
     await load.more(clients)
-    # Nor does a server that says itself that it was too late.
+    # Nor does a DEADLINE_EXCEEDED of the server eject it.
     rig.a.takes = rig.b.takes = {}
     rig.a.fails = rig.b.fails = {SLOW: grpc.StatusCode.DEADLINE_EXCEEDED}
     for _ in range(5):
@@ -82,17 +82,17 @@ async def test_deadlines_shorter_than_answers_eject_no_host(
     await load.more(clients)
     await load.stop()
     assert load.failures == []
-    assert await suspected(rig) == 0
+    assert await ejections(rig) == 0
 
 
-async def test_nor_do_attempts_that_are_given_up(rig: Rig) -> None:
-    """They are made twice, and the client is told."""
+async def test_attempts_that_time_out_eject_no_host(rig: Rig) -> None:
+    """Each request gets two attempts, and then its client gets the error."""
     rig.both(leader="a", policy=replace(UNHURRIED, limits=Limits(per_try_idle_timeout=1.0)))
     await rig.settled()
     rig.a.takes = rig.b.takes = {SLOW: PATIENCE}
     for _ in range(3):
         before = rig.a.asked + rig.b.asked
-        codes = await asyncio.gather(*(given_up(rig) for _ in range(8)))
+        codes = await asyncio.gather(*(slow_request(rig) for _ in range(8)))
         assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
         assert rig.a.asked + rig.b.asked == before + 16
     name = f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total"
@@ -100,18 +100,18 @@ async def test_nor_do_attempts_that_are_given_up(rig: Rig) -> None:
     assert set(await rig.client.count(20)) == {"a"}
 
 
-async def given_up(rig: Rig) -> grpc.StatusCode:
+async def slow_request(rig: Rig) -> grpc.StatusCode:
     code: grpc.StatusCode = await rig.client.infer(SLOW, timeout=PATIENCE).code()
     return code
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
 async def test_cancellations_cut_no_other_request_on_the_connection(rig: Rig, clients: int) -> None:
-    """A backend that serves many users has one channel, and users go away."""
+    """A backend for many users has one channel, and users cancel."""
     rig.a.takes = {SLOW: PATIENCE}
     stream = rig.client.stream(iter([b"2"]), timeout=PATIENCE)
     assert await stream.read() == b"a:0"
-    # Of all requests 60 %.
+    # 60 % of all requests.
     at_once = clients * 3 // 2
     for _ in range(CANCELLED // at_once):
         calls = [rig.client.infer(SLOW, timeout=PATIENCE) for _ in range(at_once)]
@@ -126,11 +126,11 @@ async def test_cancellations_cut_no_other_request_on_the_connection(rig: Rig, cl
     assert await stream.read() == b"a:1"
     assert await rig.envoy.stat("http.triton.downstream_rq_too_many_premature_resets") == 0
     assert await rig.envoy.stat("http.triton.downstream_cx_protocol_error") == 0
-    assert await suspected(rig) == 0
+    assert await ejections(rig) == 0
 
 
-async def test_only_a_client_that_does_nothing_but_cancel_is_cut(rig: Rig) -> None:
-    """It sends more than any limit has, as fast as Envoy reads."""
+async def test_only_a_client_that_cancels_every_request_is_cut(rig: Rig) -> None:
+    """It exceeds every limit, as fast as Envoy reads."""
     load = Load(rig.client, 16)
     await load.more(16)
     attacker = await RawClient().connect(rig.envoy.port)
@@ -147,4 +147,4 @@ async def test_only_a_client_that_does_nothing_but_cancel_is_cut(rig: Rig) -> No
     await load.stop()
     assert load.failures == []
     assert set(load.answers) == {"a"}
-    assert await suspected(rig) == 0
+    assert await ejections(rig) == 0

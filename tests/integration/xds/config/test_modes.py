@@ -1,4 +1,4 @@
-"""What a traffic policy does, seen by clients of a real Envoy."""
+"""The effects of a traffic policy, as clients of a real Envoy see them."""
 
 import asyncio
 from collections import Counter
@@ -30,7 +30,7 @@ async def rig() -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def c(rig: Rig) -> FakeTriton:
-    """A third Triton, not published yet."""
+    """A third Triton, which is not published yet."""
     [joined] = await rig.join("c")
     return joined
 
@@ -38,7 +38,7 @@ async def c(rig: Rig) -> FakeTriton:
 async def publish(
     rig: Rig, *tritons: FakeTriton, policy: TrafficPolicy, leader: str | None = "a"
 ) -> None:
-    """Publish them as healthy, and wait until Envoy has the policy and has checked them."""
+    """Publish healthy instances, and wait until Envoy has the policy and has checked them."""
     rig.control_plane.publish(
         *(triton.instance() for triton in tritons), leader=leader, policy=policy
     )
@@ -49,7 +49,7 @@ def mode(name: Mode, **changes: object) -> TrafficPolicy:
     return replace(UNHURRIED, mode=name, **changes)  # type: ignore[arg-type]
 
 
-async def test_active_active_shares_and_loses_nothing(rig: Rig, c: FakeTriton) -> None:
+async def test_active_active_shares_the_load_and_fails_no_request(rig: Rig, c: FakeTriton) -> None:
     await publish(rig, rig.a, rig.b, c, policy=mode(Mode.ACTIVE_ACTIVE))
     found = await rig.client.count(300)
     assert set(found) == {"a", "b", "c"}
@@ -62,15 +62,15 @@ async def test_active_active_shares_and_loses_nothing(rig: Rig, c: FakeTriton) -
     assert load.failures == []
 
 
-async def test_weights_share_three_to_two_to_two(rig: Rig, c: FakeTriton) -> None:
+async def test_weights_of_three_two_and_two_share_the_load(rig: Rig, c: FakeTriton) -> None:
     weighted = mode(Mode.WEIGHTED, weights=(("a", 3), ("b", 2), ("c", 2)))
     await publish(rig, rig.a, rig.b, c, policy=weighted)
     found = await rig.client.count(700)
-    # Two workers take turns of their own; a client's connection stays with one of them.
+    # Each of the two workers has its own round robin, and a connection stays with one worker.
     assert {name: round(found[name] / 100) for name in "abc"} == {"a": 3, "b": 2, "c": 2}
 
 
-async def test_one_without_a_weight_stands_by(rig: Rig, c: FakeTriton) -> None:
+async def test_an_instance_without_a_weight_is_a_standby(rig: Rig, c: FakeTriton) -> None:
     await publish(rig, rig.a, rig.b, c, policy=mode(Mode.WEIGHTED, weights=(("a", 1), ("b", 1))))
     assert set(await rig.client.count(100)) == {"a", "b"}
     rig.a.wire.cut()
@@ -78,12 +78,12 @@ async def test_one_without_a_weight_stands_by(rig: Rig, c: FakeTriton) -> None:
     assert set(await rig.client.count(20)) == {"c"}
 
 
-async def test_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
+async def test_mode_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
     rig.both(leader="a", policy=mode(Mode.STRICT))
-    await rig.settled(1)  # the other one is not counted as healthy
+    await rig.settled(1)  # only the primary counts as healthy
     assert set(await rig.client.count(50)) == {"a"}
-    ill = rig.a.instance(health=Health.CRITICAL)
-    rig.control_plane.publish(ill, rig.b.instance(), leader="a", policy=mode(Mode.STRICT))
+    unhealthy = rig.a.instance(health=Health.CRITICAL)
+    rig.control_plane.publish(unhealthy, rig.b.instance(), leader="a", policy=mode(Mode.STRICT))
 
     async def refused() -> bool:
         try:
@@ -92,13 +92,15 @@ async def test_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
             return error.code() == grpc.StatusCode.UNAVAILABLE
         return False
 
-    await eventually(refused, "nobody answers")
+    await eventually(refused, "no instance answers")
     served = rig.b.served
-    assert all(await asyncio.gather(*(refused() for _ in range(20))))  # each waits for a while
+    assert all(await asyncio.gather(*(refused() for _ in range(20))))  # each waits for a moment
     assert rig.b.served == served == 0
 
 
-async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: FakeTriton) -> None:
+async def test_a_release_gets_its_share_and_ends_without_a_failed_request(
+    rig: Rig, c: FakeTriton
+) -> None:
     def released(percent: int, rolled_back: str = "") -> TrafficPolicy:
         release = Release(tag="v2", percent=percent, rolled_back=rolled_back)
         return replace(UNHURRIED, release=release)
@@ -126,11 +128,13 @@ async def test_a_release_gets_its_share_and_ends_without_a_failure(rig: Rig, c: 
     await load.more(200)
     await load.stop()
     assert load.failures == []
-    # Ours and control_plane: that of the release goes when nothing is in flight on it any more.
+    # Two are left: ours and control_plane. The release's is removed once no request is in flight.
     await eventually(lambda: _clusters(rig, 2), "the release has no cluster any more")
 
 
-async def test_a_release_that_dies_is_answered_for_by_the_others(rig: Rig, c: FakeTriton) -> None:
+async def test_requests_of_a_dead_release_are_retried_on_other_instances(
+    rig: Rig, c: FakeTriton
+) -> None:
     policy = replace(UNHURRIED, release=Release(tag="v2", percent=50))
     new = c.instance(tags=("v2",))
     rig.control_plane.publish(rig.a.instance(), rig.b.instance(), new, leader="a", policy=policy)
@@ -158,7 +162,7 @@ async def test_a_sticky_release_keeps_its_users(rig: Rig, c: FakeTriton) -> None
     assert min(sides["a"], sides["c"]) > 10
 
 
-async def test_a_session_stays_where_it_is_and_moves_once(rig: Rig, c: FakeTriton) -> None:
+async def test_a_session_stays_on_its_host_and_moves_once(rig: Rig, c: FakeTriton) -> None:
     policy = mode(Mode.ACTIVE_ACTIVE, affinity=Affinity(header="x-session"))
     await publish(rig, rig.a, rig.b, c, policy=policy)
     homes = {}
@@ -169,19 +173,19 @@ async def test_a_session_stays_where_it_is_and_moves_once(rig: Rig, c: FakeTrito
     assert set(homes.values()) == {"a", "b", "c"}
     rig.a.wire.cut()
     rig.a.serving = False
-    await eventually(lambda: rig.reachable(2), "one is found out")
+    await eventually(lambda: rig.reachable(2), "one is found unhealthy")
     stayed = 0
     for number, home in homes.items():
         answers = await rig.client.count(4, x_session=f"s{number}")
         assert len(answers) == 1
         assert "a" not in answers
         stayed += home in answers
-    # Envoy's ring has a fixed size, and is not quite consistent when it has fewer hosts.
+    # Envoy's ring has a fixed size, so a few sessions of other hosts move as well.
     others = sum(home != "a" for home in homes.values())
     assert stayed > others / 2
 
 
-async def test_a_sequence_is_never_sent_again_elsewhere(rig: Rig) -> None:
+async def test_a_request_of_a_sequence_is_never_retried_elsewhere(rig: Rig) -> None:
     policy = mode(Mode.ACTIVE_ACTIVE, affinity=Affinity(sequence_header="x-sequence"))
     await publish(rig, rig.a, rig.b, policy=policy)
     [home] = await rig.client.count(5, x_sequence="7")
@@ -194,10 +198,12 @@ async def test_a_sequence_is_never_sent_again_elsewhere(rig: Rig) -> None:
     assert other.served == served
     triton.die_on_request = True
     while triton.die_on_request:
-        assert await rig.client.who() in "ab"  # any other request is
+        assert await rig.client.who() in "ab"  # a request without a sequence is retried
 
 
-async def test_the_own_zone_comes_first_and_then_other_datacenters(rig: Rig, c: FakeTriton) -> None:
+async def test_the_local_zone_is_preferred_and_then_other_datacenters(
+    rig: Rig, c: FakeTriton
+) -> None:
     locality = Locality(prefer_zone=True, datacenters=("dc2",))
     policy = mode(Mode.ACTIVE_ACTIVE, locality=locality)
     rig.control_plane.publish(
@@ -214,9 +220,9 @@ async def test_the_own_zone_comes_first_and_then_other_datacenters(rig: Rig, c: 
         triton.serving = False
 
 
-async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> None:
+async def test_a_changed_capacity_takes_effect_without_a_new_cluster(rig: Rig) -> None:
     async def admitted(requests: int) -> int:
-        """How many of so many are let through at once."""
+        """How many of `requests` concurrent requests Envoy admits."""
         overflow = f"cluster.{SERVICE}.upstream_rq_active_overflow"
         refused, before = 0, await rig.envoy.stat(overflow)
         calls = [rig.client.infer(b"x", timeout=PATIENCE) for _ in range(requests)]
@@ -240,10 +246,10 @@ async def test_a_declared_capacity_is_a_limit_that_moves_in_place(rig: Rig) -> N
         )
         await rig.settled(2)
         assert await admitted(12) == capacity + 1
-    assert await rig.envoy.stat("cluster_manager.cluster_added") == 2  # and the control plane's
+    assert await rig.envoy.stat("cluster_manager.cluster_added") == 2  # with the control plane's
 
 
-async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None:
+async def test_an_attempt_without_an_answer_times_out_and_is_retried_elsewhere(rig: Rig) -> None:
     limits = Limits(per_try_idle_timeout=2.0)
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.hang = True
@@ -251,11 +257,11 @@ async def test_a_silent_attempt_is_given_up_and_made_elsewhere(rig: Rig) -> None
     assert await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_per_try_idle_timeout") >= 1
 
 
-async def test_a_stuck_stream_is_cut_and_counted(rig: Rig) -> None:
+async def test_a_stream_above_the_maximum_duration_is_cut_and_counted(rig: Rig) -> None:
     async def cut(timeout: float | None) -> None:
         call = rig.client.stream(timeout=timeout)
         await call.write(b"2")
-        assert await call.read() == b"a:0"  # the second answer never comes
+        assert await call.read() == b"a:0"  # the second answer is never sent
         async with asyncio.timeout(PATIENCE):
             assert await call.code() != grpc.StatusCode.OK
 
@@ -263,12 +269,12 @@ async def test_a_stuck_stream_is_cut_and_counted(rig: Rig) -> None:
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     await cut(timeout=None)
     assert await rig.envoy.stat("http.triton.downstream_rq_max_duration_reached") == 1
-    # A deadline is shortened to the bound, and goes on to Triton: who is first cuts.
+    # Envoy lowers the deadline to the maximum and passes it on, so either end may cut the stream.
     await cut(timeout=2 * PATIENCE)
     assert await rig.client.who() == "a"
 
 
-async def test_a_large_body_is_retried_only_within_the_bound(rig: Rig) -> None:
+async def test_a_body_above_the_limit_is_not_retried(rig: Rig) -> None:
     limits = Limits(retry_body_bytes=2**20)
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.die_on_request = True
@@ -278,17 +284,17 @@ async def test_a_large_body_is_retried_only_within_the_bound(rig: Rig) -> None:
         await rig.client.who(bytes(2**22))
 
 
-async def test_one_that_joins_gets_its_share_slowly(rig: Rig, c: FakeTriton) -> None:
+async def test_a_new_instance_gets_its_share_gradually(rig: Rig, c: FakeTriton) -> None:
     policy = mode(Mode.ACTIVE_ACTIVE, limits=Limits(slow_start=40.0))
-    await publish(rig, rig.a, rig.b, policy=policy)  # a new cluster: both begin slowly, too
+    await publish(rig, rig.a, rig.b, policy=policy)  # in a new cluster both start slowly as well
     await asyncio.sleep(10)
     await publish(rig, rig.a, rig.b, c, policy=policy)
-    # One after the other: what is in flight counts against an instance as well.
+    # Sequential requests, because requests in flight reduce an instance's share as well.
     found = await rig.client.count(300)
     assert 0 < found["c"] < 0.75 * min(found["a"], found["b"])
 
 
-async def test_services_are_told_apart(rig: Rig, c: FakeTriton) -> None:
+async def test_requests_are_routed_to_the_service_that_they_match(rig: Rig, c: FakeTriton) -> None:
     vision = Match(
         authorities=("eyes.example",),
         path_prefixes=("/inference.GRPCInferenceService/ModelInfer",),
@@ -315,6 +321,6 @@ async def _clusters(rig: Rig, count: int) -> bool:
 
 
 async def _only(rig: Rig, name: str) -> bool:
-    """Whether a row of requests is answered by one alone."""
+    """Whether one instance answers all of 20 requests."""
     found = await asyncio.gather(*(rig.client.who() for _ in range(20)))
     return set(found) == {name}

@@ -1,4 +1,4 @@
-"""Mode strict on a real Envoy: without a primary requests wait for a moment, and then fail."""
+"""Mode strict on a real Envoy: without a primary, requests wait for a moment and then fail."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,11 +19,11 @@ from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 STRICT = replace(UNHURRIED, mode=Mode.STRICT)
-EFFECTS = replace(STRICT, retry=Retry(idempotent=False))
-# 64 bodies, of which 16 may be in flight, and half of these while a former cluster lingers.
-CLOSE = replace(STRICT, limits=Limits(retry_memory_bytes=1 << 30, retry_body_bytes=1 << 24))
+NOT_IDEMPOTENT = replace(STRICT, retry=Retry(idempotent=False))
+# Retry memory for 64 bodies: 16 may be in flight, or 8 while a former cluster lingers.
+LITTLE_MEMORY = replace(STRICT, limits=Limits(retry_memory_bytes=1 << 30, retry_body_bytes=1 << 24))
 RETRIES = f"cluster.{SERVICE}.upstream_rq_retry"
-NOBODY = "StatusCode.UNAVAILABLE: no healthy upstream: there is no primary that serves"
+NO_PRIMARY = "StatusCode.UNAVAILABLE: no healthy upstream: there is no primary that serves"
 
 
 @pytest.fixture
@@ -35,30 +35,30 @@ async def rig() -> AsyncIterator[Rig]:
         yield running
 
 
-async def falls_silent(rig: Rig, old: FakeTriton) -> None:
-    """It says that it does not serve, as before it releases the role, and Envoy has heard that."""
+async def stop_serving(rig: Rig, old: FakeTriton) -> None:
+    """Answer NOT_SERVING, as a sidecar does before it releases the role, until Envoy knows."""
     old.serving = False
-    await eventually(lambda: rig.reachable(0), "nobody serves")
+    await eventually(lambda: rig.reachable(0), "no instance serves")
 
 
-async def takes_over(rig: Rig, new: FakeTriton, epoch: int, policy: TrafficPolicy = STRICT) -> None:
-    """Somebody waits for it, and it serves."""
+async def take_over(rig: Rig, new: FakeTriton, epoch: int, policy: TrafficPolicy = STRICT) -> None:
+    """Make an instance primary and SERVING, once a request waits for it."""
     before = await rig.envoy.stat(RETRIES)
 
-    async def waited_for() -> bool:
+    async def request_waits() -> bool:
         return await rig.envoy.stat(RETRIES) > before
 
-    await eventually(waited_for, "a request that waits")
+    await eventually(request_waits, "a request that waits")
     new.serving = True
     rig.both(leader=new.name, epoch=epoch, policy=policy)
 
 
 @pytest.mark.parametrize(
     ("clients", "policy"),
-    [(16, STRICT), (64, STRICT), (16, EFFECTS), (8, CLOSE)],
+    [(16, STRICT), (64, STRICT), (16, NOT_IDEMPOTENT), (8, LITTLE_MEMORY)],
     ids=["16", "64", "effects", "little memory"],
 )
-async def test_a_role_that_moves_fails_nothing(
+async def test_a_move_of_the_role_fails_no_request(
     rig: Rig, clients: int, policy: TrafficPolicy
 ) -> None:
     rig.both(leader="a", policy=policy)
@@ -66,15 +66,15 @@ async def test_a_role_that_moves_fails_nothing(
     await load.more(50, by="a")
     old, new = rig.a, rig.b
     for turn in range(4):
-        await falls_silent(rig, old)
-        await takes_over(rig, new, 2 + turn, policy)
+        await stop_serving(rig, old)
+        await take_over(rig, new, 2 + turn, policy)
         await load.more(50, by=new.name)
         old, new = new, old
     await load.stop()
     assert load.failures == []
 
 
-async def test_the_catalog_may_be_the_first_to_tell(rig: Rig) -> None:
+async def test_a_move_of_the_role_that_the_catalog_shows_first_fails_no_request(rig: Rig) -> None:
     load = Load(rig.client, 16)
     await load.more(50, by="a")
     rig.both(leader="b", epoch=2, policy=STRICT)
@@ -85,38 +85,38 @@ async def test_the_catalog_may_be_the_first_to_tell(rig: Rig) -> None:
     assert load.failures == []
 
 
-async def test_streams_that_begin_then_wait_too(rig: Rig) -> None:
-    await falls_silent(rig, rig.a)
+async def test_new_streams_wait_for_a_primary_too(rig: Rig) -> None:
+    await stop_serving(rig, rig.a)
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"1")
-    await takes_over(rig, rig.b, 2)
+    await take_over(rig, rig.b, 2)
     assert await call.read() == b"b:0"
     await call.done_writing()
     assert await call.code() == grpc.StatusCode.OK
     assert rig.a.streams == 0
 
 
-async def test_a_primary_that_dies_costs_no_request_that_never_reached_it(rig: Rig) -> None:
+async def test_a_dead_primary_fails_no_request_that_never_reached_it(rig: Rig) -> None:
     load = Load(rig.client, 16)
     await load.more(50, by="a")
     rig.a.wire.cut()
-    await falls_silent(rig, rig.a)
-    await takes_over(rig, rig.b, 2)
+    await stop_serving(rig, rig.a)
+    await take_over(rig, rig.b, 2)
     await load.more(50, by="b")
     await load.stop()
     assert load.failures == []
 
 
 async def test_requests_fail_with_a_reason_if_no_instance_comes_back(rig: Rig) -> None:
-    await falls_silent(rig, rig.a)
+    await stop_serving(rig, rig.a)
     served = rig.a.served, rig.b.served
     load = Load(rig.client, 64)
     await eventually(lambda: len(load.failures) >= 256, "each has failed a few times")
-    assert set(load.failures) == {NOBODY}
+    assert set(load.failures) == {NO_PRIMARY}
     outliers = f"cluster.{SERVICE}.outlier_detection"
     assert await rig.envoy.stat(f"{outliers}.ejections_enforced_total") == 0
     assert await rig.envoy.stat(f"{outliers}.ejections_active") == 0
-    # Somebody who is there no more has nothing in flight, and nobody else is counted as healthy.
+    # The removed primary has no requests in flight, and no other host counts as healthy.
     assert await rig.envoy.stat(f"cluster.{SERVICE}.membership_healthy") == 0
     assert (rig.a.served, rig.b.served) == served
     rig.b.serving = True
@@ -129,12 +129,14 @@ async def test_requests_fail_with_a_reason_if_no_instance_comes_back(rig: Rig) -
 
 
 @pytest.mark.parametrize("instances", ["none", "critical"])
-async def test_without_any_instance_they_get_the_same_error(rig: Rig, instances: str) -> None:
-    ill = rig.a.instance(health=Health.CRITICAL)
-    rig.control_plane.publish(*[ill] * (instances == "critical"), policy=STRICT)
+async def test_without_instances_requests_fail_with_the_same_reason(
+    rig: Rig, instances: str
+) -> None:
+    unhealthy = rig.a.instance(health=Health.CRITICAL)
+    rig.control_plane.publish(*[unhealthy] * (instances == "critical"), policy=STRICT)
     await rig.settled(0)
     call = rig.client.infer(b"x", timeout=PATIENCE)
-    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
     rig.both(leader="a", policy=STRICT)
     await rig.settled(1)
     assert await rig.client.who() == "a"
@@ -148,24 +150,24 @@ async def test_without_any_instance_they_get_the_same_error(rig: Rig, instances:
     ],
     ids=["no retries", "attempts that are given up"],
 )
-async def test_what_is_not_to_be_sent_again_does_not_wait(rig: Rig, policy: TrafficPolicy) -> None:
+async def test_a_request_without_retries_does_not_wait(rig: Rig, policy: TrafficPolicy) -> None:
     rig.both(leader="a", policy=policy)
     await rig.settled(1)
-    await falls_silent(rig, rig.a)
+    await stop_serving(rig, rig.a)
     before = await rig.envoy.stat(RETRIES)
     call = rig.client.infer(b"x", timeout=PATIENCE)
-    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
     assert await rig.envoy.stat(RETRIES) <= before + 1
 
 
-async def test_a_body_that_is_too_large_to_be_kept_does_not_wait(rig: Rig) -> None:
+async def test_a_request_with_a_body_above_the_limit_does_not_wait(rig: Rig) -> None:
     policy = replace(STRICT, limits=Limits(retry_body_bytes=1 << 20))
     rig.both(leader="a", policy=policy)
     await rig.settled(1)
     assert await rig.client.who(bytes(3 << 20)) == "a"
-    await falls_silent(rig, rig.a)
+    await stop_serving(rig, rig.a)
     call = rig.client.infer(bytes(3 << 20), timeout=PATIENCE)
-    assert f"{await call.code()}: {await call.details()}" == NOBODY
+    assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
     asked = rig.a.asked + rig.b.asked
     rig.b.serving = True
     rig.both(leader="b", epoch=2, policy=policy)
@@ -173,7 +175,7 @@ async def test_a_body_that_is_too_large_to_be_kept_does_not_wait(rig: Rig) -> No
     assert rig.a.asked + rig.b.asked == asked
 
 
-async def test_a_request_that_crashes_servers_is_not_retried_as_often_as_waiting_ones() -> None:
+async def test_a_crashing_request_is_retried_less_often_than_waiting_ones() -> None:
     async with play(policy=STRICT) as made:
         for name in ("b", "c"):
             del made.tritons[name]
@@ -188,7 +190,7 @@ async def test_a_request_that_crashes_servers_is_not_retried_as_often_as_waiting
             return bool(await call.code() == grpc.StatusCode.FAILED_PRECONDITION)
 
         await eventually(refused, "it is known")
-        # Two deaths accuse it, and between them there is nobody, for longer than some wait.
+        # Two crashes make it a suspect; the time between them is longer than some requests wait.
         assert 2 + PROOF <= made.falls["a"] <= 1 + asked + PROOF
         assert await made.rig.envoy.stat(RETRIES) > made.falls["a"]
         assert await made.rig.envoy.stat(f"cluster.{SERVICE}.lua.quarantine.errors") == 0

@@ -1,4 +1,4 @@
-"""Slow clients, and a slow server, on a real Envoy: no other client waits for them."""
+"""Slow clients and a slow server on a real Envoy: they delay no other client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,18 +41,18 @@ async def raw_clients(rig: Rig, stack: AsyncExitStack, count: int) -> list[RawCl
 
 
 async def stuck(rig: Rig, counter: str) -> None:
-    """Wait until many bytes have come, and hardly any more do: health checks and pings."""
+    """Wait until a byte counter stalls above 4 MiB, except for health checks and pings."""
     newest: list[int] = []
 
-    async def still() -> bool:
+    async def stalled() -> bool:
         newest.append(await rig.envoy.stat(counter))
         return len(newest) > 20 and 4 * MIB < newest[-1] < newest[-20] + MIB // 16
 
-    await eventually(still, f"{counter} stands still")
+    await eventually(stalled, f"{counter} stands still")
 
 
 async def served(rig: Rig, clients: int, client: Client | None = None) -> None:
-    """Others are answered, all of them by the primary."""
+    """Assert that the primary answers all requests of other clients."""
     load = Load(client or rig.client, clients)
     await load.more(30 * clients)
     await load.stop()
@@ -61,7 +61,7 @@ async def served(rig: Rig, clients: int, client: Client | None = None) -> None:
 
 
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])
-async def test_a_client_that_does_not_read_hurts_only_itself(
+async def test_a_client_that_does_not_read_delays_no_other(
     rig: Rig, stack: AsyncExitStack, clients: int
 ) -> None:
     rig.a.says = {BIG: bytes(LARGE)}
@@ -72,11 +72,13 @@ async def test_a_client_that_does_not_read_hurts_only_itself(
     await eventually(lambda: all(each.received == 2**16 - 1 for each in slow), "they are full")
     await stuck(rig, f"cluster.{SERVICE}.upstream_cx_rx_bytes_total")
     await served(rig, clients)
-    # It may still have them: they were not cut.
+    # Their connections and streams were not cut.
     assert not any(each.gone or each.ended for each in slow)
 
 
-async def test_so_does_one_that_does_not_end_its_requests(rig: Rig, stack: AsyncExitStack) -> None:
+async def test_a_client_that_does_not_end_its_requests_delays_no_other(
+    rig: Rig, stack: AsyncExitStack
+) -> None:
     for each in await raw_clients(rig, stack, 4):
         for _ in range(8):
             each.request(INFER, message(bytes(LARGE))[:60_000], end=False)
@@ -88,8 +90,8 @@ async def in_flight(rig: Rig, count: int) -> bool:
     return await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_active") == count
 
 
-async def test_streams_that_a_server_does_not_read_hold_up_no_other(rig: Rig) -> None:
-    """Not even who shares their connection, as the users of one backend do."""
+async def test_streams_that_a_server_does_not_read_delay_no_other_request(rig: Rig) -> None:
+    """Not even requests on the same connection, like those of one backend's users."""
     rig.a.reads.clear()
     async with rig.client_of("triton") as shared:
         streams = [shared.stream(pieces(), timeout=PATIENCE) for _ in range(4)]
@@ -103,7 +105,7 @@ async def test_streams_that_a_server_does_not_read_hold_up_no_other(rig: Rig) ->
 
 
 async def pieces() -> AsyncIterator[bytes]:
-    """Requests of 1 MiB, for one answer each."""
+    """Requests of 1 MiB, with one answer each."""
     for _ in range(LARGE // MIB):
         yield b"1".ljust(MIB)
 

@@ -1,4 +1,4 @@
-"""What a real Envoy and our control plane report about failed requests and the primary."""
+"""Reports of a real Envoy and our control plane about failed requests and the primary."""
 
 import asyncio
 from collections import Counter
@@ -25,40 +25,40 @@ PLANE = "planes"
 
 
 class Scene:
-    """A rig whose control plane reads Envoy's counters and is found in Consul."""
+    """A rig whose control plane reads Envoy's counters and is registered in Consul."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.consul = FakeConsul()
         self._clock = SystemClock()
         self._began = 0.0
-        self.doubts: list[str] = []
+        self.warnings: list[str] = []
 
     async def start(self) -> None:
-        """Put another control plane in the place of the rig's; Envoy comes to it."""
+        """Replace the rig's control plane; Envoy reconnects to the new one."""
         await self.rig.control_plane.stop()
         self.rig.control_plane = ControlPlane(self.rig.edge, self.rig.envoy.admin, first=True)
         await self.rig.control_plane.start(self.rig.xds_port)
         self.rig.both(leader="a")
         place = {"Address": "127.0.0.1", "Port": self.rig.xds_port}
         await self.consul.register_service({"ID": "plane", "Name": PLANE, **place})
-        await eventually(lambda: self.told(0.0), "counting has begun")
+        await eventually(lambda: self.failures_reported(0.0), "counting has begun")
         self._began = self._clock.now()
 
-    async def told(self, seconds: float) -> Failures | None:
-        """What the control plane says of the last seconds."""
+    async def failures_reported(self, seconds: float) -> Failures | None:
+        """The control planes' report on the last `seconds`; None if it is unknown."""
         register = PlaneDirectory(self.consul, PLANE, SERVICE)
         return await rpc.failures(register, SERVICE, seconds)
 
     async def total(self) -> Counter[str]:
         """Requests and failures since the start."""
-        told = await self.told(self._clock.now() - self._began)
-        assert told is not None
-        assert (told.counted, told.unmeasured, told.unknown) == (1, 0, 0)
-        return Counter(requests=told.requests, failures=told.failures)
+        report = await self.failures_reported(self._clock.now() - self._began)
+        assert report is not None
+        assert (report.counted, report.unmeasured, report.unknown) == (1, 0, 0)
+        return Counter(requests=report.requests, failures=report.failures)
 
     async def cost(self, *done: Awaitable[object]) -> tuple[int, int]:
-        """Requests and failures while something was done."""
+        """Requests and failures while `done` is awaited."""
         before = await self.total()
         for each in done:
             await each
@@ -70,7 +70,7 @@ class Scene:
         register = PlaneDirectory(self.consul, PLANE, SERVICE)
         async with asyncio.timeout(PATIENCE):
             return await rpc.primary_acknowledged(
-                register, SERVICE, instance, epoch, self._clock, self.doubts.append
+                register, SERVICE, instance, epoch, self._clock, self.warnings.append
             )
 
 
@@ -82,7 +82,7 @@ async def scene() -> AsyncIterator[Scene]:
         yield made
 
 
-async def test_each_request_counts_once_by_how_it_ended(scene: Scene) -> None:
+async def test_each_request_counts_once_with_its_result(scene: Scene) -> None:
     rig = scene.rig
     assert await scene.cost() == (0, 0)
     assert await scene.cost(rig.client.who(), rig.client.who()) == (2, 0)
@@ -94,25 +94,25 @@ async def test_each_request_counts_once_by_how_it_ended(scene: Scene) -> None:
 
     rig.a.gate.set()
     assert await scene.cost(_stream(rig)) == (1, 0)
-    # A status that a server answers with, and one that Envoy gives for lack of servers.
+    # A status of the server, and below one of Envoy, which has no host.
     rig.a.fails = {b"x": grpc.StatusCode.INVALID_ARGUMENT}
     assert await scene.cost(_fails(rig.client.infer, "INVALID_ARGUMENT")) == (1, 1)
-    # What nobody may ask is no request to the service.
+    # A denied method does not count as a request to the service.
     assert await scene.cost(_fails(rig.client.unload, "PERMISSION_DENIED")) == (0, 0)
     rig.control_plane.publish()
-    await eventually(lambda: _nobody(rig), "nobody is left")
+    await eventually(lambda: _no_instance(rig), "no instance is left")
     assert await scene.cost(_fails(rig.client.infer, "UNAVAILABLE")) == (1, 1)
 
 
-async def test_a_stream_that_is_cut_has_failed_and_one_given_up_by_its_client_has_not(
+async def test_a_cut_stream_counts_as_failed_and_a_cancelled_one_does_not(
     scene: Scene,
 ) -> None:
     assert await scene.cost(_cut(scene.rig)) == (1, 1)
     await eventually(scene.rig.reachable, "a is back")
-    assert await scene.cost(_give_up(scene.rig)) == (0, 0)
+    assert await scene.cost(_cancel(scene.rig)) == (0, 0)
 
 
-async def test_a_swap_is_acknowledged_and_has_cost_nothing(scene: Scene) -> None:
+async def test_a_move_of_the_role_is_acknowledged_and_fails_no_request(scene: Scene) -> None:
     load = Load(scene.rig.client, clients=8)
     await load.more(50, by="a")
     scene.rig.both(leader="b", epoch=5)
@@ -124,7 +124,7 @@ async def test_a_swap_is_acknowledged_and_has_cost_nothing(scene: Scene) -> None
     assert load.failures == []
 
 
-async def test_a_primary_that_cannot_be_used_is_never_acknowledged(scene: Scene) -> None:
+async def test_an_unusable_primary_is_never_acknowledged(scene: Scene) -> None:
     a, b = scene.rig.a.instance(), scene.rig.b.instance(health=Health.CRITICAL)
     scene.rig.control_plane.publish(a, b, leader="b", epoch=5)
     waiting = asyncio.create_task(scene.acknowledged("b", 5))
@@ -134,17 +134,17 @@ async def test_a_primary_that_cannot_be_used_is_never_acknowledged(scene: Scene)
     assert await waiting == Agreement(planes=1, envoys=1)
 
 
-async def test_an_older_epoch_is_no_acknowledgement(scene: Scene) -> None:
+async def test_an_older_epoch_does_not_count_as_an_acknowledgement(scene: Scene) -> None:
     scene.rig.both(leader="b", epoch=5)
     await scene.acknowledged("b", 5)
     waiting = asyncio.create_task(scene.acknowledged("b", 6))
     done, _ = await asyncio.wait([waiting], timeout=1.0)
     assert not done
-    scene.rig.both(leader="b", epoch=7)  # the same endpoints: nothing is sent
+    scene.rig.both(leader="b", epoch=7)  # the endpoints are the same, so nothing is sent
     assert await waiting == Agreement(planes=1, envoys=1)
 
 
-async def test_a_control_plane_that_comes_back_is_asked_again(scene: Scene) -> None:
+async def test_a_restarted_control_plane_is_queried_again(scene: Scene) -> None:
     rig = scene.rig
     rig.both(leader="b", epoch=5)
     await scene.acknowledged("b", 5)
@@ -154,32 +154,34 @@ async def test_a_control_plane_that_comes_back_is_asked_again(scene: Scene) -> N
     await rig.control_plane.start(rig.xds_port)
     rig.both(leader="a", epoch=6)
     assert await waiting == Agreement(planes=1, envoys=1)
-    # Without access to Envoy's counters nobody knows what failed.
-    assert await scene.told(0.0) is None
+    # Without access to Envoy's counters the failures are unknown.
+    assert await scene.failures_reported(0.0) is None
 
 
-async def test_without_control_planes_there_is_nothing_to_wait_for(scene: Scene) -> None:
+async def test_without_control_planes_a_primary_is_acknowledged_at_once(scene: Scene) -> None:
     await scene.consul.deregister_service("plane")
     await scene.consul.register_service(
         {"ID": "a", "Name": SERVICE, "Address": "127.0.0.1", "Port": 1}
     )
     assert await scene.acknowledged("b", 99) == Agreement()
-    assert await scene.told(0.0) is None
+    assert await scene.failures_reported(0.0) is None
 
 
-async def test_a_control_plane_that_is_gone_is_unknown(scene: Scene) -> None:
+async def test_the_failures_of_an_unreachable_control_plane_are_unknown(scene: Scene) -> None:
     gone = {"ID": "gone", "Name": PLANE, "Address": "127.0.0.1", "Port": 1}
     await scene.consul.register_service(gone)
-    told = await scene.told(0.0)
-    assert told is not None
-    assert (told.counted, told.unknown) == (1, 1)
-    # Nobody who answers has counted for so long.
-    assert await scene.told(3600.0) == Failures(0, 0, counted=0, unmeasured=1, unknown=1)
+    report = await scene.failures_reported(0.0)
+    assert report is not None
+    assert (report.counted, report.unknown) == (1, 1)
+    # No control plane that answers has counted for an hour.
+    assert await scene.failures_reported(3600.0) == Failures(
+        0, 0, counted=0, unmeasured=1, unknown=1
+    )
 
 
 async def test_without_envoys_statistics_failures_are_unknown(scene: Scene) -> None:
     await scene.rig.envoy.stop()
-    assert await scene.told(0.0) is None
+    assert await scene.failures_reported(0.0) is None
 
 
 async def _stream(rig: Rig) -> None:
@@ -198,20 +200,20 @@ async def _cut(rig: Rig) -> None:
     assert await call.code() != grpc.StatusCode.OK
 
 
-async def _give_up(rig: Rig) -> None:
+async def _cancel(rig: Rig) -> None:
     call = rig.client.stream(timeout=PATIENCE)
     await call.write(b"2")
     await call.read()
     call.cancel()
     stat = "http.triton.downstream_rq_active"
-    await eventually(lambda: _is_zero(rig, stat), "Envoy has heard of it")
+    await eventually(lambda: _is_zero(rig, stat), "Envoy has no request in flight")
 
 
 async def _is_zero(rig: Rig, stat: str) -> bool:
     return await rig.envoy.stat(stat) == 0
 
 
-async def _nobody(rig: Rig) -> bool:
+async def _no_instance(rig: Rig) -> bool:
     code = await rig.client.infer(b"x", timeout=PATIENCE).code()
     return bool(code == grpc.StatusCode.UNAVAILABLE)
 

@@ -1,6 +1,6 @@
-"""What a real Envoy does with what is in flight on a host that gets nothing new, and what it tells.
+"""Requests in flight on a withdrawn host, and how a real Envoy reports them.
 
-It ends nothing by itself, and reports on the clusters that it has.
+Envoy does not end them, and reports the load of each cluster that it has.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ from tests.support.xds.xds_rig import Rig
 
 pytestmark = pytest.mark.integration
 
-# As Envoy's health check sees it, and as EDS tells it.
+# How Envoy learns of it: from its health check, or from EDS.
 FAILS, UNHEALTHY, REMOVED = "fails", "unhealthy", "removed"
 
 
 @pytest.fixture
-def closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clusters that Envoy is told to close connections of, and hosts that are UNHEALTHY there."""
+def close_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters with `close_connections_on_host_health_failure`, and UNHEALTHY draining hosts."""
     of_cluster, of_endpoints = clusters.cluster, clusters.load_assignment
 
     def cluster(*given: Any, **named: Any) -> Any:
@@ -59,9 +59,9 @@ def closing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "load_assignment", load_assignment)
 
 
-@pytest.mark.usefixtures("closing")
+@pytest.mark.usefixtures("close_connections")
 @pytest.mark.parametrize("how", [FAILS, UNHEALTHY, REMOVED])
-async def test_a_host_that_is_given_up_keeps_what_is_in_flight(how: str) -> None:
+async def test_a_withdrawn_host_keeps_its_requests_in_flight(how: str) -> None:
     async with Rig.running("DELTA_GRPC") as rig:
         stream = rig.client.stream(timeout=PATIENCE)
         await stream.write(b"2")
@@ -87,7 +87,7 @@ async def test_a_host_that_is_given_up_keeps_what_is_in_flight(how: str) -> None
 
 
 async def _asked_elsewhere(rig: Rig) -> bool:
-    """Whether a new request is answered by the other one; one that hangs is given up."""
+    """Whether the other instance answers a new request; one that hangs is cancelled."""
     try:
         async with asyncio.timeout(0.5):
             return await rig.client.who() == "b"
@@ -95,7 +95,7 @@ async def _asked_elsewhere(rig: Rig) -> bool:
         return False
 
 
-# What makes a new cluster of one, in Envoy's eyes.
+# Policies that make Envoy replace a cluster.
 CHANGES = {
     "health check": replace(UNHURRIED, health_check=replace(UNHURRIED.health_check, interval=0.7)),
     "ejection": replace(
@@ -115,7 +115,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 async def begin_stream(rig: Rig) -> Any:
-    """A stream that the first instance has answered, and goes on answering."""
+    """A stream that the first instance has answered once, and keeps open."""
     stream = rig.client.stream(timeout=PATIENCE)
     await stream.write(b"2")
     assert await stream.read() == b"a:0"
@@ -130,7 +130,7 @@ async def end_stream(rig: Rig, stream: Any) -> None:
 
 
 async def idle(rig: Rig) -> None:
-    """What the sidecar of the first instance waits for."""
+    """Wait until the first instance is idle, as its sidecar does."""
     consul = FakeConsul()
     await consul.register_service(
         {"ID": "xds-0", "Name": "xds", "Address": "127.0.0.1", "Port": rig.xds_port}
@@ -139,8 +139,8 @@ async def idle(rig: Rig) -> None:
     await wait_until_idle(register, SERVICE, "a", SystemClock(), lambda why: None)
 
 
-async def only_it_is_left(drain: Callable[[], Any]) -> None:
-    """Wait until the drain waits for one stream of one Envoy, and for no Envoy on its way."""
+async def only_the_stream_is_left(drain: Callable[[], Any]) -> None:
+    """Wait until the drain waits only for one stream of one Envoy, which has reported."""
 
     def seen() -> bool:
         said = drain()
@@ -157,8 +157,8 @@ def withdraw(rig: Rig, policy: TrafficPolicy) -> None:
     rig.control_plane.publish(draining, rig.b.instance(), leader="b", policy=policy)
 
 
-async def only_current(rig: Rig) -> None:
-    """Wait until the former clusters are gone, from Envoy too."""
+async def only_current_clusters_are_left(rig: Rig) -> None:
+    """Wait until the former clusters are removed, from Envoy too."""
 
     async def gone() -> bool:
         former = rig.control_plane.publication.lingering.value
@@ -177,23 +177,23 @@ async def only_current(rig: Rig) -> None:
     ],
     indirect=["rig"],
 )
-async def test_a_drain_sees_what_began_before_a_policy_changed(rig: Rig, what: str) -> None:
+async def test_a_drain_counts_requests_from_before_a_policy_change(rig: Rig, what: str) -> None:
     stream, policy = await begin_stream(rig), CHANGES[what]
     rig.both(leader="a", policy=policy)
     await rig.settled()
     async with rig.drain_of("a") as drain:
         withdraw(rig, policy)
         draining = asyncio.create_task(idle(rig))
-        await only_it_is_left(drain)
+        await only_the_stream_is_left(drain)
         assert await rig.client.who() == "b"
         assert not draining.done()
     await end_stream(rig, stream)
     await asyncio.wait_for(draining, PATIENCE)
-    await only_current(rig)
+    await only_current_clusters_are_left(rig)
 
 
 @pytest.mark.parametrize("rig", ["DELTA_GRPC", "GRPC"], indirect=True)
-async def test_a_drain_sees_what_began_several_policies_ago(rig: Rig) -> None:
+async def test_a_drain_counts_requests_from_several_policies_ago(rig: Rig) -> None:
     stream = await begin_stream(rig)
     load = Load(rig.client, 4)
     for policy in (*CHANGES.values(), UNHURRIED, CHANGES["connection"]):
@@ -204,17 +204,17 @@ async def test_a_drain_sees_what_began_several_policies_ago(rig: Rig) -> None:
         withdraw(rig, CHANGES["connection"])
         draining = asyncio.create_task(idle(rig))
         await load.more(200, by="b")
-        await only_it_is_left(drain)
+        await only_the_stream_is_left(drain)
         assert not draining.done()
     await end_stream(rig, stream)
     await asyncio.wait_for(draining, PATIENCE)
-    await only_current(rig)
+    await only_current_clusters_are_left(rig)
     await load.stop()
     assert load.failures == []
 
 
-async def test_a_drain_sees_what_began_before_the_control_plane_was_restarted() -> None:
-    """It has forgotten the former cluster. Envoy tells, in this variant of the protocol."""
+async def test_a_drain_counts_requests_from_before_a_restart_of_the_control_plane() -> None:
+    """It no longer has the former cluster, but Envoy reports it in this variant of the protocol."""
     async with Rig.running("DELTA_GRPC") as rig:
         stream, policy = await begin_stream(rig), CHANGES["connection"]
         rig.both(leader="a", policy=policy)
@@ -226,24 +226,24 @@ async def test_a_drain_sees_what_began_before_the_control_plane_was_restarted() 
         async with rig.drain_of("a") as drain:
             withdraw(rig, policy)
             draining = asyncio.create_task(idle(rig))
-            await only_it_is_left(drain)
+            await only_the_stream_is_left(drain)
             assert await rig.client.who() == "b"
             assert not draining.done()
         await end_stream(rig, stream)
         await asyncio.wait_for(draining, PATIENCE)
-        await only_current(rig)
+        await only_current_clusters_are_left(rig)
 
 
-async def test_a_policy_that_changes_while_nothing_is_in_flight_leaves_nothing(rig: Rig) -> None:
+async def test_a_policy_change_without_requests_in_flight_leaves_no_cluster(rig: Rig) -> None:
     assert await rig.client.who() == "a"
     rig.both(leader="a", policy=CHANGES["connection"])
-    await only_current(rig)
+    await only_current_clusters_are_left(rig)
     withdraw(rig, CHANGES["connection"])
     await asyncio.wait_for(idle(rig), PATIENCE)
 
 
-async def test_statistics_go_on_across_policies(rig: Rig) -> None:
-    """Which is what failures are counted by."""
+async def test_statistics_continue_across_policies(rig: Rig) -> None:
+    """Failures are counted by these statistics."""
     await rig.client.count(5)
     rig.both(leader="a", policy=CHANGES["connection"])
     await rig.settled()
@@ -251,8 +251,8 @@ async def test_statistics_go_on_across_policies(rig: Rig) -> None:
     assert await rig.envoy.stat(f"cluster.{SERVICE}.grpc.success") == 10
 
 
-async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) -> None:
-    """It has lost the role, and a policy has changed meanwhile."""
+async def test_a_cold_standby_unloads_only_after_its_requests_in_flight(rig: Rig) -> None:
+    """It loses the role after a policy has changed."""
     stream, policy = await begin_stream(rig), CHANGES["health check"]
     triton, holds = Unloading(), Latest(True)
     promotion = Promotion(
@@ -277,9 +277,9 @@ async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) 
     rig.control_plane.publish(
         rig.a.instance(health=Health.CRITICAL), rig.b.instance(), leader="b", policy=policy
     )
-    await eventually(lambda: promotion.phase.value is Phase.COLD, "it has given up")
+    await eventually(lambda: promotion.phase.value is Phase.COLD, "it is cold")
     async with rig.drain_of("a") as drain:
-        await only_it_is_left(drain)
+        await only_the_stream_is_left(drain)
     assert await rig.client.who() == "b"
     assert triton.unloads == []
     await end_stream(rig, stream)
@@ -288,7 +288,7 @@ async def test_a_cold_standby_unloads_only_when_what_it_had_has_ended(rig: Rig) 
 
 
 class Unloading:
-    """A Triton with one model, which it unloads."""
+    """A Triton with one model, which records unloads."""
 
     def __init__(self) -> None:
         self.unloads: list[str] = []

@@ -1,4 +1,4 @@
-"""What clients see when an Envoy in front of them is drained before its stop."""
+"""Draining an Envoy before its stop, as clients see it."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ CLIENTS = 16
 
 @asynccontextmanager
 async def two_envoys(folder: Path) -> AsyncIterator[tuple[Rig, list[Client]]]:
-    """Clients that know both Envoys, and prefer the one of the rig; each its own connection."""
+    """Clients with both addresses, which prefer the rig's Envoy; each has its own connection."""
     async with Rig.running("DELTA_GRPC") as rig:
         other = await Envoy.start(folder, rig.xds_port, rig.api_type)
         rig.stack.push_async_callback(other.stop)
@@ -38,7 +38,7 @@ async def two_envoys(folder: Path) -> AsyncIterator[tuple[Rig, list[Client]]]:
         yield rig, clients
 
 
-async def test_an_envoy_that_drains_fails_nothing_of_clients_that_know_another(
+async def test_a_draining_envoy_fails_no_request_of_clients_with_another_address(
     tmp_path: Path,
 ) -> None:
     async with two_envoys(tmp_path) as (rig, clients):
@@ -67,7 +67,7 @@ async def test_an_envoy_that_drains_fails_nothing_of_clients_that_know_another(
         assert [failure for load in loads for failure in load.failures] == []
 
 
-async def test_requests_that_last_too_long_are_reported(tmp_path: Path) -> None:
+async def test_a_drain_that_times_out_reports_the_requests_in_flight(tmp_path: Path) -> None:
     async with Rig.running("DELTA_GRPC") as rig:
         call = rig.client.stream(timeout=PATIENCE)
         await call.write(b"2")
@@ -77,7 +77,7 @@ async def test_requests_that_last_too_long_are_reported(tmp_path: Path) -> None:
         assert done.exit_code == 1
         assert "1 requests are left after 1s" in done.stderr
         assert re.search("in flight: 1$", done.stdout.strip())
-        # Only then is it told to go.
+        # The command does not cut the stream.
         rig.a.gate.set()
         assert await call.read() == b"a:1"
 

@@ -1,4 +1,4 @@
-"""A request that crashes its server, on a real Envoy: it gets two, and no other request fails."""
+"""A request that crashes its server, on a real Envoy: two at most crash, and no other fails."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,11 +29,9 @@ from tests.support.xds.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 
-# The keepalive has to notice a frozen one, but not that this process is busy.
-
 
 async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
-    """What a client is told; nothing if it is answered."""
+    """The error that the client gets; empty if the request is answered."""
     try:
         await made.rig.client.infer(request, timeout=timeout)
     except grpc.aio.AioRpcError as error:
@@ -50,34 +48,36 @@ async def mortal() -> AsyncIterator[Play]:
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
-async def test_it_crashes_two_and_no_other_request_fails(mortal: Play, goods: int) -> None:
+async def test_a_crashing_request_takes_down_two_at_most_and_fails_no_other(
+    mortal: Play, goods: int
+) -> None:
     await mortal.run(goods, refusals=30)
     assert len(mortal.falls) <= 2
     assert mortal.failures == []
     assert mortal.refusals[-1].startswith("FAILED_PRECONDITION: this request has taken down ")
 
 
-async def test_so_does_one_that_freezes_its_server() -> None:
+async def test_a_freezing_request_takes_down_two_at_most_and_fails_no_other() -> None:
     async with play(freezes=True, policy=PINGING) as made:
         await made.run(16, refusals=30)
         assert len(made.falls) <= 2
         assert made.failures == []
 
 
-async def test_nor_do_more_go_down_with_a_client_that_gives_up_and_comes_back(mortal: Play) -> None:
+async def test_a_client_that_times_out_and_retries_takes_down_two_at_most(mortal: Play) -> None:
     await mortal.run(16, refusals=30, timeout=0.3)
     assert len(mortal.falls) <= 2
     assert mortal.failures == []
 
 
-async def test_without_it_all_go_down() -> None:
+async def test_without_a_quarantine_all_instances_go_down() -> None:
     async with play(quarantine=0.0) as made:
         for _ in range(2):
             assert await refusal(made, POISON)
         assert len(made.falls) == 3
 
 
-async def test_it_is_known_by_what_it_asks_and_not_by_its_id(mortal: Play) -> None:
+async def test_a_request_is_identified_by_its_content_and_not_by_its_id(mortal: Play) -> None:
     poison = infer_request(POISON * 10_000, "one")
     assert "has taken down" in await refusal(mortal, poison)
     crashes = mortal.falls.total()
@@ -87,7 +87,7 @@ async def test_it_is_known_by_what_it_asks_and_not_by_its_id(mortal: Play) -> No
     assert mortal.falls.total() == crashes
 
 
-async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play) -> None:
+async def test_the_order_of_parameters_does_not_change_a_requests_identity(mortal: Play) -> None:
     def ask(*names: str) -> bytes:
         found: Any = service_pb2
         parts = [
@@ -103,7 +103,7 @@ async def test_the_order_of_parameters_makes_no_other_request_of_it(mortal: Play
     assert mortal.falls.total() == crashes
 
 
-async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> None:
+async def test_a_suspect_is_tried_even_if_its_client_cancels(mortal: Play) -> None:
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
@@ -113,10 +113,10 @@ async def test_it_is_found_out_though_its_client_does_not_wait(mortal: Play) -> 
     assert mortal.falls.total() == 2 + PROOF
 
 
-async def test_a_request_that_never_reached_an_instance_did_not_crash_it(mortal: Play) -> None:
-    """The connection to the second one is refused, and the third one answers."""
+async def test_a_request_that_never_reached_an_instance_is_not_suspected(mortal: Play) -> None:
+    """The connection to the second instance is refused, and the third one answers."""
     first, second, third = (mortal.tritons[name] for name in ("a", "b", "c"))
-    # They are not tried one after the other: whichever of the two is next.
+    # Either of the two may be next.
     for other in (second, third):
         first.die_on_request = True
         other.wire.cut()
@@ -130,20 +130,22 @@ async def test_a_request_that_never_reached_an_instance_did_not_crash_it(mortal:
 async def test_large_requests_pass_while_others_are_suspects(mortal: Play) -> None:
     await mortal.rig.control_plane.stop()
     assert "two instances went down" in await refusal(mortal, POISON)
-    # Each worker looks out for it now.
+    # Each worker now compares requests with the suspect.
     for size in (1, 1 << 20, 40 << 20):
         assert await refusal(mortal, infer_request(bytes(size))) == ""
 
 
-async def test_a_machine_that_is_lost_with_its_sidecar_was_not_taken_down(mortal: Play) -> None:
-    """Two instances of one host go, with what was on both in flight; the third one answers it."""
+async def test_a_request_on_a_lost_machine_is_not_suspected(mortal: Play) -> None:
+    """Both instances of a host die, with requests in flight; the third instance answers."""
     mortal.losing = 2
     assert await refusal(mortal, b"harmless") == ""
     assert mortal.losing == 0
     assert sum(triton.served for triton in mortal.tritons.values()) == 1
 
 
-async def test_it_is_tried_on_newcomers_if_no_crashed_instance_comes_back(mortal: Play) -> None:
+async def test_a_suspect_is_tried_on_a_new_instance_if_no_crashed_one_recovers(
+    mortal: Play,
+) -> None:
     mortal.gone_for_good = True
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
@@ -154,8 +156,8 @@ async def test_it_is_tried_on_newcomers_if_no_crashed_instance_comes_back(mortal
     assert mortal.falls["d"] == PROOF
 
 
-async def test_it_is_forgotten_after_a_while() -> None:
-    async with play(quarantine=6.0) as made:  # what it takes to prove it, several times over
+async def test_a_quarantine_expires() -> None:
+    async with play(quarantine=6.0) as made:  # several times longer than the trials take
         assert "has taken down" in await refusal(made, POISON)
         crashes = made.falls.total()
         suspects = made.rig.control_plane.publication.suspects
@@ -165,14 +167,16 @@ async def test_it_is_forgotten_after_a_while() -> None:
         assert made.falls.total() > crashes
 
 
-async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
+async def test_without_a_control_plane_a_request_still_crashes_only_two(mortal: Play) -> None:
     await mortal.rig.control_plane.stop()
     said = await refusal(mortal, POISON)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
     assert len(mortal.falls) == 2
 
 
-async def test_requests_like_a_mere_suspect_need_no_control_plane(mortal: Play) -> None:
+async def test_a_request_that_is_only_suspected_passes_without_a_control_plane(
+    mortal: Play,
+) -> None:
     mortal.gone_for_good = True
     asked = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
@@ -185,23 +189,23 @@ async def test_requests_like_a_mere_suspect_need_no_control_plane(mortal: Play) 
     async def passes() -> bool:
         return await refusal(mortal, POISON) == ""
 
-    await eventually(passes, "the same is answered by the one that is left")
+    await eventually(passes, "the remaining instance answers the same request")
 
 
-async def test_a_suspect_without_a_verdict_in_time_gets_no_third_either(
+async def test_a_suspect_without_a_timely_verdict_reaches_no_third_instance(
     mortal: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
     mortal.gone_for_good = True
     assert "two instances went down" in await refusal(mortal, POISON)
     asked = mortal.left.asked
-    await asyncio.sleep(6)  # longer than the worker itself remembers
+    await asyncio.sleep(6)  # longer than a worker keeps a suspect without the control plane
     for _ in range(4):
         assert "two instances went down" in await refusal(mortal, POISON)
     assert mortal.left.asked == asked
 
 
-async def test_a_refused_request_stays_refused_without_a_control_plane(mortal: Play) -> None:
+async def test_a_quarantined_request_stays_rejected_without_a_control_plane(mortal: Play) -> None:
     assert "has taken down" in await refusal(mortal, POISON)
     await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
     await mortal.rig.control_plane.stop()
@@ -211,7 +215,7 @@ async def test_a_refused_request_stays_refused_without_a_control_plane(mortal: P
     assert mortal.falls.total() == crashes
 
 
-async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) -> None:
+async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(mortal: Play) -> None:
     mortal.policy = replace(UNHURRIED, retry=Retry(num_retries=1))
     mortal.publish()
     await mortal.rig.settled(hosts=3)
@@ -227,11 +231,11 @@ async def test_an_answer_is_no_death_and_costs_no_more_attempts(mortal: Play) ->
     assert await script_errors(mortal) == 0
 
 
-async def test_one_that_is_answered_in_the_end_was_none(mortal: Play) -> None:
+async def test_a_request_that_is_finally_answered_is_not_suspected(mortal: Play) -> None:
     victims = [mortal.tritons[name] for name in ("a", "b", "c")]
     for triton in victims[:2]:
         triton.die_on_request = True
-    # Whichever of the others is second, at most two connections are lost with it.
+    # Whichever of the others is second, the request loses at most two connections.
     victims[2].die_on_request = False
     assert await refusal(mortal, b"harmless") == ""
     assert not mortal.rig.control_plane.publication.suspects.value

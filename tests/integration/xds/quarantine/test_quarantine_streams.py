@@ -1,4 +1,4 @@
-"""A stream whose first message crashes its server, on a real Envoy: it gets two as well."""
+"""A stream whose first message crashes its server, on a real Envoy: it crashes two at most."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ from tests.support.xds.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.integration
 
-DEADLY = infer_request(POISON)
+CRASHING = infer_request(POISON)
 REFUSED = "this request has taken down "
 UNKNOWN = f"Request for unknown model: '{REFUSED}"
 
@@ -36,33 +36,35 @@ async def mortal() -> AsyncIterator[Play]:
         assert await script_errors(made) == 0
 
 
-async def proven(made: Play) -> None:
-    """It has been found out about the deadly one."""
-    [said] = await told(made.rig.client, DEADLY)
+async def quarantined(made: Play) -> None:
+    """Send the crashing request until it is quarantined, and wait until all instances are back."""
+    [said] = await told(made.rig.client, CRASHING)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     await made.rig.settled(hosts=3)
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
-async def test_it_crashes_two_and_no_other_request_fails(mortal: Play, goods: int) -> None:
+async def test_a_crashing_stream_takes_down_two_at_most_and_fails_no_other(
+    mortal: Play, goods: int
+) -> None:
     await mortal.run(goods, refusals=30, streams=True)
     assert len(mortal.falls) <= 2
     assert mortal.failures == []
 
 
-async def test_so_does_one_that_freezes_its_server() -> None:
+async def test_a_freezing_stream_takes_down_two_at_most_and_fails_no_other() -> None:
     async with play(freezes=True, policy=PINGING) as made:
         await made.run(16, refusals=30, streams=True)
         assert len(made.falls) <= 2
         assert made.failures == []
 
 
-async def test_a_client_that_reopens_it_gets_tritons_error(mortal: Play) -> None:
-    await proven(mortal)
+async def test_a_client_that_reopens_a_quarantined_stream_gets_tritons_error(mortal: Play) -> None:
+    await quarantined(mortal)
     crashes = mortal.falls.total()
     assert crashes == 2 + PROOF
     other = infer_request(b"harmless")
-    for messages in ((DEADLY,), (DEADLY, other), (infer_request(POISON, "x"), other, other)):
+    for messages in ((CRASHING,), (CRASHING, other), (infer_request(POISON, "x"), other, other)):
         first, *others = await told(mortal.rig.client, *messages)
         assert first.startswith(UNKNOWN)
         assert set(others) <= mortal.tritons.keys()
@@ -70,8 +72,8 @@ async def test_a_client_that_reopens_it_gets_tritons_error(mortal: Play) -> None
     assert mortal.falls.total() == crashes
 
 
-async def test_a_first_message_in_many_pieces_passes_as_it_is(mortal: Play) -> None:
-    await proven(mortal)
+async def test_a_first_message_in_many_frames_passes_unchanged(mortal: Play) -> None:
+    await quarantined(mortal)
     for size in (0, 1, 70_000, 900_000, 3_000_000):
         asked = [infer_request(bytes(size)), infer_request(bytes(size))]
         served = await told(mortal.rig.client, *asked)
@@ -88,39 +90,39 @@ async def test_a_first_message_in_many_pieces_passes_as_it_is(mortal: Play) -> N
     assert mortal.falls.total() == crashes + 2 + PROOF
 
 
-async def test_one_that_is_too_large_to_be_known_stops_at_two(mortal: Play) -> None:
+async def test_a_message_that_is_too_large_to_identify_crashes_two_at_most(mortal: Play) -> None:
     [said] = await told(mortal.rig.client, infer_request(bytes(2_000_000) + POISON))
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
     assert mortal.falls.total() == 2
 
 
-async def test_without_a_control_plane_it_still_gets_two(mortal: Play) -> None:
+async def test_without_a_control_plane_a_stream_still_crashes_only_two(mortal: Play) -> None:
     await mortal.rig.control_plane.stop()
-    [said] = await told(mortal.rig.client, DEADLY)
+    [said] = await told(mortal.rig.client, CRASHING)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
     assert mortal.falls.total() == 2
 
 
-async def test_one_of_several_messages_stops_at_two(mortal: Play) -> None:
-    """Nobody knows which of them it was."""
-    [said] = await told(mortal.rig.client, infer_request(LONG), DEADLY)
+async def test_a_crash_by_one_of_several_messages_stops_at_two(mortal: Play) -> None:
+    """Envoy cannot tell which of the messages it was."""
+    [said] = await told(mortal.rig.client, infer_request(LONG), CRASHING)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
     assert mortal.falls.total() == 2
 
 
-async def test_compressed_ones_are_told_from_each_other(mortal: Play) -> None:
+async def test_compressed_messages_are_distinguished(mortal: Play) -> None:
     gzip = {"compression": grpc.Compression.Gzip}
-    deadly, other = (infer_request(text + bytes(2000)) for text in (POISON, b"harmless"))
+    crashing, other = (infer_request(text + bytes(2000)) for text in (POISON, b"harmless"))
     client = mortal.rig.client
-    [said] = await told(client, deadly, **gzip)
+    [said] = await told(client, crashing, **gzip)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     await eventually(lambda: not mortal.down, "all are back")
     await mortal.rig.settled(hosts=3)
     with pytest.raises(grpc.aio.AioRpcError, match=REFUSED):
-        await client.infer(deadly, timeout=PATIENCE, **gzip)
+        await client.infer(crashing, timeout=PATIENCE, **gzip)
     await mortal.rig.settled(hosts=3)
     crashes = mortal.falls.total()
-    [said] = await told(client, deadly, **gzip)
+    [said] = await told(client, crashing, **gzip)
     assert said.startswith(UNKNOWN)
     [served] = await told(client, other, **gzip)
     assert served in mortal.tritons
@@ -128,8 +130,8 @@ async def test_compressed_ones_are_told_from_each_other(mortal: Play) -> None:
     assert mortal.falls.total() == crashes
 
 
-async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
-    await proven(mortal)
+async def test_the_error_does_not_contain_a_long_request_id(mortal: Play) -> None:
+    await quarantined(mortal)
     other = infer_request(b"harmless")
     for length in (300, 70_000):
         first, served = await told(mortal.rig.client, infer_request(POISON, "x" * length), other)
@@ -137,10 +139,10 @@ async def test_a_long_id_does_not_come_back(mortal: Play) -> None:
         assert served in mortal.tritons
 
 
-async def test_requests_next_to_it_are_answered_even_if_its_trial_never_ends(mortal: Play) -> None:
+async def test_concurrent_requests_are_answered_even_if_a_trial_never_ends(mortal: Play) -> None:
     endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
     asked = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
-    [said] = await told(mortal.rig.client, DEADLY)
+    [said] = await told(mortal.rig.client, CRASHING)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     for found in await asyncio.gather(*asked):
         assert len(found) == 3
@@ -148,10 +150,10 @@ async def test_requests_next_to_it_are_answered_even_if_its_trial_never_ends(mor
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(64, marks=soak)])
-async def test_requests_next_to_it_are_answered(mortal: Play, count: int) -> None:
-    """Both instances go down with all of these; each is tried alone when they are back."""
+async def test_concurrent_requests_are_answered(mortal: Play, count: int) -> None:
+    """All of them are in flight during both crashes; later each is tried alone."""
     others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
-    asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, DEADLY)]
+    asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, CRASHING)]
     *found, [said] = await asyncio.gather(*asked)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     assert [said for [said] in found if said not in mortal.tritons] == []

@@ -1,4 +1,4 @@
-"""A release that does badly, on a real Envoy, and the guard that rolls it back."""
+"""An unhealthy release on a real Envoy, and the guard that rolls it back."""
 
 import asyncio
 from collections import Counter
@@ -35,25 +35,25 @@ RELEASE = Release(tag="v2", percent=50, guard=GUARD)
 POLICY = TrafficPolicy(
     mode=Mode.ACTIVE_ACTIVE,
     release=RELEASE,
-    # Or what is sent again would stop by itself: an ejected release gets no requests either.
+    # No ejection: an ejected release would get no requests, and so would never be rolled back.
     outlier_detection=OutlierDetection(consecutive_local_origin_failure=1_000_000),
     connection=UNHURRIED.connection,
     health_check=UNHURRIED.health_check,
 )
 
 
-class Troubled(FakeTriton):
-    """A Triton of the release; `trouble` is what is wrong with it."""
+class FaultyTriton(FakeTriton):
+    """A Triton of the release; `trouble` is the fault that it shows."""
 
-    trouble = ""
+    fault = ""
 
     async def infer(self, request: bytes, context: Any) -> bytes:
-        """As it does, or not."""
-        if self.trouble == "dies":
+        """Answer a request, with the fault if there is one."""
+        if self.fault == "dies":
             self.wire.drop()
-        if self.trouble == "fails":
+        if self.fault == "fails":
             await context.abort(grpc.StatusCode.INTERNAL, "CUDA error")
-        if self.trouble == "is slow":
+        if self.fault == "is slow":
             await asyncio.sleep(4.0)
         return await super().infer(request, context)
 
@@ -61,7 +61,7 @@ class Troubled(FakeTriton):
 class Scene:
     """A rig whose service has a release on `c`, a guard, and a document in Consul."""
 
-    def __init__(self, rig: Rig, released: Troubled) -> None:
+    def __init__(self, rig: Rig, released: FaultyTriton) -> None:
         self.rig = rig
         self.released = released
         self.consul = FakeConsul()
@@ -74,7 +74,7 @@ class Scene:
         self.turns: Counter[asyncio.Task[Any] | None] = Counter()
 
     async def run(self) -> None:
-        """What a control plane runs."""
+        """Run the loops of a control plane."""
         async with asyncio.TaskGroup() as tasks:
             for loop in (self.counters.run, self.watch.run, self._publish):
                 tasks.create_task(loop())
@@ -85,7 +85,7 @@ class Scene:
                 self.rig.control_plane.catalog.set(catalog)
 
     async def order(self) -> None:
-        """The release, in Consul and in the catalog."""
+        """Write the release to Consul and to the catalog."""
         await self.consul.transact(Set(policy_key(SERVICE), dump(POLICY).encode()))
         instances = (
             self.rig.a.instance(),
@@ -97,14 +97,14 @@ class Scene:
         await eventually(lambda: self._is(healthy, 3), "Envoy knows the release")
 
     async def ask(self, streams: bool) -> None:
-        """Send requests, for ever."""
+        """Send requests forever."""
         while True:
             self.answers[await (self._stream() if streams else self._unary())] += 1
             self.turns[asyncio.current_task()] += 1
             await asyncio.sleep(_PAUSE)
 
     async def more(self, count: int) -> Counter[str]:
-        """The next so many answers, beside those to requests that are under way."""
+        """The next `count` answers, without those to requests already in flight."""
         turns = Counter(self.turns)
         await eventually(lambda: (self.turns - turns).keys() == turns.keys(), "the last answers")
         before = Counter(self.answers)
@@ -118,18 +118,18 @@ class Scene:
             return error.code().name
 
     async def _stream(self) -> str:
-        """One with a single answer; those on a connection that another one's end drops are cut."""
+        """A stream with one answer; it is cut if another stream drops their connection."""
         call = self.rig.client.stream(timeout=PATIENCE)
         try:
             await call.write(b"1")
-            who = (await call.read()).decode().partition(":")[0]
-            if who == "c" and self.released.trouble == "cuts streams":
+            instance = (await call.read()).decode().partition(":")[0]
+            if instance == "c" and self.released.fault == "cuts streams":
                 self.released.wire.drop()
             await call.done_writing()
             await call.read()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError):  # the latter from `done_writing`
             return "cut"
-        return who if await call.code() == grpc.StatusCode.OK else "cut"
+        return instance if await call.code() == grpc.StatusCode.OK else "cut"
 
     async def _is(self, stat: str, value: int) -> bool:
         return await self.rig.envoy.stat(stat) == value
@@ -149,17 +149,17 @@ class Scene:
 
 
 @asynccontextmanager
-async def asked(streams: bool = False) -> AsyncIterator[Scene]:
-    """Under load of 8 clients."""
+async def under_load(streams: bool = False) -> AsyncIterator[Scene]:
+    """A release under the load of 8 clients."""
     async with Rig.running("DELTA_GRPC") as rig:
-        released = await Troubled("c").start()
+        released = await FaultyTriton("c").start()
         scene = Scene(rig, released)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(scene.run())]
                 await scene.order()
                 tasks += [group.create_task(scene.ask(streams)) for _ in range(_CLIENTS)]
-                await eventually(lambda: scene.answers["c"] >= 100, "the release is asked")
+                await eventually(lambda: scene.answers["c"] >= 100, "the release gets requests")
                 yield scene
                 for task in tasks:
                     task.cancel()
@@ -168,11 +168,11 @@ async def asked(streams: bool = False) -> AsyncIterator[Scene]:
 
 
 async def rolled_back(scene: Scene) -> str:
-    """Wait for it, and see that it holds; gives the reason."""
+    """Wait for the rollback, in Envoy and in Consul; returns its reason."""
     await eventually(lambda: scene.tripped, "the guard")
-    await eventually(lambda: _withdrawn(scene), "Envoy sends nothing there any more")
+    await eventually(lambda: _withdrawn(scene), "Envoy has no route to the release")
     assert (await scene.more(100)).keys() == {"a", "b"}
-    await eventually(lambda: _written(scene), "it is written down")
+    await eventually(lambda: _written(scene), "it is in Consul")
     return scene.tripped[0]
 
 
@@ -188,37 +188,37 @@ async def _written(scene: Scene) -> bool:
 
 
 async def test_a_release_that_answers_with_errors_is_rolled_back() -> None:
-    async with asked() as scene:
-        scene.released.trouble = "fails"
+    async with under_load() as scene:
+        scene.released.fault = "fails"
         assert "failed or were sent again" in await rolled_back(scene)
         assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
 
 
-async def test_a_release_whose_requests_are_saved_by_others_is_rolled_back() -> None:
-    async with asked() as scene:
-        scene.released.trouble = "dies"
+async def test_a_release_whose_failed_requests_others_answer_is_rolled_back() -> None:
+    async with under_load() as scene:
+        scene.released.fault = "dies"
         assert "failed or were sent again" in await rolled_back(scene)
         assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
 
 
 async def test_a_release_that_cuts_its_streams_is_rolled_back() -> None:
-    async with asked(streams=True) as scene:
-        scene.released.trouble = "cuts streams"
+    async with under_load(streams=True) as scene:
+        scene.released.fault = "cuts streams"
         assert "failed or were sent again" in await rolled_back(scene)
         assert scene.answers.keys() == {"a", "b", "c", "cut"}
 
 
 async def test_a_slow_release_is_rolled_back() -> None:
-    async with asked() as scene:
-        scene.released.trouble = "is slow"
+    async with under_load() as scene:
+        scene.released.fault = "is slow"
         why = await rolled_back(scene)
         assert "99th percentile" in why
         assert why.endswith("the guard allows 3 s")
         assert scene.answers.keys() == {"a", "b", "c"}
 
 
-async def test_a_release_that_does_well_stays() -> None:
-    async with asked() as scene:
+async def test_a_healthy_release_is_not_rolled_back() -> None:
+    async with under_load() as scene:
         judged = scene.counters.looks.value
         await eventually(lambda: scene.counters.looks.value >= judged + 12, "it was judged")
         clock = scene.rig.control_plane.publication.clock

@@ -1,4 +1,4 @@
-"""What is in flight on the cluster of a release, as a real Envoy reports it."""
+"""Requests in flight on the cluster of a release, as a real Envoy reports them."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -27,13 +27,13 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 def publish(rig: Rig, policy: TrafficPolicy, **changes: Any) -> None:
-    """`b` is of the release."""
+    """Publish `a`, and `b` as the release."""
     new = rig.b.instance(tags=("new",), **changes)
     rig.control_plane.publish(rig.a.instance(), new, leader="a", policy=policy)
 
 
 async def stream_on_the_release(rig: Rig, policy: TrafficPolicy = RELEASED) -> Any:
-    """A stream that has begun on `b` by the cluster of the release, and stays."""
+    """A stream on `b` through the cluster of the release, which stays open."""
     publish(rig, policy)
     await rig.settled(cluster=release_cluster(SERVICE))
     await eventually(lambda: _goes_to(rig, "b"), "the release gets its share")
@@ -50,7 +50,7 @@ async def end(rig: Rig, call: Any) -> None:
     assert await call.code() == grpc.StatusCode.OK
 
 
-async def test_a_drain_counts_what_a_release_that_has_ended_has_in_flight(rig: Rig) -> None:
+async def test_a_drain_counts_requests_in_flight_on_an_ended_release(rig: Rig) -> None:
     call = await stream_on_the_release(rig)
     publish(rig, UNHURRIED)
     await eventually(lambda: _goes_to(rig, "a"), "the release has ended")
@@ -65,7 +65,7 @@ async def test_a_drain_counts_what_a_release_that_has_ended_has_in_flight(rig: R
     await eventually(lambda: _clusters(rig, [stable]), "the cluster goes when it is empty")
 
 
-async def test_a_release_that_returns_meanwhile_has_its_cluster_still(rig: Rig) -> None:
+async def test_a_release_that_returns_keeps_its_cluster(rig: Rig) -> None:
     call = await stream_on_the_release(rig)
     for policy, instance in ((UNHURRIED, "a"), (RELEASED, "b")):
         publish(rig, policy)
@@ -79,8 +79,8 @@ async def test_a_release_that_returns_meanwhile_has_its_cluster_still(rig: Rig) 
         await eventually(lambda: _over(status()), "the drain is over")
 
 
-async def test_the_end_of_a_release_makes_no_new_cluster_of_the_others(rig: Rig) -> None:
-    """Envoy would forget what is in flight there."""
+async def test_the_end_of_a_release_does_not_replace_the_cluster_of_the_others(rig: Rig) -> None:
+    """A new cluster would hide its requests in flight."""
     limits = Limits(retry_memory_bytes=2**30, retry_body_bytes=2**20)
     stable = replace(UNHURRIED, limits=limits)
     publish(rig, stable)

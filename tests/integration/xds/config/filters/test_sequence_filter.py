@@ -1,4 +1,4 @@
-"""A sequence is continued where it began, or fails: real Envoy, real Tritons, `tritonclient`."""
+"""A sequence continues on the instance where it began, or fails: real Envoy and Tritons."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -41,8 +41,8 @@ MUST_START = "must specify the START flag on the first request of the sequence"
 def tritons(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[TritonServer, TritonServer]]:
-    with two_tritons(tmp_path_factory.mktemp("sequences")) as both:
-        yield both
+    with two_tritons(tmp_path_factory.mktemp("sequences")) as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def play(tritons: tuple[TritonServer, TritonServer]) -> AsyncIterator[Play
         assert await made.rig.envoy.stat("http.triton.lua.sequences.errors") == 0
 
 
-async def both(play: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -> None:
+async def publish_both(play: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -> None:
     await play.publish(
         play.instance("a"),
         play.instance("b"),
@@ -62,30 +62,30 @@ async def both(play: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -
     )
 
 
-async def home(client: Client, sequence: int, value: int) -> int:
-    """Begin a sequence; gives its place."""
+async def begin(client: Client, sequence: int, value: int) -> int:
+    """Begin a sequence; returns the process that has it."""
     begun = await client.ask(sequence, value, start=True)
     assert begun.sum == value
     return begun.place
 
 
-async def places(play: Play) -> dict[str, int]:
-    """The process of each instance; both are published afterwards."""
+async def processes(play: Play) -> dict[str, int]:
+    """The process of each instance; publishes both."""
     found = {}
     for name in "ab":
         await play.publish(play.instance(name), policy=policy(), healthy=1)
-        found[name] = await home(play.client, 999, 1)
-    await both(play)
+        found[name] = await begin(play.client, 999, 1)
+    await publish_both(play)
     return found
 
 
-async def all_go_on(client: Client, homes: dict[int, int]) -> None:
-    """Each sequence is continued where it began, with the right sum."""
+async def assert_all_continue(client: Client, homes: dict[int, int]) -> None:
+    """Assert that each sequence continues where it began, with the right sum."""
     for sequence, place in homes.items():
         assert await client.ask(sequence, 1000) == Answer(sequence + 1000, place)
 
 
-async def test_running_sequences_stay_with_one_that_is_busy_and_new_ones_move(play: Play) -> None:
+async def test_running_sequences_stay_on_a_busy_instance_and_new_ones_move(play: Play) -> None:
     heavy = play.instance("a", weight=100), play.instance("b", weight=100)
     await play.publish(*heavy, policy=policy(), healthy=2)
     homes = await play.client.begin(MANY)
@@ -99,21 +99,21 @@ async def test_running_sequences_stay_with_one_that_is_busy_and_new_ones_move(pl
     least = min(homes.values(), key=list(newer.values()).count)
     assert list(newer.values()).count(least) < list(homes.values()).count(least)
     await play.publish(*heavy, policy=policy(), healthy=2)
-    await all_go_on(play.client, homes)
-    await all_go_on(play.client, newer)
+    await assert_all_continue(play.client, homes)
+    await assert_all_continue(play.client, newer)
 
 
-@pytest.mark.parametrize("who", ["consul", "envoy"])
-async def test_an_instance_that_returns_continues_nothing_that_began_elsewhere(
-    play: Play, who: str
+@pytest.mark.parametrize("source", ["consul", "envoy"])
+async def test_a_recovered_instance_continues_no_sequence_that_restarted_elsewhere(
+    play: Play, source: str
 ) -> None:
-    found = await places(play)
-    first = await home(play.client, 7, 5)
+    found = await processes(play)
+    first = await begin(play.client, 7, 5)
     [name] = [name for name, place in found.items() if place == first]
     other = "b" if name == "a" else "a"
 
     async def away(gone: bool) -> None:
-        if who == "envoy":  # which finds out by itself, while Consul knows of nothing
+        if source == "envoy":  # its own health check, while Consul shows the instance as passing
             triton = {"a": play.rig.a, "b": play.rig.b}[name]
             triton.serving = not gone
             await play.rig.settled(1 if gone else 2)
@@ -128,39 +128,39 @@ async def test_an_instance_that_returns_continues_nothing_that_began_elsewhere(
     assert await play.client.ask(7, 17) == Answer(27, found[other])
 
 
-async def test_one_that_joins_takes_no_running_sequence(play: Play) -> None:
-    found = await places(play)
+async def test_a_new_instance_takes_no_running_sequence(play: Play) -> None:
+    found = await processes(play)
     await play.publish(play.instance("a"), policy=policy(), healthy=1)
     homes = await play.client.begin(MANY)
     assert set(homes.values()) == {found["a"]}
-    await both(play)
-    await all_go_on(play.client, homes)
+    await publish_both(play)
+    await assert_all_continue(play.client, homes)
     assert len(set((await play.client.begin(range(1001, 1101))).values())) == 2
 
 
-async def test_the_role_moves_without_the_running_sequences(play: Play) -> None:
-    found = await places(play)
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+async def test_running_sequences_stay_when_the_role_moves(play: Play) -> None:
+    found = await processes(play)
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
     homes = await play.client.begin(MANY)
     assert set(homes.values()) == {found["a"]}
-    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
     newer = await play.client.begin(range(1001, 1101))
     assert set(newer.values()) == {found["b"]}
-    await all_go_on(play.client, homes)
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
-    await all_go_on(play.client, newer)
+    await assert_all_continue(play.client, homes)
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
+    await assert_all_continue(play.client, newer)
 
 
-async def test_one_that_drains_finishes_what_it_began(play: Play) -> None:
-    found = await places(play)
+async def test_a_draining_instance_finishes_its_sequences(play: Play) -> None:
+    found = await processes(play)
     homes = await play.client.begin(MANY)
     play.rig.a.serving = False
     leaving = play.instance("a", draining=True), play.instance("b")
     await play.publish(*leaving, policy=policy(), healthy=1)
     newer = await play.client.begin(range(1001, 1101))
     assert set(newer.values()) == {found["b"]}
-    await all_go_on(play.client, homes)
-    # Its entry is gone: nobody else has what it began.
+    await assert_all_continue(play.client, homes)
+    # Once its entry is gone, its sequences fail, because no other instance has their state.
     await play.publish(play.instance("b"), policy=policy(), healthy=1)
     for sequence, place in homes.items():
         if place == found["a"]:
@@ -169,45 +169,45 @@ async def test_one_that_drains_finishes_what_it_began(play: Play) -> None:
             assert (await play.client.ask(sequence, 0)).place == place
 
 
-async def test_one_that_is_ill_continues_nothing(play: Play) -> None:
-    found = await places(play)
+async def test_an_unhealthy_instance_continues_no_sequence(play: Play) -> None:
+    found = await processes(play)
     homes = await play.client.begin(MANY)
-    ill = play.instance("a", health=Health.CRITICAL, ill=True), play.instance("b")
-    await play.publish(*ill, policy=policy(), healthy=1)
+    unhealthy = play.instance("a", health=Health.CRITICAL, ill=True), play.instance("b")
+    await play.publish(*unhealthy, policy=policy(), healthy=1)
     for sequence, place in homes.items():
         if place == found["a"]:
             assert "UNAVAILABLE" in await failure(play.client.ask(sequence, 1))
-            assert await home(play.client, sequence, sequence) == found["b"]
+            assert await begin(play.client, sequence, sequence) == found["b"]
             homes[sequence] = found["b"]
-    await both(play)
-    await all_go_on(play.client, homes)
+    await publish_both(play)
+    await assert_all_continue(play.client, homes)
 
 
-async def test_strict_means_sequences_too(play: Play) -> None:
-    found = await places(play)
-    await both(play, Mode.STRICT, leader="a")
-    assert await home(play.client, 7, 5) == found["a"]
-    await both(play, Mode.STRICT, leader="b")
+async def test_mode_strict_applies_to_sequences(play: Play) -> None:
+    found = await processes(play)
+    await publish_both(play, Mode.STRICT, leader="a")
+    assert await begin(play.client, 7, 5) == found["a"]
+    await publish_both(play, Mode.STRICT, leader="b")
     assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
-    assert await home(play.client, 8, 5) == found["b"]
+    assert await begin(play.client, 8, 5) == found["b"]
     assert await play.client.ask(8, 1) == Answer(6, found["b"])
 
 
-async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_go_on(play: Play) -> None:
-    found = await places(play)
-    await both(play, Mode.STRICT)
-    assert await home(play.client, 7, 5) == found["a"]
+async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_continue(play: Play) -> None:
+    found = await processes(play)
+    await publish_both(play, Mode.STRICT)
+    assert await begin(play.client, 7, 5) == found["a"]
     play.rig.a.serving = play.rig.b.serving = False
-    await eventually(lambda: play.rig.reachable(0), "nobody serves")
+    await eventually(lambda: play.rig.reachable(0), "no instance serves")
     assert "UNAVAILABLE" in await failure(play.client.ask(7, 1))
 
-    async def waited_for() -> bool:
+    async def requests_wait() -> bool:
         return await play.rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_retry") >= 3
 
-    begun = asyncio.create_task(home(play.client, 8, 5))
+    begun = asyncio.create_task(begin(play.client, 8, 5))
     async with play.client.stream("9") as stream:
         asked = asyncio.create_task(stream.ask(request(9, 3, start=True)))
-        await eventually(waited_for, "requests that wait")
+        await eventually(requests_wait, "requests that wait")
         play.rig.a.serving = True
         assert await begun == found["a"]
         assert await asked == Answer(3, found["a"])
@@ -216,12 +216,12 @@ async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_go_on(play: P
 
 
 async def test_a_rebuilt_cluster_moves_no_sequence(play: Play) -> None:
-    await both(play)
+    await publish_both(play)
     homes = await play.client.begin(MANY)
     other = OutlierDetection(interval=9.0)
     changed = policy(outlier_detection=other)
     await play.publish(play.instance("a"), play.instance("b"), policy=changed, healthy=2)
-    await all_go_on(play.client, homes)
+    await assert_all_continue(play.client, homes)
 
 
 async def test_a_release_moves_no_sequence(play: Play) -> None:
@@ -237,11 +237,11 @@ async def test_a_release_moves_no_sequence(play: Play) -> None:
             assert (await play.client.ask(sequence, 0)).place == place
 
 
-async def test_what_is_lost_is_not_sent_elsewhere_and_goes_on_when_its_instance_is_back(
+async def test_a_sequence_fails_while_its_instance_is_unreachable_and_then_continues(
     play: Play,
 ) -> None:
-    """The network to one is cut until it is ejected; then it is there again, with its state."""
-    found = await places(play)
+    """The network to an instance is cut until it is ejected; then it is back with its state."""
+    found = await processes(play)
     homes = await play.client.begin(MANY)
     there = [sequence for sequence, place in homes.items() if place == found["a"]]
     play.wires["a"].cut()
@@ -250,31 +250,31 @@ async def test_what_is_lost_is_not_sent_elsewhere_and_goes_on_when_its_instance_
     ejected = f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total"
     await eventually(lambda: play.rig.envoy.stat(ejected), "it is ejected")
     await play.wires["a"].mend()
-    await all_go_on(play.client, homes)
+    await assert_all_continue(play.client, homes)
 
 
-async def test_another_connection_begins_its_own(play: Play) -> None:
-    await both(play)
-    begun = await home(play.client, 7, 5)
+async def test_each_connection_has_its_own_sequences(play: Play) -> None:
+    await publish_both(play)
+    begun = await begin(play.client, 7, 5)
     other = play.another()
     try:
         assert MUST_START in await failure(other.ask(7, 1))
         assert await play.client.ask(7, 1) == Answer(6, begun)
-        assert await home(other, 7, 100) == begun
+        assert await begin(other, 7, 100) == begun
         assert (await other.ask(7, 1)).sum == 101
     finally:
         await other.close()
 
 
-async def test_each_run_is_told_from_the_others_by_its_header(play: Play) -> None:
-    """One id on two connections, whose workers do not know of each other."""
-    found = await places(play)
+async def test_a_header_distinguishes_sequences_of_the_same_id(play: Play) -> None:
+    """One id on two connections, whose workers share no state."""
+    found = await processes(play)
     first, second = ({HEADER: name} for name in ("first", "second"))
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
     assert await play.client.ask(7, 5, start=True, headers=first) == Answer(5, found["a"])
     other = play.another()
     try:
-        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
         assert await other.ask(7, 10, start=True, headers=second) == Answer(10, found["b"])
         assert MUST_START in await failure(play.client.ask(7, 17, headers=second))
         assert await other.ask(7, 17, headers=second) == Answer(27, found["b"])
@@ -287,26 +287,26 @@ async def test_each_run_is_told_from_the_others_by_its_header(play: Play) -> Non
 
 
 @pytest.mark.parametrize("meanwhile", [Affinity(), Affinity(sequence_header="x-other")])
-async def test_what_was_not_followed_for_a_while_is_not_continued(
+async def test_a_sequence_does_not_continue_after_a_policy_without_its_affinity(
     play: Play, meanwhile: Affinity
 ) -> None:
-    found = await places(play)
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
-    assert await home(play.client, 7, 5) == found["a"]
+    found = await processes(play)
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await begin(play.client, 7, 5) == found["a"]
     instances = play.instance("a"), play.instance("b")
     other = replace(policy(Mode.ACTIVE_STANDBY), affinity=meanwhile)
     await play.publish(*instances, policy=other, leader="b", healthy=2)
     assert await play.client.ask(7, 10, start=True) == Answer(10, found["b"])
-    await both(play, Mode.ACTIVE_STANDBY, leader="b")
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
     said = await failure(play.client.ask(7, 17))
     assert MUST_START in said
     assert "traffic policy" in said
-    assert await home(play.client, 7, 8) == found["b"]
+    assert await begin(play.client, 7, 8) == found["b"]
     assert await play.client.ask(7, 1) == Answer(9, found["b"])
 
 
-async def test_what_another_service_had_for_a_while_is_not_continued(play: Play) -> None:
-    found = await places(play)
+async def test_a_sequence_does_not_continue_after_another_service_had_its_route(play: Play) -> None:
+    found = await processes(play)
     claiming = policy(match=Match(headers=(("x-team", "vision"),)))
     there = {"x-team": "vision"}
 
@@ -329,9 +329,9 @@ async def test_what_another_service_had_for_a_while_is_not_continued(play: Play)
     assert "traffic policy" in await failure(play.client.ask(7, 17, headers=there))
 
 
-async def test_two_services_have_sequences_of_one_id(play: Play) -> None:
-    """One client asks both, and a header says which."""
-    found = await places(play)
+async def test_two_services_can_have_sequences_of_the_same_id(play: Play) -> None:
+    """One client queries both, and a header selects the service."""
+    found = await processes(play)
     other = policy(match=Match(headers=(("x-service", "other"),)))
     catalog = Catalog(
         (
@@ -350,21 +350,21 @@ async def test_two_services_have_sequences_of_one_id(play: Play) -> None:
     assert await play.client.ask(7, 1, headers=there) == Answer(101, found["b"])
 
 
-async def test_what_did_not_begin_or_has_ended_is_refused(play: Play) -> None:
-    await both(play)
+async def test_a_sequence_that_has_not_begun_or_has_ended_is_rejected(play: Play) -> None:
+    await publish_both(play)
     assert MUST_START in await failure(play.client.ask(4711, 1))
-    place = await home(play.client, 7, 5)
+    place = await begin(play.client, 7, 5)
     assert await play.client.ask(7, 1, end=True) == Answer(6, place)
     assert MUST_START in await failure(play.client.ask(7, 1))
     assert "uncompressed" in await failure(
         play.client.ask(7, 1, start=True, size=1000, compression_algorithm="gzip")
     )
-    await home(play.client, 7, 8)
+    await begin(play.client, 7, 8)
     assert (await play.client.ask(7, 1)).sum == 9
 
 
-async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
-    await both(play)
+async def test_sequences_with_string_ids_are_distinguished(play: Play) -> None:
+    await publish_both(play)
     for initial in "zZ":
         name = initial * 128  # docs/decisions/0038
         assert MUST_START in await failure(play.client.ask_by_name(name, 1))
@@ -372,9 +372,9 @@ async def test_names_are_told_apart_as_numbers_are(play: Play) -> None:
         assert await play.client.ask_by_name(name, 6, end=True) == 11
 
 
-async def test_what_envoy_reads_and_keeps_has_a_bound(play: Play) -> None:
-    """Triton's own refusals come too late for that."""
-    await both(play)
+async def test_the_lengths_that_envoy_reads_and_keeps_are_limited(play: Play) -> None:
+    """Triton's own limits apply too late to protect Envoy."""
+    await publish_both(play)
     name = "z" * 1100
     said = await failure(play.client.ask_by_name(name, 5, start=True))
     assert "INVALID_ARGUMENT" in said
@@ -387,21 +387,21 @@ async def test_what_envoy_reads_and_keeps_has_a_bound(play: Play) -> None:
         assert isinstance(await stream.ask(request(7, 5, start=True)), Answer)
 
 
-async def test_a_beginning_that_fails_is_none(play: Play) -> None:
+async def test_a_sequence_whose_first_request_fails_has_not_begun(play: Play) -> None:
     await play.publish(play.instance("a"), policy=policy(), healthy=1)
-    await home(play.client, 7, 5)
+    await begin(play.client, 7, 5)
     play.wires["a"].cut()
     assert "UNAVAILABLE" in await failure(play.client.ask(7, 1, start=True))
     await play.wires["a"].mend()
     assert MUST_START in await failure(play.client.ask(7, 1))
-    # By whom Triton would have to be told 128 characters: docs/decisions/0038
+    # For a string id Triton needs 128 characters: docs/decisions/0038
     assert MUST_START not in await failure(play.client.ask_by_name("short", 5, start=True))
     assert "over this connection" in await failure(play.client.ask_by_name("short", 1))
 
 
-async def test_an_end_that_fails_may_be_sent_again(play: Play) -> None:
+async def test_a_last_request_that_fails_can_be_retried(play: Play) -> None:
     await play.publish(play.instance("a"), policy=policy(), healthy=1)
-    place = await home(play.client, 7, 5)
+    place = await begin(play.client, 7, 5)
     play.wires["a"].cut()
     assert "UNAVAILABLE" in await failure(play.client.ask(7, 6, end=True))
     await play.wires["a"].mend()
@@ -409,13 +409,13 @@ async def test_an_end_that_fails_may_be_sent_again(play: Play) -> None:
     assert "over this connection" in await failure(play.client.ask(7, 1))
 
 
-async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
-    found = await places(play)
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
+async def test_a_sequence_belongs_to_the_stream_where_it_begins(play: Play) -> None:
+    found = await processes(play)
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
     async with play.client.stream("7") as stream:
         for sequence in (7, 8):
             assert await stream.ask(request(sequence, 5, start=True)) == Answer(5, found["a"])
-        await both(play, Mode.ACTIVE_STANDBY, leader="b")
+        await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
         for sequence in (8, 7):
             assert await stream.ask(request(sequence, 6)) == Answer(11, found["a"])
         assert MUST_START in str(await stream.ask(request(9, 1)))
@@ -427,14 +427,16 @@ async def test_a_stream_has_the_sequences_that_begin_in_it(play: Play) -> None:
     assert MUST_START in await failure(play.client.ask(8, 1))
 
 
-async def test_a_new_start_ends_the_sequence_of_a_stream_or_the_connection(play: Play) -> None:
-    found = await places(play)
-    await both(play, Mode.ACTIVE_STANDBY, leader="a")
-    assert await home(play.client, 7, 5) == found["a"]
+async def test_a_new_start_ends_the_sequence_of_another_stream_or_the_connection(
+    play: Play,
+) -> None:
+    found = await processes(play)
+    await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
+    assert await begin(play.client, 7, 5) == found["a"]
     async with play.client.stream("7") as stream:
         assert await stream.ask(request(8, 6, start=True)) == Answer(6, found["a"])
-        await both(play, Mode.ACTIVE_STANDBY, leader="b")
-        assert await home(play.client, 8, 1) == found["b"]
+        await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
+        assert await begin(play.client, 8, 1) == found["b"]
         assert MUST_START in str(await stream.ask(request(8, 1)))
         assert await play.client.ask(8, 1) == Answer(2, found["b"])
         async with play.client.stream("7") as other:
@@ -444,12 +446,12 @@ async def test_a_new_start_ends_the_sequence_of_a_stream_or_the_connection(play:
             assert await other.ask(request(7, 17)) == Answer(27, found["b"])
 
 
-async def test_the_size_of_a_request_does_not_matter(play: Play) -> None:
-    await both(play)
+async def test_requests_of_all_sizes_belong_to_their_sequences(play: Play) -> None:
+    await publish_both(play)
     text = b"\xff" * 3_000_000
     assert await play.client.echo(text) == text
     large = 1_000_000
-    for size in (large, 5 * large):  # beyond what Envoy reads ahead of any stream
+    for size in (large, 5 * large):  # more than Envoy buffers for any stream
         place = (await play.client.ask(7, 5, start=True, size=size)).place
         assert await play.client.ask(7, 6, size=size) == Answer(11, place)
     async with play.client.stream("7") as stream:
