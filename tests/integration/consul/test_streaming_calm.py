@@ -21,13 +21,15 @@ async def test_no_request_fails_while_the_servers_are_away_and_return_without_da
             await load.more(50, by="c")
             assert not await calm.plane.status()
             await asyncio.to_thread(calm.agent.stop)
-            await eventually(lambda: _says(calm, "No known Consul servers"), "what is wrong")
+            await eventually(
+                lambda: _status_has(calm, "No known Consul servers"), "the status says why"
+            )
             assert "s old; " in await calm.plane.status()
             await _fail_and_recover(calm)
             await load.more(50, by="a")
             # The servers have lost all data, and the agent shows no instances.
             await asyncio.to_thread(calm.agent.start)
-            await eventually(lambda: _says(calm, ""), "the servers are followed again")
+            await eventually(lambda: _status_has(calm, ""), "the servers are followed again")
             await eventually(lambda: _retains(calm, 3), "all three are retained")
             await calm.join(calm.consul, "d")
             await eventually(lambda: calm.has_healthy(4), "a newcomer")
@@ -46,9 +48,9 @@ async def _fail_and_recover(calm: Calm) -> None:
     await eventually(lambda: calm.has_healthy(3), "a is healthy again")
 
 
-async def _says(calm: Calm, what: str) -> bool:
+async def _status_has(calm: Calm, text: str) -> bool:
     said = await calm.plane.status()
-    return what in said if what else not said
+    return text in said if text else not said
 
 
 async def _retains(calm: Calm, count: int) -> bool:

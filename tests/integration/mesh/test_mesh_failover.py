@@ -145,7 +145,7 @@ async def test_a_killed_control_plane_fails_no_request(mesh: LiveMesh) -> None:
         killed = mesh.signal("xds", signal.SIGKILL)
         await until(lambda: mesh.running("xds") not in (None, killed), "a new control plane")
         await mesh.steady()
-        # Envoy follows again: it takes an instance away and gives it back.
+        # Envoy follows the new control plane, which withdraws an instance and restores it.
         standby = await mesh.standby()
         await mesh.maintain(standby, True)
         await mesh.avoided(standby)

@@ -40,11 +40,11 @@ async def test_a_deadline_is_enforced_and_propagated_to_triton(mesh: LiveMesh) -
     slow = question("The primary", max_tokens=600, delay_ms=1000)
     async with aio.InferenceServerClient(mesh.now.envoy.grpc) as client:
         # One request for each of the model's two processes, which it would occupy for long.
-        asked = [client.infer(UNARY, slow, client_timeout=0.5) for _ in range(2)]
-        refused = await asyncio.gather(*asked, return_exceptions=True)
+        requests = [client.infer(UNARY, slow, client_timeout=0.5) for _ in range(2)]
+        errors = await asyncio.gather(*requests, return_exceptions=True)
         # Triton has cancelled both at their deadline, so the processes are free again.
         await client.infer(UNARY, question("Hello"), client_timeout=60)
-    assert [_status(error) for error in refused] == ["StatusCode.DEADLINE_EXCEEDED"] * 2
+    assert [_status(error) for error in errors] == ["StatusCode.DEADLINE_EXCEEDED"] * 2
 
 
 def _status(error: object) -> object:
@@ -108,8 +108,8 @@ async def test_a_client_cannot_unload_a_model_through_envoy(mesh: LiveMesh) -> N
 async def test_responses_on_one_stream_match_their_requests(mesh: LiveMesh) -> None:
     await mesh.steady()
     prompts = {"first": "Hello", "second": "Every probe", "third": "Traffic moves"}
-    asked = {name: question(prompt, max_tokens=12) for name, prompt in prompts.items()}
-    streamed = {name: [*inputs, piecewise()] for name, inputs in asked.items()}
+    requests = {name: question(prompt, max_tokens=12) for name, prompt in prompts.items()}
+    streamed = {name: [*inputs, piecewise()] for name, inputs in requests.items()}
     said = dict.fromkeys(prompts, "")
     pieces = dict.fromkeys(prompts, 0)
     async with aio.InferenceServerClient(mesh.now.envoy.grpc) as client:
@@ -117,7 +117,7 @@ async def test_responses_on_one_stream_match_their_requests(mesh: LiveMesh) -> N
             said[name] += piece
             pieces[name] += 1
         expected = {
-            name: answer(await client.infer(UNARY, inputs)) for name, inputs in asked.items()
+            name: answer(await client.infer(UNARY, inputs)) for name, inputs in requests.items()
         }
     assert said == expected
     assert min(pieces.values()) > 1

@@ -378,8 +378,8 @@ async def test_invalid_requests_affect_no_other_stream(scene: Scene) -> None:
     await scene.publish(1)
     await eventually(lambda: scene.current("good"), "the good one follows")
     # Of the requested resources only the listener exists.
-    told = [reply for stream in scene.streams if not stream.node for reply in stream.outstanding]
-    assert {each.name for reply in told for each in reply.resources} <= {LISTENER_NAME}
+    sent = [reply for stream in scene.streams if not stream.node for reply in stream.outstanding]
+    assert {each.name for reply in sent for each in reply.resources} <= {LISTENER_NAME}
 
 
 async def test_csds_reports_the_resources_of_each_envoy(scene: Scene) -> None:
@@ -392,11 +392,11 @@ async def test_csds_reports_the_resources_of_each_envoy(scene: Scene) -> None:
     for variant in VARIANTS:
         config = await status(scene, variant)
         assert {each.config_status for each in config.generic_xds_configs} == {csds_pb2.SYNCED}
-        told = {(each.type_url, each.name): each for each in config.generic_xds_configs}
-        assert told.keys() == {
+        reported = {(each.type_url, each.name): each for each in config.generic_xds_configs}
+        assert reported.keys() == {
             (type_url, name) for type_url in ORDER for name in snapshot.of(type_url)
         }
-        assert told[CLUSTER, SERVICE].xds_config == snapshot.of(CLUSTER)[SERVICE].body
+        assert reported[CLUSTER, SERVICE].xds_config == snapshot.of(CLUSTER)[SERVICE].body
 
 
 async def test_csds_rejects_unsupported_node_matchers(scene: Scene) -> None:
@@ -458,8 +458,8 @@ async def test_the_commands_report_clients_snapshot_and_placements(scene: Scene)
     cluster = document["resources"]["Cluster"][SERVICE]["resource"]
     assert cluster["@type"] == CLUSTER
 
-    told = await text("explain", scene.port, "a")
-    assert "it is the primary of epoch 42" in told
+    explanation = await text("explain", scene.port, "a")
+    assert "it is the primary of epoch 42" in explanation
     [plane] = (await cli("explain", scene.port, "b", "--json"))["control_planes"]
     [place] = plane["placements"]
     assert place["why"] == ["gets no requests: critical in Consul"]

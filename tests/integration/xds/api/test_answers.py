@@ -158,7 +158,7 @@ def shared(**changes: Any) -> TrafficPolicy:
     ],
     ids=[
         *("active-standby", "active-active", "weighted alone", "weighted", "datacenters"),
-        "attempts given up",
+        "per_try_idle_timeout",
     ],
 )
 @pytest.mark.parametrize("clients", [16, pytest.param(64, marks=soak)])

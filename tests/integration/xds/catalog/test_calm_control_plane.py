@@ -158,15 +158,15 @@ async def test_an_invalid_policy_is_reported_and_changes_nothing(tmp_path: Path)
         assert "mode: expected" in line["why"]
 
 
-@pytest.mark.parametrize("trouble", ["corrupt", pytest.param("unwritable", marks=soak)])
+@pytest.mark.parametrize("fault", ["corrupt", pytest.param("unwritable", marks=soak)])
 async def test_an_unusable_state_file_is_reported_and_stops_nothing(
-    tmp_path: Path, trouble: str
+    tmp_path: Path, fault: str
 ) -> None:
     async with Calm.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
         state = calm.plane.state
-        if trouble == "corrupt":
+        if fault == "corrupt":
             state.write_bytes(state.read_bytes()[:-9])
         else:
             state.unlink()
@@ -175,7 +175,7 @@ async def test_an_unusable_state_file_is_reported_and_stops_nothing(
         await eventually(lambda: _is(calm, "envoys", 1), "Envoy is back")
         assert await calm.plane.metric("state_errors_total") >= 1
         assert calm.plane.logged("cached_catalog_rejected")
-        if trouble == "corrupt":
+        if fault == "corrupt":
             await eventually(calm.kept, "a new file")
             assert state.with_name("state.corrupt").exists()
         await load.more(100)

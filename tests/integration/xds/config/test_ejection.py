@@ -183,7 +183,7 @@ async def test_lost_idle_connections_eject_no_host(scene: Scene) -> None:
         assert await scene.rig.client.who() == "a"
         lost = await scene.rig.envoy.stat(LOST)
         scene.tritons["a"].wire.drop()
-        await eventually(partial(scene.lost_more, lost), "Envoy has noticed")
+        await eventually(partial(scene.lost_more, lost), "Envoy has counted the lost connection")
     assert await scene.count(DETECTED) == 0
 
 

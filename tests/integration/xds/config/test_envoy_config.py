@@ -1,4 +1,4 @@
-"""Envoy's validation of the bootstrap and of what we generate."""
+"""Envoy's validation of the bootstrap and of the generated configuration."""
 
 import pytest
 import yaml

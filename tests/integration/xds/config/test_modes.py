@@ -85,16 +85,16 @@ async def test_mode_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
     unhealthy = rig.a.instance(health=Health.CRITICAL)
     rig.control_plane.publish(unhealthy, rig.b.instance(), leader="a", policy=mode(Mode.STRICT))
 
-    async def refused() -> bool:
+    async def unavailable() -> bool:
         try:
             await rig.client.who()
         except grpc.aio.AioRpcError as error:
             return error.code() == grpc.StatusCode.UNAVAILABLE
         return False
 
-    await eventually(refused, "no instance answers")
+    await eventually(unavailable, "no instance answers")
     served = rig.b.served
-    assert all(await asyncio.gather(*(refused() for _ in range(20))))  # each waits for a moment
+    assert all(await asyncio.gather(*(unavailable() for _ in range(20))))  # each waits for a moment
     assert rig.b.served == served == 0
 
 

@@ -148,7 +148,7 @@ async def test_without_instances_requests_fail_with_the_same_reason(
         replace(STRICT, retry=Retry(num_retries=0)),
         replace(STRICT, limits=Limits(per_try_idle_timeout=60.0)),
     ],
-    ids=["no retries", "attempts that are given up"],
+    ids=["no retries", "per_try_idle_timeout"],
 )
 async def test_a_request_without_retries_does_not_wait(rig: Rig, policy: TrafficPolicy) -> None:
     rig.both(leader="a", policy=policy)
@@ -168,11 +168,11 @@ async def test_a_request_with_a_body_above_the_limit_does_not_wait(rig: Rig) -> 
     await stop_serving(rig, rig.a)
     call = rig.client.infer(bytes(3 << 20), timeout=PATIENCE)
     assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
-    asked = rig.a.asked + rig.b.asked
+    attempts = rig.a.asked + rig.b.asked
     rig.b.serving = True
     rig.both(leader="b", epoch=2, policy=policy)
     await rig.settled(1)
-    assert rig.a.asked + rig.b.asked == asked
+    assert rig.a.asked + rig.b.asked == attempts
 
 
 async def test_a_crashing_request_is_retried_less_often_than_waiting_ones() -> None:
@@ -181,16 +181,16 @@ async def test_a_crashing_request_is_retried_less_often_than_waiting_ones() -> N
             del made.tritons[name]
         made.publish()
 
-        asked = 0
+        attempts = 0
 
-        async def refused() -> bool:
-            nonlocal asked
-            asked += 1
+        async def quarantined() -> bool:
+            nonlocal attempts
+            attempts += 1
             call = made.rig.client.infer(POISON, timeout=PATIENCE)
             return bool(await call.code() == grpc.StatusCode.FAILED_PRECONDITION)
 
-        await eventually(refused, "it is known")
+        await eventually(quarantined, "it is known")
         # Two crashes make it a suspect; the time between them is longer than some requests wait.
-        assert 2 + PROOF <= made.falls["a"] <= 1 + asked + PROOF
+        assert 2 + PROOF <= made.falls["a"] <= 1 + attempts + PROOF
         assert await made.rig.envoy.stat(RETRIES) > made.falls["a"]
         assert await made.rig.envoy.stat(f"cluster.{SERVICE}.lua.quarantine.errors") == 0

@@ -104,10 +104,10 @@ async def test_the_order_of_parameters_does_not_change_a_requests_identity(morta
 
 
 async def test_a_suspect_is_tried_even_if_its_client_cancels(mortal: Play) -> None:
-    asked = asyncio.create_task(refusal(mortal, POISON))
+    client = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
-    asked.cancel()
+    client.cancel()
     await eventually(lambda: mortal.falls.total() == 2 + PROOF, "it is proven")
     assert "has taken down" in await refusal(mortal, POISON)
     assert mortal.falls.total() == 2 + PROOF
@@ -147,11 +147,11 @@ async def test_a_suspect_is_tried_on_a_new_instance_if_no_crashed_one_recovers(
     mortal: Play,
 ) -> None:
     mortal.gone_for_good = True
-    asked = asyncio.create_task(refusal(mortal, POISON))
+    client = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
     await mortal.join("d")
-    assert "has taken down" in await asked
+    assert "has taken down" in await client
     assert len(mortal.falls) == 3
     assert mortal.falls["d"] == PROOF
 
@@ -178,13 +178,13 @@ async def test_a_request_that_is_only_suspected_passes_without_a_control_plane(
     mortal: Play,
 ) -> None:
     mortal.gone_for_good = True
-    asked = asyncio.create_task(refusal(mortal, POISON))
+    client = asyncio.create_task(refusal(mortal, POISON))
     suspects = mortal.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
     mortal.left.immune = True
     await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
     await mortal.rig.control_plane.stop()
-    assert "two instances went down" in await asked
+    assert "two instances went down" in await client
 
     async def passes() -> bool:
         return await refusal(mortal, POISON) == ""
@@ -198,11 +198,11 @@ async def test_a_suspect_without_a_timely_verdict_reaches_no_third_instance(
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
     mortal.gone_for_good = True
     assert "two instances went down" in await refusal(mortal, POISON)
-    asked = mortal.left.asked
+    attempts = mortal.left.asked
     await asyncio.sleep(6)  # longer than a worker keeps a suspect without the control plane
     for _ in range(4):
         assert "two instances went down" in await refusal(mortal, POISON)
-    assert mortal.left.asked == asked
+    assert mortal.left.asked == attempts
 
 
 async def test_a_quarantined_request_stays_rejected_without_a_control_plane(mortal: Play) -> None:

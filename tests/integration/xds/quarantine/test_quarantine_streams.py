@@ -75,8 +75,8 @@ async def test_a_client_that_reopens_a_quarantined_stream_gets_tritons_error(mor
 async def test_a_first_message_in_many_frames_passes_unchanged(mortal: Play) -> None:
     await quarantined(mortal)
     for size in (0, 1, 70_000, 900_000, 3_000_000):
-        asked = [infer_request(bytes(size)), infer_request(bytes(size))]
-        served = await told(mortal.rig.client, *asked)
+        messages = [infer_request(bytes(size)), infer_request(bytes(size))]
+        served = await told(mortal.rig.client, *messages)
         assert len(served) == 2
         assert set(served) <= mortal.tritons.keys()
     assert await told(mortal.rig.client) == []
@@ -141,10 +141,10 @@ async def test_the_error_does_not_contain_a_long_request_id(mortal: Play) -> Non
 
 async def test_concurrent_requests_are_answered_even_if_a_trial_never_ends(mortal: Play) -> None:
     endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
-    asked = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
+    streams = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
     [said] = await told(mortal.rig.client, CRASHING)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
-    for found in await asyncio.gather(*asked):
+    for found in await asyncio.gather(*streams):
         assert len(found) == 3
         assert set(found) <= mortal.tritons.keys()
 
@@ -153,8 +153,8 @@ async def test_concurrent_requests_are_answered_even_if_a_trial_never_ends(morta
 async def test_concurrent_requests_are_answered(mortal: Play, count: int) -> None:
     """All of them are in flight during both crashes; later each is tried alone."""
     others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
-    asked = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, CRASHING)]
-    *found, [said] = await asyncio.gather(*asked)
+    streams = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, CRASHING)]
+    *found, [said] = await asyncio.gather(*streams)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     assert [said for [said] in found if said not in mortal.tritons] == []
     assert mortal.falls.total() == 2 + PROOF

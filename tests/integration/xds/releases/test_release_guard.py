@@ -43,7 +43,7 @@ POLICY = TrafficPolicy(
 
 
 class FaultyTriton(FakeTriton):
-    """A Triton of the release; `trouble` is the fault that it shows."""
+    """A Triton of the release, with a fault if `fault` names one."""
 
     fault = ""
 
@@ -191,14 +191,14 @@ async def test_a_release_that_answers_with_errors_is_rolled_back() -> None:
     async with under_load() as scene:
         scene.released.fault = "fails"
         assert "failed or were sent again" in await rolled_back(scene)
-        assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
+        assert scene.answers.keys() == {"a", "b", "c"}  # no client got an error
 
 
 async def test_a_release_whose_failed_requests_others_answer_is_rolled_back() -> None:
     async with under_load() as scene:
         scene.released.fault = "dies"
         assert "failed or were sent again" in await rolled_back(scene)
-        assert scene.answers.keys() == {"a", "b", "c"}  # nobody has noticed
+        assert scene.answers.keys() == {"a", "b", "c"}  # no client got an error
 
 
 async def test_a_release_that_cuts_its_streams_is_rolled_back() -> None:

@@ -206,11 +206,11 @@ async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_continue(play
 
     begun = asyncio.create_task(begin(play.client, 8, 5))
     async with play.client.stream("9") as stream:
-        asked = asyncio.create_task(stream.ask(request(9, 3, start=True)))
+        answer = asyncio.create_task(stream.ask(request(9, 3, start=True)))
         await eventually(requests_wait, "requests that wait")
         play.rig.a.serving = True
         assert await begun == found["a"]
-        assert await asked == Answer(3, found["a"])
+        assert await answer == Answer(3, found["a"])
     for sequence in (7, 8):
         assert await play.client.ask(sequence, 1) == Answer(6, found["a"])
 
@@ -286,15 +286,15 @@ async def test_a_header_distinguishes_sequences_of_the_same_id(play: Play) -> No
     assert await play.client.ask(8, 1, headers=first) == Answer(6, found["b"])
 
 
-@pytest.mark.parametrize("meanwhile", [Affinity(), Affinity(sequence_header="x-other")])
+@pytest.mark.parametrize("interim", [Affinity(), Affinity(sequence_header="x-other")])
 async def test_a_sequence_does_not_continue_after_a_policy_without_its_affinity(
-    play: Play, meanwhile: Affinity
+    play: Play, interim: Affinity
 ) -> None:
     found = await processes(play)
     await publish_both(play, Mode.ACTIVE_STANDBY, leader="a")
     assert await begin(play.client, 7, 5) == found["a"]
     instances = play.instance("a"), play.instance("b")
-    other = replace(policy(Mode.ACTIVE_STANDBY), affinity=meanwhile)
+    other = replace(policy(Mode.ACTIVE_STANDBY), affinity=interim)
     await play.publish(*instances, policy=other, leader="b", healthy=2)
     assert await play.client.ask(7, 10, start=True) == Answer(10, found["b"])
     await publish_both(play, Mode.ACTIVE_STANDBY, leader="b")
@@ -311,12 +311,12 @@ async def test_a_sequence_does_not_continue_after_another_service_had_its_route(
     there = {"x-team": "vision"}
 
     async def other_has(its: TrafficPolicy, written: int) -> None:
-        own = ServiceCatalog(
+        first_service = ServiceCatalog(
             SERVICE, (play.instance("a"),), policy=policy(), since=PolicyIndexes(1, 1, 1)
         )
         since = PolicyIndexes(written, 2, written)
         other = ServiceCatalog("other", (play.instance("b"),), policy=its, since=since)
-        play.rig.control_plane.catalog.set(Catalog((own, other)))
+        play.rig.control_plane.catalog.set(Catalog((first_service, other)))
         for service in (SERVICE, "other"):
             await play.rig.settled(1, service)
 
