@@ -42,19 +42,19 @@ async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
 
 
 @pytest.fixture
-async def mortal() -> AsyncIterator[Play]:
+async def scene() -> AsyncIterator[Play]:
     async with play() as made:
         yield made
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
 async def test_a_crashing_request_takes_down_two_at_most_and_fails_no_other(
-    mortal: Play, goods: int
+    scene: Play, goods: int
 ) -> None:
-    await mortal.run(goods, refusals=30)
-    assert len(mortal.falls) <= 2
-    assert mortal.failures == []
-    assert mortal.refusals[-1].startswith("FAILED_PRECONDITION: this request has taken down ")
+    await scene.run(goods, refusals=30)
+    assert len(scene.falls) <= 2
+    assert scene.failures == []
+    assert scene.refusals[-1].startswith("FAILED_PRECONDITION: this request has taken down ")
 
 
 async def test_a_freezing_request_takes_down_two_at_most_and_fails_no_other() -> None:
@@ -64,10 +64,10 @@ async def test_a_freezing_request_takes_down_two_at_most_and_fails_no_other() ->
         assert made.failures == []
 
 
-async def test_a_client_that_times_out_and_retries_takes_down_two_at_most(mortal: Play) -> None:
-    await mortal.run(16, refusals=30, timeout=0.3)
-    assert len(mortal.falls) <= 2
-    assert mortal.failures == []
+async def test_a_client_that_times_out_and_retries_takes_down_two_at_most(scene: Play) -> None:
+    await scene.run(16, refusals=30, timeout=0.3)
+    assert len(scene.falls) <= 2
+    assert scene.failures == []
 
 
 async def test_without_a_quarantine_all_instances_go_down() -> None:
@@ -77,17 +77,17 @@ async def test_without_a_quarantine_all_instances_go_down() -> None:
         assert len(made.falls) == 3
 
 
-async def test_a_request_is_identified_by_its_content_and_not_by_its_id(mortal: Play) -> None:
+async def test_a_request_is_identified_by_its_content_and_not_by_its_id(scene: Play) -> None:
     poison = infer_request(POISON * 10_000, "one")
-    assert "has taken down" in await refusal(mortal, poison)
-    crashes = mortal.falls.total()
+    assert "has taken down" in await refusal(scene, poison)
+    crashes = scene.falls.total()
     for request in (poison, infer_request(POISON * 10_000), infer_request(POISON * 10_000, "two")):
-        assert "has taken down" in await refusal(mortal, request)
-    assert await refusal(mortal, infer_request(b"harmless")) == ""
-    assert mortal.falls.total() == crashes
+        assert "has taken down" in await refusal(scene, request)
+    assert await refusal(scene, infer_request(b"harmless")) == ""
+    assert scene.falls.total() == crashes
 
 
-async def test_the_order_of_parameters_does_not_change_a_requests_identity(mortal: Play) -> None:
+async def test_the_order_of_parameters_does_not_change_a_requests_identity(scene: Play) -> None:
     def ask(*names: str) -> bytes:
         found: Any = service_pb2
         parts = [
@@ -97,63 +97,63 @@ async def test_the_order_of_parameters_does_not_change_a_requests_identity(morta
         last = found.ModelInferRequest(model_name="chat", raw_input_contents=[POISON])
         return b"".join(bytes(part.SerializeToString()) for part in (*parts, last))
 
-    assert "has taken down" in await refusal(mortal, ask("one", "two"))
-    crashes = mortal.falls.total()
-    assert "has taken down" in await refusal(mortal, ask("two", "one"))
-    assert mortal.falls.total() == crashes
+    assert "has taken down" in await refusal(scene, ask("one", "two"))
+    crashes = scene.falls.total()
+    assert "has taken down" in await refusal(scene, ask("two", "one"))
+    assert scene.falls.total() == crashes
 
 
-async def test_a_suspect_is_tried_even_if_its_client_cancels(mortal: Play) -> None:
-    client = asyncio.create_task(refusal(mortal, POISON))
-    suspects = mortal.rig.control_plane.publication.suspects
+async def test_a_suspect_is_tried_even_if_its_client_cancels(scene: Play) -> None:
+    client = asyncio.create_task(refusal(scene, POISON))
+    suspects = scene.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
     client.cancel()
-    await eventually(lambda: mortal.falls.total() == 2 + PROOF, "it is proven")
-    assert "has taken down" in await refusal(mortal, POISON)
-    assert mortal.falls.total() == 2 + PROOF
+    await eventually(lambda: scene.falls.total() == 2 + PROOF, "it is proven")
+    assert "has taken down" in await refusal(scene, POISON)
+    assert scene.falls.total() == 2 + PROOF
 
 
-async def test_a_request_that_never_reached_an_instance_is_not_suspected(mortal: Play) -> None:
+async def test_a_request_that_never_reached_an_instance_is_not_suspected(scene: Play) -> None:
     """The connection to the second instance is refused, and the third one answers."""
-    first, second, third = (mortal.tritons[name] for name in ("a", "b", "c"))
+    first, second, third = (scene.tritons[name] for name in ("a", "b", "c"))
     # Either of the two may be next.
     for other in (second, third):
         first.die_on_request = True
         other.wire.cut()
         for _ in range(4):
-            assert await refusal(mortal, b"harmless") == ""
+            assert await refusal(scene, b"harmless") == ""
         await other.wire.mend()
-    assert not mortal.rig.control_plane.publication.suspects.value
-    assert mortal.rig.control_plane.sample("trials_total") == 0
+    assert not scene.rig.control_plane.publication.suspects.value
+    assert scene.rig.control_plane.sample("trials_total") == 0
 
 
-async def test_large_requests_pass_while_others_are_suspects(mortal: Play) -> None:
-    await mortal.rig.control_plane.stop()
-    assert "two instances went down" in await refusal(mortal, POISON)
+async def test_large_requests_pass_while_others_are_suspects(scene: Play) -> None:
+    await scene.rig.control_plane.stop()
+    assert "two instances went down" in await refusal(scene, POISON)
     # Each worker now compares requests with the suspect.
     for size in (1, 1 << 20, 40 << 20):
-        assert await refusal(mortal, infer_request(bytes(size))) == ""
+        assert await refusal(scene, infer_request(bytes(size))) == ""
 
 
-async def test_a_request_on_a_lost_machine_is_not_suspected(mortal: Play) -> None:
+async def test_a_request_on_a_lost_machine_is_not_suspected(scene: Play) -> None:
     """Both instances of a host die, with requests in flight; the third instance answers."""
-    mortal.losing = 2
-    assert await refusal(mortal, b"harmless") == ""
-    assert mortal.losing == 0
-    assert sum(triton.served for triton in mortal.tritons.values()) == 1
+    scene.losing = 2
+    assert await refusal(scene, b"harmless") == ""
+    assert scene.losing == 0
+    assert sum(triton.served for triton in scene.tritons.values()) == 1
 
 
 async def test_a_suspect_is_tried_on_a_new_instance_if_no_crashed_one_recovers(
-    mortal: Play,
+    scene: Play,
 ) -> None:
-    mortal.gone_for_good = True
-    client = asyncio.create_task(refusal(mortal, POISON))
-    suspects = mortal.rig.control_plane.publication.suspects
+    scene.gone_for_good = True
+    client = asyncio.create_task(refusal(scene, POISON))
+    suspects = scene.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
-    await mortal.join("d")
+    await scene.join("d")
     assert "has taken down" in await client
-    assert len(mortal.falls) == 3
-    assert mortal.falls["d"] == PROOF
+    assert len(scene.falls) == 3
+    assert scene.falls["d"] == PROOF
 
 
 async def test_a_quarantine_expires() -> None:
@@ -167,76 +167,76 @@ async def test_a_quarantine_expires() -> None:
         assert made.falls.total() > crashes
 
 
-async def test_without_a_control_plane_a_request_still_crashes_only_two(mortal: Play) -> None:
-    await mortal.rig.control_plane.stop()
-    said = await refusal(mortal, POISON)
+async def test_without_a_control_plane_a_request_still_crashes_only_two(scene: Play) -> None:
+    await scene.rig.control_plane.stop()
+    said = await refusal(scene, POISON)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
-    assert len(mortal.falls) == 2
+    assert len(scene.falls) == 2
 
 
 async def test_a_request_that_is_only_suspected_passes_without_a_control_plane(
-    mortal: Play,
+    scene: Play,
 ) -> None:
-    mortal.gone_for_good = True
-    client = asyncio.create_task(refusal(mortal, POISON))
-    suspects = mortal.rig.control_plane.publication.suspects
+    scene.gone_for_good = True
+    client = asyncio.create_task(refusal(scene, POISON))
+    suspects = scene.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
-    mortal.left.immune = True
-    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
-    await mortal.rig.control_plane.stop()
+    scene.left.immune = True
+    await eventually(lambda: not scene.rig.control_plane.busy, "Envoy knows")
+    await scene.rig.control_plane.stop()
     assert "two instances went down" in await client
 
     async def passes() -> bool:
-        return await refusal(mortal, POISON) == ""
+        return await refusal(scene, POISON) == ""
 
     await eventually(passes, "the remaining instance answers the same request")
 
 
 async def test_a_suspect_without_a_timely_verdict_reaches_no_third_instance(
-    mortal: Play, monkeypatch: pytest.MonkeyPatch
+    scene: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
-    mortal.gone_for_good = True
-    assert "two instances went down" in await refusal(mortal, POISON)
-    attempts = mortal.left.asked
+    scene.gone_for_good = True
+    assert "two instances went down" in await refusal(scene, POISON)
+    attempts = scene.left.asked
     await asyncio.sleep(6)  # longer than a worker keeps a suspect without the control plane
     for _ in range(4):
-        assert "two instances went down" in await refusal(mortal, POISON)
-    assert mortal.left.asked == attempts
+        assert "two instances went down" in await refusal(scene, POISON)
+    assert scene.left.asked == attempts
 
 
-async def test_a_quarantined_request_stays_rejected_without_a_control_plane(mortal: Play) -> None:
-    assert "has taken down" in await refusal(mortal, POISON)
-    await eventually(lambda: not mortal.rig.control_plane.busy, "Envoy knows")
-    await mortal.rig.control_plane.stop()
-    crashes = mortal.falls.total()
+async def test_a_quarantined_request_stays_rejected_without_a_control_plane(scene: Play) -> None:
+    assert "has taken down" in await refusal(scene, POISON)
+    await eventually(lambda: not scene.rig.control_plane.busy, "Envoy knows")
+    await scene.rig.control_plane.stop()
+    crashes = scene.falls.total()
     for _ in range(8):
-        assert "has taken down" in await refusal(mortal, POISON)
-    assert mortal.falls.total() == crashes
+        assert "has taken down" in await refusal(scene, POISON)
+    assert scene.falls.total() == crashes
 
 
-async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(mortal: Play) -> None:
-    mortal.policy = replace(UNHURRIED, retry=Retry(num_retries=1))
-    mortal.publish()
-    await mortal.rig.settled(hosts=3)
-    for triton in mortal.tritons.values():
+async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(scene: Play) -> None:
+    scene.policy = replace(UNHURRIED, retry=Retry(num_retries=1))
+    scene.publish()
+    await scene.rig.settled(hosts=3)
+    for triton in scene.tritons.values():
         triton.fails[ANY] = grpc.StatusCode.UNAVAILABLE
-    before = await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry")
+    before = await scene.rig.envoy.stat("cluster.triton.upstream_rq_retry")
     forged = [(TRIED, f"10.0.0.{number}:1 {100 * number} 0") for number in range(4)]
-    call = mortal.rig.client.infer(b"x", metadata=forged, timeout=PATIENCE)
+    call = scene.rig.client.infer(b"x", metadata=forged, timeout=PATIENCE)
     assert (await call.details()).endswith(" was told")
-    assert await mortal.rig.envoy.stat("cluster.triton.upstream_rq_retry") == before + 1
-    assert not mortal.rig.control_plane.publication.suspects.value
-    assert mortal.rig.control_plane.sample("trials_total") == 0
-    assert await script_errors(mortal) == 0
+    assert await scene.rig.envoy.stat("cluster.triton.upstream_rq_retry") == before + 1
+    assert not scene.rig.control_plane.publication.suspects.value
+    assert scene.rig.control_plane.sample("trials_total") == 0
+    assert await script_errors(scene) == 0
 
 
-async def test_a_request_that_is_finally_answered_is_not_suspected(mortal: Play) -> None:
-    victims = [mortal.tritons[name] for name in ("a", "b", "c")]
+async def test_a_request_that_is_finally_answered_is_not_suspected(scene: Play) -> None:
+    victims = [scene.tritons[name] for name in ("a", "b", "c")]
     for triton in victims[:2]:
         triton.die_on_request = True
     # Whichever of the others is second, the request loses at most two connections.
     victims[2].die_on_request = False
-    assert await refusal(mortal, b"harmless") == ""
-    assert not mortal.rig.control_plane.publication.suspects.value
-    assert await script_errors(mortal) == 0
+    assert await refusal(scene, b"harmless") == ""
+    assert not scene.rig.control_plane.publication.suspects.value
+    assert await script_errors(scene) == 0

@@ -30,7 +30,7 @@ UNKNOWN = f"Request for unknown model: '{REFUSED}"
 
 
 @pytest.fixture
-async def mortal() -> AsyncIterator[Play]:
+async def scene() -> AsyncIterator[Play]:
     async with play() as made:
         yield made
         assert await script_errors(made) == 0
@@ -45,11 +45,11 @@ async def quarantined(made: Play) -> None:
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
 async def test_a_crashing_stream_takes_down_two_at_most_and_fails_no_other(
-    mortal: Play, goods: int
+    scene: Play, goods: int
 ) -> None:
-    await mortal.run(goods, refusals=30, streams=True)
-    assert len(mortal.falls) <= 2
-    assert mortal.failures == []
+    await scene.run(goods, refusals=30, streams=True)
+    assert len(scene.falls) <= 2
+    assert scene.failures == []
 
 
 async def test_a_freezing_stream_takes_down_two_at_most_and_fails_no_other() -> None:
@@ -59,102 +59,102 @@ async def test_a_freezing_stream_takes_down_two_at_most_and_fails_no_other() -> 
         assert made.failures == []
 
 
-async def test_a_client_that_reopens_a_quarantined_stream_gets_tritons_error(mortal: Play) -> None:
-    await quarantined(mortal)
-    crashes = mortal.falls.total()
+async def test_a_client_that_reopens_a_quarantined_stream_gets_tritons_error(scene: Play) -> None:
+    await quarantined(scene)
+    crashes = scene.falls.total()
     assert crashes == 2 + PROOF
     other = infer_request(b"harmless")
     for messages in ((CRASHING,), (CRASHING, other), (infer_request(POISON, "x"), other, other)):
-        first, *others = await told(mortal.rig.client, *messages)
+        first, *others = await told(scene.rig.client, *messages)
         assert first.startswith(UNKNOWN)
-        assert set(others) <= mortal.tritons.keys()
+        assert set(others) <= scene.tritons.keys()
         assert len(others) == len(messages) - 1
-    assert mortal.falls.total() == crashes
+    assert scene.falls.total() == crashes
 
 
-async def test_a_first_message_in_many_frames_passes_unchanged(mortal: Play) -> None:
-    await quarantined(mortal)
+async def test_a_first_message_in_many_frames_passes_unchanged(scene: Play) -> None:
+    await quarantined(scene)
     for size in (0, 1, 70_000, 900_000, 3_000_000):
         messages = [infer_request(bytes(size)), infer_request(bytes(size))]
-        served = await told(mortal.rig.client, *messages)
+        served = await told(scene.rig.client, *messages)
         assert len(served) == 2
-        assert set(served) <= mortal.tritons.keys()
-    assert await told(mortal.rig.client) == []
+        assert set(served) <= scene.tritons.keys()
+    assert await told(scene.rig.client) == []
     large = infer_request(bytes(400_000) + POISON)
-    crashes = mortal.falls.total()
-    [said] = await told(mortal.rig.client, large)
+    crashes = scene.falls.total()
+    [said] = await told(scene.rig.client, large)
     assert REFUSED in said
-    await mortal.rig.settled(hosts=3)
-    [again] = await told(mortal.rig.client, large)
+    await scene.rig.settled(hosts=3)
+    [again] = await told(scene.rig.client, large)
     assert again.startswith(UNKNOWN)
-    assert mortal.falls.total() == crashes + 2 + PROOF
+    assert scene.falls.total() == crashes + 2 + PROOF
 
 
-async def test_a_message_that_is_too_large_to_identify_crashes_two_at_most(mortal: Play) -> None:
-    [said] = await told(mortal.rig.client, infer_request(bytes(2_000_000) + POISON))
+async def test_a_message_that_is_too_large_to_identify_crashes_two_at_most(scene: Play) -> None:
+    [said] = await told(scene.rig.client, infer_request(bytes(2_000_000) + POISON))
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
-    assert mortal.falls.total() == 2
+    assert scene.falls.total() == 2
 
 
-async def test_without_a_control_plane_a_stream_still_crashes_only_two(mortal: Play) -> None:
-    await mortal.rig.control_plane.stop()
-    [said] = await told(mortal.rig.client, CRASHING)
+async def test_without_a_control_plane_a_stream_still_crashes_only_two(scene: Play) -> None:
+    await scene.rig.control_plane.stop()
+    [said] = await told(scene.rig.client, CRASHING)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
-    assert mortal.falls.total() == 2
+    assert scene.falls.total() == 2
 
 
-async def test_a_crash_by_one_of_several_messages_stops_at_two(mortal: Play) -> None:
+async def test_a_crash_by_one_of_several_messages_stops_at_two(scene: Play) -> None:
     """Envoy cannot tell which of the messages it was."""
-    [said] = await told(mortal.rig.client, infer_request(LONG), CRASHING)
+    [said] = await told(scene.rig.client, infer_request(LONG), CRASHING)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
-    assert mortal.falls.total() == 2
+    assert scene.falls.total() == 2
 
 
-async def test_compressed_messages_are_distinguished(mortal: Play) -> None:
+async def test_compressed_messages_are_distinguished(scene: Play) -> None:
     gzip = {"compression": grpc.Compression.Gzip}
     crashing, other = (infer_request(text + bytes(2000)) for text in (POISON, b"harmless"))
-    client = mortal.rig.client
+    client = scene.rig.client
     [said] = await told(client, crashing, **gzip)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
-    await eventually(lambda: not mortal.down, "all are back")
-    await mortal.rig.settled(hosts=3)
+    await eventually(lambda: not scene.down, "all are back")
+    await scene.rig.settled(hosts=3)
     with pytest.raises(grpc.aio.AioRpcError, match=REFUSED):
         await client.infer(crashing, timeout=PATIENCE, **gzip)
-    await mortal.rig.settled(hosts=3)
-    crashes = mortal.falls.total()
+    await scene.rig.settled(hosts=3)
+    crashes = scene.falls.total()
     [said] = await told(client, crashing, **gzip)
     assert said.startswith(UNKNOWN)
     [served] = await told(client, other, **gzip)
-    assert served in mortal.tritons
+    assert served in scene.tritons
     assert await client.infer(other, timeout=PATIENCE, **gzip)
-    assert mortal.falls.total() == crashes
+    assert scene.falls.total() == crashes
 
 
-async def test_the_error_does_not_contain_a_long_request_id(mortal: Play) -> None:
-    await quarantined(mortal)
+async def test_the_error_does_not_contain_a_long_request_id(scene: Play) -> None:
+    await quarantined(scene)
     other = infer_request(b"harmless")
     for length in (300, 70_000):
-        first, served = await told(mortal.rig.client, infer_request(POISON, "x" * length), other)
+        first, served = await told(scene.rig.client, infer_request(POISON, "x" * length), other)
         assert first.startswith(UNKNOWN)
-        assert served in mortal.tritons
+        assert served in scene.tritons
 
 
-async def test_concurrent_requests_are_answered_even_if_a_trial_never_ends(mortal: Play) -> None:
+async def test_concurrent_requests_are_answered_even_if_a_trial_never_ends(scene: Play) -> None:
     endless = [infer_request(LONG + ENDLESS + bytes([number])) for number in range(4)]
-    streams = [asyncio.create_task(told(mortal.rig.client, one, answers=3)) for one in endless]
-    [said] = await told(mortal.rig.client, CRASHING)
+    streams = [asyncio.create_task(told(scene.rig.client, one, answers=3)) for one in endless]
+    [said] = await told(scene.rig.client, CRASHING)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
     for found in await asyncio.gather(*streams):
         assert len(found) == 3
-        assert set(found) <= mortal.tritons.keys()
+        assert set(found) <= scene.tritons.keys()
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(64, marks=soak)])
-async def test_concurrent_requests_are_answered(mortal: Play, count: int) -> None:
+async def test_concurrent_requests_are_answered(scene: Play, count: int) -> None:
     """All of them are in flight during both crashes; later each is tried alone."""
     others = [infer_request(LONG + number.to_bytes(2)) for number in range(count)]
-    streams = [asyncio.create_task(told(mortal.rig.client, each)) for each in (*others, CRASHING)]
+    streams = [asyncio.create_task(told(scene.rig.client, each)) for each in (*others, CRASHING)]
     *found, [said] = await asyncio.gather(*streams)
     assert said.startswith(f"FAILED_PRECONDITION: {REFUSED}")
-    assert [said for [said] in found if said not in mortal.tritons] == []
-    assert mortal.falls.total() == 2 + PROOF
+    assert [said for [said] in found if said not in scene.tritons] == []
+    assert scene.falls.total() == 2 + PROOF
