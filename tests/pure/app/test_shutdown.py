@@ -1,4 +1,4 @@
-"""The order of stopping: every step, and what a second signal may skip."""
+"""The steps of stopping, in order, and which of them a second signal may skip."""
 
 import asyncio
 from types import SimpleNamespace
@@ -72,7 +72,7 @@ async def test_a_deregistration_that_consul_does_not_answer_is_retried() -> None
     assert publisher.calls == 3
 
 
-async def test_an_entry_that_an_operator_wants_to_stay_stays() -> None:
+async def test_an_entry_in_operator_maintenance_is_not_deregistered() -> None:
     publisher = Publisher()
     publisher.keeps_entry = True
     await _deregister(publisher, VirtualClock()).run()

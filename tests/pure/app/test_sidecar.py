@@ -44,21 +44,21 @@ NUMBERS = TensorSpec("y", "FP32", (2,))
 
 
 class Planes:
-    """Control planes in Consul, and what each says of the requests of clients; None says nothing.
+    """Control planes in Consul, and each one's report about clients' requests; None is no answer.
 
     With `filtered` the token may not see all that are registered.
     """
 
     def __init__(self, consul: FakeConsul) -> None:
-        self.said: list[GetFailuresResponse | None] = []
+        self.reports: list[GetFailuresResponse | None] = []
         self.filtered = False
         self._consul, self._shown = consul, consul.health_service
         consul.health_service = self._seen  # type: ignore[method-assign]
 
-    async def say(self, *said: GetFailuresResponse | None) -> None:
-        self.said = list(said)
+    async def report(self, *reports: GetFailuresResponse | None) -> None:
+        self.reports = list(reports)
         place = {"Address": "127.0.0.1"}
-        for port, name in enumerate([SERVICE, *[PLANE] * len(said)]):
+        for port, name in enumerate([SERVICE, *[PLANE] * len(reports)]):
             body = {"ID": f"{name}-{port}", "Name": name, "Port": port, **place}
             await self._consul.register_service(body)
 
@@ -68,16 +68,16 @@ class Planes:
 
     @asynccontextmanager
     async def stub_at(self, address: str) -> AsyncIterator["Planes.Stub"]:
-        yield self.Stub(self.said[int(address.rpartition(":")[2]) - 1])
+        yield self.Stub(self.reports[int(address.rpartition(":")[2]) - 1])
 
     class Stub:
-        def __init__(self, said: GetFailuresResponse | None) -> None:
-            self._said = said
+        def __init__(self, reports: GetFailuresResponse | None) -> None:
+            self._report = reports
 
         async def GetFailures(self, request: object, *, timeout: float) -> GetFailuresResponse:
-            if self._said is None:
+            if self._report is None:
                 raise grpc.RpcError("failed to connect")
-            return self._said
+            return self._report
 
 
 class Scene:
@@ -127,11 +127,11 @@ class Scene:
         np.save(path, np.array(numbers, np.float32))
 
     async def proof(self) -> str:
-        """What disqualifies the instance as a candidate, as the election asks for it."""
+        """Why the instance may not be a candidate, as the election queries it."""
         return await self.sidecar._ports().ask()
 
     def asked(self) -> list[float]:
-        """What the model was asked last."""
+        """What the model was last sent."""
         return list(self.model.asked[-1].steps[0]["x"].array)
 
 
@@ -162,7 +162,7 @@ async def test_a_broken_canary_file_does_not_affect_the_running_canary(
     assert await scene.proof() == ""
 
 
-async def test_changed_canary_files_apply_from_the_reload_on(scene: Scene) -> None:
+async def test_changed_canary_files_apply_after_a_reload(scene: Scene) -> None:
     scene.write(scene.question, [3.0, 4.0])
     scene.write(scene.expected, [9.0, 9.0])
     assert await scene.proof() == ""
@@ -177,54 +177,54 @@ def measured(requests: int, failures: int) -> GetFailuresResponse:
 
 
 @pytest.mark.parametrize(
-    ("said", "counted"),
+    ("reports", "counted"),
     [
         ([measured(1200, 3)], (1200, 3)),
         ([measured(1200, 3), measured(40, 1)], (1240, 4)),
         ([measured(0, 0)], (0, 0)),
-        # One that does not count now will not have counted later either.
+        # One that does not count now has not counted before either.
         ([measured(1200, 3), BLIND], (1200, 3)),
         ([BLIND], None),
         ([], None),
     ],
 )
 async def test_client_requests_are_counted_by_the_control_planes(
-    scene: Scene, said: list[GetFailuresResponse | None], counted: tuple[int, int] | None
+    scene: Scene, reports: list[GetFailuresResponse | None], counted: tuple[int, int] | None
 ) -> None:
-    await scene.planes.say(*said)
+    await scene.planes.report(*reports)
     assert await scene.sidecar._ports().count(8.0) == counted
 
 
 @pytest.mark.parametrize(
-    "said", [[SILENT], [SILENT, SILENT], [SILENT, measured(1200, 3)], [SILENT, BLIND]]
+    "reports", [[SILENT], [SILENT, SILENT], [SILENT, measured(1200, 3)], [SILENT, BLIND]]
 )
-async def test_a_control_plane_that_does_not_answer_leaves_the_count_for_later(
-    scene: Scene, said: list[GetFailuresResponse | None]
+async def test_a_control_plane_that_does_not_answer_postpones_the_count(
+    scene: Scene, reports: list[GetFailuresResponse | None]
 ) -> None:
-    await scene.planes.say(*said)
+    await scene.planes.report(*reports)
     with pytest.raises(Unavailable, match="control planes do not answer"):
         await scene.sidecar._ports().count(8.0)
 
 
-@pytest.mark.parametrize("said", [[], [measured(1200, 3)], [BLIND]])
-async def test_control_planes_hidden_by_acls_leave_the_count_for_later(
-    scene: Scene, said: list[GetFailuresResponse | None]
+@pytest.mark.parametrize("reports", [[], [measured(1200, 3)], [BLIND]])
+async def test_control_planes_hidden_by_acls_postpone_the_count(
+    scene: Scene, reports: list[GetFailuresResponse | None]
 ) -> None:
-    await scene.planes.say(*said)
+    await scene.planes.report(*reports)
     scene.planes.filtered = True
     with pytest.raises(Unavailable, match=UNSEEN):
         await scene.sidecar._ports().count(8.0)
 
 
-async def test_an_empty_list_that_proves_nothing_leaves_the_count_for_later(scene: Scene) -> None:
-    with pytest.raises(Unavailable, match=UNSEEN):  # not even itself is listed
+async def test_an_empty_list_without_proof_postpones_the_count(scene: Scene) -> None:
+    with pytest.raises(Unavailable, match=UNSEEN):  # not even the sidecar itself is listed
         await scene.sidecar._ports().count(8.0)
 
 
 async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(python_stubs, "_is_here", lambda host: False)  # or it looks for processes
+    monkeypatch.setattr(python_stubs, "_is_here", lambda host: False)  # no process scan
     state, models = tmp_path / "state.json", tmp_path / "models"
     (models / "m" / "1").mkdir(parents=True)
     scene.more = {"repository": models, "state": state}
@@ -235,7 +235,7 @@ async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
     loops = {**sidecar._prober.loops(), **{name: optional[name] for name in wanted}}
     tasks = [asyncio.create_task(loop()) for loop in loops.values()]
 
-    def remembered() -> int:
+    def saved_successes() -> int:
         memory = LoadedSetFile(state, sidecar._instance.id, scene.clock, lambda _: None).read()
         return sum(each.successes for each in memory.counted.values())
 
@@ -246,15 +246,15 @@ async def test_the_current_counters_are_saved_while_it_runs_and_when_it_stops(
                 await asyncio.sleep(0.001)
 
     try:
-        await until(lambda: remembered() >= 1)
+        await until(lambda: saved_successes() >= 1)
         load = sidecar._prober.loads.version
         scene.model.count(successes=1000, executions=1000)
-        await until(lambda: remembered() > 1000)
+        await until(lambda: saved_successes() > 1000)
         scene.model.count(successes=1000, executions=1000)
         await until(lambda: sidecar._prober.counted["m"].successes > 2000)
         [step] = sidecar._save_steps()
         await step.run()
-        assert remembered() > 2000
+        assert saved_successes() > 2000
         assert sidecar._prober.loads.version == load
     finally:
         await cancel_all(tasks)
