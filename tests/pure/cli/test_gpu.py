@@ -26,7 +26,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Pla
 
 
 @pytest.mark.parametrize("nvml", ["h100-healthy"], indirect=True)
-def test_it_prints_a_table_and_what_was_found(nvml: Player) -> None:
+def test_it_prints_a_table_and_the_findings(nvml: Player) -> None:
     result = RUNNER.invoke(app, ["gpu"])
     assert result.exit_code == 0
     assert "driver 560.35.03" in result.output
@@ -36,7 +36,7 @@ def test_it_prints_a_table_and_what_was_found(nvml: Player) -> None:
 
 
 @pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
-def test_without_a_gpu_it_says_so_in_one_line_and_that_is_no_failure(nvml: Player) -> None:
+def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_0(nvml: Player) -> None:
     result = RUNNER.invoke(app, ["gpu"])
     assert result.exit_code == 0
     [line] = result.output.splitlines()
@@ -44,21 +44,21 @@ def test_without_a_gpu_it_says_so_in_one_line_and_that_is_no_failure(nvml: Playe
 
 
 @pytest.mark.parametrize("nvml", ["row-remap-failed"], indirect=True)
-def test_a_critical_finding_is_in_the_exit_status(nvml: Player) -> None:
+def test_a_critical_finding_sets_the_exit_status(nvml: Player) -> None:
     result = RUNNER.invoke(app, ["gpu"])
     assert result.exit_code == 1
     assert "GPU_ROW_REMAP_FAILED" in result.output
 
 
 @pytest.mark.parametrize("nvml", ["throttled"], indirect=True)
-def test_a_warning_is_not_in_the_exit_status(nvml: Player) -> None:
+def test_a_warning_does_not_set_the_exit_status(nvml: Player) -> None:
     result = RUNNER.invoke(app, ["gpu"])
     assert result.exit_code == 0
     assert "GPU_THROTTLED" in result.output
 
 
 @pytest.mark.parametrize("nvml", ["h100-healthy"], indirect=True)
-def test_what_it_records_can_be_replayed(nvml: Player, tmp_path: Path) -> None:
+def test_a_recording_can_be_replayed(nvml: Player, tmp_path: Path) -> None:
     path = tmp_path / "recording.json"
     result = RUNNER.invoke(app, ["gpu", "--record", str(path), "--rounds", "2", "--interval", "0"])
     assert result.exit_code == 0
@@ -87,7 +87,7 @@ def test_the_absence_of_a_driver_is_recorded_too(nvml: Player, tmp_path: Path) -
         ["--config", "/nonexistent.toml"],
     ],
 )
-def test_a_mistake_is_named(nvml: Player, arguments: list[str]) -> None:
+def test_a_mistake_is_reported(nvml: Player, arguments: list[str]) -> None:
     result = RUNNER.invoke(app, ["gpu", *arguments])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
@@ -95,7 +95,7 @@ def test_a_mistake_is_named(nvml: Player, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
-def test_a_full_disk_is_no_mistake_in_the_call(nvml: Player) -> None:
+def test_a_full_disk_is_not_a_usage_error(nvml: Player) -> None:
     result = RUNNER.invoke(app, ["gpu", "--record", "/dev/full"])
     assert result.exit_code == 1
     assert result.stderr == "triton-sidecar: --record: /dev/full: No space left on device\n"
@@ -105,7 +105,7 @@ HEAD = '[triton]\nmodels = ["m"]\ncanaries = ["not/yet/*.toml"]\n'
 
 
 @pytest.mark.parametrize("nvml", ["throttled"], indirect=True)
-def test_the_settings_of_a_sidecar_hold(nvml: Player, tmp_path: Path) -> None:
+def test_the_sidecars_settings_apply(nvml: Player, tmp_path: Path) -> None:
     path = tmp_path / "sidecar.toml"
     path.write_text(f'{HEAD}[gpu]\nmemory_failure = "100%"\n')
     result = RUNNER.invoke(app, ["gpu", "--config", str(path)])
@@ -114,14 +114,14 @@ def test_the_settings_of_a_sidecar_hold(nvml: Player, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nvml", ["no-driver"], indirect=True)
-def test_a_gpu_that_is_required_is_missed(nvml: Player, tmp_path: Path) -> None:
+def test_a_missing_required_gpu_is_reported(nvml: Player, tmp_path: Path) -> None:
     path = tmp_path / "sidecar.toml"
     path.write_text(f'{HEAD}[gpu]\nenabled = "required"\n')
     assert RUNNER.invoke(app, ["gpu", "--config", str(path)]).exit_code == 1
 
 
 @pytest.mark.parametrize("nvml", ["h100-healthy"], indirect=True)
-def test_flags_come_before_the_settings(nvml: Player, tmp_path: Path) -> None:
+def test_flags_override_the_settings(nvml: Player, tmp_path: Path) -> None:
     path = tmp_path / "sidecar.toml"
     path.write_text(f'{HEAD}[gpu]\nenabled = "off"\ndevices = [5]\n')
     lost = RUNNER.invoke(app, ["gpu", "--config", str(path)])

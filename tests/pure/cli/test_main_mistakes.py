@@ -1,4 +1,4 @@
-"""Mistakes in a call are told in words of our own, whatever the library reads its values with."""
+"""Usage errors are reported in our own words, whichever library finds them."""
 
 import json
 import re
@@ -25,7 +25,7 @@ ODD = ("", " ", "x", "-1", "0", "1.5", "nan", "1e99", "9" * 500, "é", "/", "a=b
 
 
 def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any, Any]]:
-    """Each parameter of each command, with its command's words."""
+    """Each parameter of each command, with the words of the command."""
     for each in command.params:
         yield f"{' '.join(path)} {each.name}", command, each
     for name, inner in getattr(command, "commands", {}).items():
@@ -36,7 +36,7 @@ PARAMETERS = list(parameters(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in PARAMETERS])
-def test_no_value_is_refused_with_a_librarys_message(name: str) -> None:
+def test_no_invalid_value_is_reported_with_a_librarys_message(name: str) -> None:
     command, parameter = next((c, p) for n, c, p in PARAMETERS if n == name)
     if getattr(parameter, "is_flag", False):
         return  # it takes no value
@@ -73,7 +73,7 @@ def test_an_invalid_number_is_reported_with_its_option(
     assert complaint in " ".join(found.output.split())
 
 
-def test_what_overrides_a_setting() -> None:
+def test_option_values_that_override_a_setting() -> None:
     given = [
         "a.b=1",
         'a.c=["x", "y"]',
@@ -94,7 +94,7 @@ def test_what_overrides_a_setting() -> None:
     assert "for '--set': expected TABLE.KEY=VALUE, found 'x'" in " ".join(found.output.split())
 
 
-def test_numbers_that_are_right() -> None:
+def test_valid_numbers_are_accepted() -> None:
     assert [whole(0)(given) for given in ("0", "7", 7)] == [0, 7, 7]
     assert [seconds(0)(given) for given in ("0", ".5", "1e1", 2.0)] == [0.0, 0.5, 10.0, 2.0]
     assert whole(-3)("-3") == -3
@@ -119,11 +119,11 @@ STATUSES = {
 
 
 @pytest.mark.parametrize(("error", "status"), STATUSES.items())
-def test_an_error_has_one_status(error: type[SidecarError], status: ExitStatus) -> None:
+def test_each_error_has_one_exit_status(error: type[SidecarError], status: ExitStatus) -> None:
     assert status_of(error("why")) is status
 
 
-def test_the_table_of_statuses_is_whole() -> None:
+def test_the_docs_list_every_exit_status() -> None:
     told = re.findall(r"^\| (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert [int(each) for each in told] == list(ExitStatus)
 
@@ -134,13 +134,13 @@ WITH_JSON = [
 ]
 
 
-def test_every_verb_has_its_statuses_in_its_help() -> None:
+def test_the_help_of_every_command_lists_its_exit_statuses() -> None:
     verbs = [words for words in COMMANDS if words and not hasattr(COMMANDS[words], "commands")]
     assert [words for words in verbs if "Exit status:" not in (COMMANDS[words].epilog or "")] == []
 
 
-def told(*arguments: str, status: int) -> Any:
-    """The one object that programs get, and nothing else on standard output."""
+def failure(*arguments: str, status: int) -> Any:
+    """The one JSON object about a failure, and nothing else on standard output."""
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == status, found.output
     document = json.loads(found.stdout)
@@ -150,16 +150,16 @@ def told(*arguments: str, status: int) -> Any:
 
 
 @pytest.mark.parametrize("words", WITH_JSON)
-def test_programs_get_their_object_of_a_mistake_in_the_call(words: str) -> None:
-    assert "No such option: --nope" in told(*words.split(), "--json", "--nope", status=2)
+def test_a_usage_error_is_reported_as_json(words: str) -> None:
+    assert "No such option: --nope" in failure(*words.split(), "--json", "--nope", status=2)
 
 
-def test_programs_get_their_object_of_whatever_the_library_finds() -> None:
-    assert "No such command 'nope'" in told("nope", "--json", status=2)
-    assert "INSTANCE" in told("xds", "explain", "--json", status=2)
-    assert "expected a whole number" in told("history", "-n", "0", "--json", status=2)
-    assert "--config or files" in told("canary", "test", "--json", status=2)
-    assert "no mesh is running" in told("local", "status", "--mesh=/none", "--json", status=2)
+def test_a_usage_error_that_the_library_finds_is_reported_as_json() -> None:
+    assert "No such command 'nope'" in failure("nope", "--json", status=2)
+    assert "INSTANCE" in failure("xds", "explain", "--json", status=2)
+    assert "expected a whole number" in failure("history", "-n", "0", "--json", status=2)
+    assert "--config or files" in failure("canary", "test", "--json", status=2)
+    assert "no mesh is running" in failure("local", "status", "--mesh=/none", "--json", status=2)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_programs_get_their_object_of_whatever_the_library_finds() -> None:
         ("local", "up", "--detach", "--dir=/proc/none"),
     ],
 )
-def test_a_file_that_is_not_there_is_a_mistake(arguments: tuple[str, ...]) -> None:
+def test_a_missing_file_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == 2
     assert found.stdout == ""
@@ -203,7 +203,7 @@ CANARY = """{ inputs = [{ name = 'x', datatype = 'FP32', file = '/gone.npy' }],
         ("run", f"{SIDECAR}canary.m = {CANARY}", "canary.m.inputs.0.file"),
     ],
 )  # fmt: skip
-def test_a_file_that_may_come_is_waited_for(
+def test_a_file_that_may_appear_later_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     verb: str,
@@ -211,7 +211,7 @@ def test_a_file_that_may_come_is_waited_for(
     key: str,
     check: tuple[str, ...],
 ) -> None:
-    """The units give up after a mistake, and try again after anything else."""
+    """The units stop after a usage error, and restart after any other failure."""
     monkeypatch.setattr("sidecar.telemetry.metrics.serve", lambda *_: None)
     path = tmp_path / "settings.toml"
     path.write_text(text, encoding="utf-8")
@@ -220,7 +220,7 @@ def test_a_file_that_may_come_is_waited_for(
     assert f"{key}: expected" in found.stderr
 
 
-def test_a_file_that_may_come_excuses_no_mistake() -> None:
+def test_a_file_that_may_appear_later_does_not_hide_a_usage_error() -> None:
     gone, wrong = errors.FileUnreadable("a: gone"), errors.ConfigError("b: wrong")
     assert status_of(errors.combined([gone, gone])) is ExitStatus.REFUSED
     assert status_of(errors.combined([gone, wrong])) is ExitStatus.MISTAKE
@@ -232,4 +232,4 @@ def test_ctrl_c_is_reported_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sidecar.cli.operator.listing.operate", interrupted)
-    assert told("list", "--json", status=130) == "interrupted"
+    assert failure("list", "--json", status=130) == "interrupted"

@@ -1,4 +1,4 @@
-"""A canary is recorded whole or not at all, also on a disk that is full."""
+"""A canary is recorded as a whole or not at all, even on a full disk."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.files
 
 
 @pytest.mark.parametrize("room", [0, 1, 2])
-def test_a_full_disk_leaves_what_was_recorded_before(
+def test_a_full_disk_keeps_the_previous_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     path, array = tmp_path / "m.toml", tmp_path / "m.x.npy"

@@ -1,4 +1,4 @@
-"""Inputs of a canary as they are given on the command line."""
+"""A canary's inputs as given on the command line."""
 
 import json
 from pathlib import Path
@@ -46,14 +46,14 @@ MODEL = ModelDescription(
         ("any=0.5", [1], [0.5]),
     ],
 )
-def test_a_value_is_laid_out_as_the_model_wants_it(
+def test_a_value_gets_the_datatype_and_shape_of_the_input(
     flag: str, shape: list[int], data: list[object]
 ) -> None:
     (table,) = from_flags([flag], MODEL).tables
     assert (table["shape"], table["data"]) == (shape, data)
 
 
-def test_a_file_has_the_shape_of_the_input_unless_it_says_its_own() -> None:
+def test_a_file_gets_the_shape_of_the_input_unless_it_has_one() -> None:
     image, array = from_flags(["image=@cat.png", "any=@/data/x.npy"], MODEL).tables
     assert image == {
         "name": "image",
@@ -87,14 +87,14 @@ def test_a_file_has_the_shape_of_the_input_unless_it_says_its_own() -> None:
         (f"ids={'[' * 100_000}", "--input ids: expected INT64 as a number or JSON"),
     ],
 )
-def test_a_mistake_is_one_line(flag: str, why: str) -> None:
+def test_a_mistake_is_reported_in_one_line(flag: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         from_flags([flag], MODEL)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
 
-def test_an_input_is_given_once() -> None:
+def test_an_input_can_be_given_only_once() -> None:
     with pytest.raises(ConfigError) as caught:
         from_flags(["text=a", "text=b", "text=c"], MODEL)
     assert str(caught.value) == "--input text: expected once"
@@ -104,7 +104,7 @@ numbers = st.recursive(st.integers(-9, 9), lambda inner: st.lists(inner, max_siz
 
 
 @given(numbers)
-def test_lists_are_nested_as_numpy_nests_them_or_refused(nested: object) -> None:
+def test_nested_lists_are_accepted_as_by_numpy_or_refused(nested: object) -> None:
     described = ModelDescription("m", inputs=(TensorSpec("x", "INT64", (-1, -1)),))
     try:
         array = np.array(nested, dtype=np.int64)
@@ -121,13 +121,13 @@ def test_lists_are_nested_as_numpy_nests_them_or_refused(nested: object) -> None
 
 
 @pytest.mark.parametrize("content", ["[]", '{"inputs": []}', '{"steps": [[]]}'])
-def test_a_model_without_inputs_may_be_given_none(tmp_path: Path, content: str) -> None:
+def test_a_model_without_inputs_needs_none(tmp_path: Path, content: str) -> None:
     path = tmp_path / "inputs.json"
     path.write_text(content)
     assert [step.tables for step in from_file(path)] == [[]]
 
 
-def test_parameters_and_an_id_come_from_flags_over_those_of_a_file(tmp_path: Path) -> None:
+def test_parameters_and_id_from_flags_override_those_of_a_file(tmp_path: Path) -> None:
     flags = request_fields.from_flags(
         ["a=true", "b=5", "c=0.5", "d=fast", 'e="5"', "f=[1]", "g=x=y", "h=null"], None
     )
@@ -155,7 +155,7 @@ def test_parameters_and_an_id_come_from_flags_over_those_of_a_file(tmp_path: Pat
         ),
     ],
 )
-def test_what_a_request_cannot_have_is_refused(tmp_path: Path, content: str, why: str) -> None:
+def test_invalid_parameters_and_ids_are_refused(tmp_path: Path, content: str, why: str) -> None:
     path = tmp_path / "inputs.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=why):
@@ -170,7 +170,7 @@ def test_what_a_request_cannot_have_is_refused(tmp_path: Path, content: str, why
             request_fields.from_flags(flags, None)
 
 
-def test_a_file_of_inputs_in_each_form(tmp_path: Path) -> None:
+def test_a_file_of_inputs_is_read_in_each_format(tmp_path: Path) -> None:
     given = {"name": "ids", "datatype": "INT64", "shape": [2, 2], "data": [[1, 2], [3, 4]]}
     flat = {**given, "data": [1, 2, 3, 4]}
     path = tmp_path / "inputs.json"
@@ -214,7 +214,9 @@ X = '{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]'
         (f"[{X[:-3]}[[1, 2]]}}]", r"x: data: expected the shape \[1\], found \[1, 2\]"),
     ],
 )
-def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str, why: str) -> None:
+def test_a_file_of_inputs_in_another_format_is_refused(
+    tmp_path: Path, content: str, why: str
+) -> None:
     path = tmp_path / "inputs.json"
     path.write_text(content)
     with pytest.raises(ConfigError, match=why) as caught:
@@ -223,18 +225,18 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, content: str, why: st
     assert "\n" not in str(caught.value)
 
 
-def test_parameters_that_say_nothing_are_no_mistake(tmp_path: Path) -> None:
+def test_empty_parameters_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "inputs.json"
     path.write_text(f'{{"id": "1", "parameters": {{}}, "inputs": [{X}, "parameters": {{}}}}]}}')
     assert from_file(path)[0].tables[0].keys() == {"name", "datatype", "shape", "data"}
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(ConfigError, match="expected a file of inputs in JSON: No such file"):
         from_file(Path("/nowhere/inputs.json"))
 
 
-def test_what_the_files_hold_is_sent(tmp_path: Path) -> None:
+def test_the_contents_of_files_are_sent(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones(3, np.float32))
     described = ModelDescription("m", inputs=(TensorSpec("any", "FP32", (-1,)),))
     (values,) = tensors([from_flags([f"any=@{tmp_path}/x.npy"], described)], described)
@@ -250,9 +252,7 @@ def test_what_the_files_hold_is_sent(tmp_path: Path) -> None:
         (["text=a", "ids=1", "flag=true", "any=1", "image=@FOLDER/wide.npy"], "--input image: "),
     ],
 )
-def test_a_mistake_is_reported_in_terms_of_the_options(
-    tmp_path: Path, flags: list[str], why: str
-) -> None:
+def test_a_mistake_names_the_option(tmp_path: Path, flags: list[str], why: str) -> None:
     np.save(tmp_path / "bad.npy", np.ones(3))
     np.save(tmp_path / "wide.npy", np.ones((1, 2), np.float32))
     step = from_flags([flag.replace("FOLDER", str(tmp_path)) for flag in flags], MODEL)

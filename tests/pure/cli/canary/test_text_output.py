@@ -1,4 +1,4 @@
-"""What `canary list` shows of a canary: short, whatever it holds."""
+"""What `canary list` shows of a canary: short, whatever it contains."""
 
 import json
 from collections.abc import Mapping
@@ -45,13 +45,13 @@ def shown(capsys: pytest.CaptureFixture[str], *expectations: Expectation, **inpu
         (AllClose("out", np.ones(2), 0.5, 0.25), "out: allclose [1.0, 1.0], atol 0.5, rtol 0.25"),
     ],
 )
-def test_each_expectation_is_shown_with_what_it_wants(
+def test_each_expectation_is_shown_with_its_values(
     capsys: pytest.CaptureFixture[str], expectation: Expectation, text: str
 ) -> None:
     assert text in shown(capsys, expectation)
 
 
-def test_what_is_asked_where_it_is_described_and_the_times_are_shown(
+def test_inputs_file_and_budgets_are_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     text = shown(capsys, x=tensor("FP32", [2], [1.0, 2.0]))
@@ -73,7 +73,7 @@ def test_long_values_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert "…" in text
 
 
-def test_brackets_in_a_model_s_answer_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_a_model_s_answer_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     finding = Finding(Layer.CANARY, "m[red]", Reason.CANARY_WRONG_ANSWER, "got '[/bold] 4'")
     results([Examined(finding, Answer({}, first=0.1, seconds=0.25))], False)
     text = capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_brackets_in_a_model_s_answer_are_no_markup(capsys: pytest.CaptureFixtur
         assert part in text
 
 
-def test_programs_get_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     document([Examined(Finding(Layer.CANARY, "m", Reason.OK), Answer({}, seconds=0.5))])
     found = json.loads(capsys.readouterr().out)
     assert found["done"]
