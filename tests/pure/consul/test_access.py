@@ -1,4 +1,4 @@
-"""Access to an agent: whether it is on this machine."""
+"""Access to an agent: whether it runs on this machine."""
 
 import pytest
 
@@ -15,5 +15,5 @@ from sidecar.consul.access import ConsulAccess
         ("https://consul.example:8501", False),
     ],
 )
-def test_whether_the_agent_is_on_this_machine(url: str, local: bool) -> None:
+def test_whether_the_agent_runs_on_this_machine(url: str, local: bool) -> None:
     assert ConsulAccess(address=url).is_local is local

@@ -1,4 +1,4 @@
-"""The loop of blocking queries, against scripted answers."""
+"""The loop of blocking queries, with scripted answers."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ DOWN = Unavailable("no answer")
 
 
 class Script:
-    """Gives one answer after the other, then blocks; records the queries and what was seen."""
+    """Gives its answers one by one, then blocks; records the queries and the answers seen."""
 
     def __init__(self, *answers: QueryResult[str] | SidecarError) -> None:
         self.asked: list[int] = []
@@ -76,11 +76,11 @@ def streamed(value: str, index: int) -> QueryResult[str]:
             "xy",
             ["Consul's servers have no leader"],
         ),
-        # The agent's own view says nothing of a leader, but what it shows counts.
+        # The agent's own view says nothing about a leader, but its entries count.
         ((said("x", 5), streamed("y", 7), streamed("z", 8)), [0, 5, 7, 8], "xyz", []),
-        # Such a view lags behind: what is known is newer, and the servers are asked.
+        # Such a view lags: what is known is newer, and the servers are queried.
         ((said("x", 5), streamed("w", 4), said("y", 6)), [0, 5, 0, 6], "xy", []),
-        # Who has no leader is not asked for its view, which would hide that.
+        # An agent without a leader is not queried for its view, which would hide that.
         (
             (
                 said("x", 5),
@@ -130,7 +130,7 @@ async def test_the_back_off_grows_with_failures_and_resets_after_an_answer() -> 
     assert pauses == [1, 2, 4, 8, 15, 15, 0, 1, 2, 4, 8, 15, 15]
 
 
-async def test_now_and_then_it_asks_as_if_nothing_were_known() -> None:
+async def test_from_time_to_time_it_queries_without_an_index() -> None:
     clock, asked = VirtualClock(), []
 
     async def query(index: int) -> QueryResult[str]:
@@ -169,7 +169,7 @@ async def test_streamed_answers_are_confirmed_by_the_servers(every: float) -> No
     assert set(gaps) == {max(every, 16.0)}
 
 
-async def test_answers_that_never_block_do_not_make_it_spin() -> None:
+async def test_answers_that_never_block_do_not_cause_a_busy_loop() -> None:
     clock, asked = VirtualClock(), []
 
     async def query(index: int) -> QueryResult[str]:
@@ -183,7 +183,7 @@ async def test_answers_that_never_block_do_not_make_it_spin() -> None:
 
 
 class Crowd:
-    """Watches that share a budget and a Consul that is down for some seconds."""
+    """Watches that share a retry budget, and a Consul that is down for some seconds."""
 
     def __init__(self, count: int, away: float) -> None:
         self.clock = VirtualClock()
@@ -221,7 +221,7 @@ class Crowd:
 async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
     crowd = Crowd(225, away=1e6)
     await crowd.play(600.0)
-    # A first question each, and a burst; without a budget it would be 9,000.
+    # A first query each, and a burst; without a budget it would be 9,000.
     assert sum(crowd.asked) <= 225 + 20 + 10 * 600
     assert min(crowd.asked) >= 15  # and none starves
 

@@ -38,7 +38,7 @@ async def read(
     [
         ({}, 7, "true", False),  # 1.8
         ({}, 7, "false", False),
-        (POLICY, 7, "true", False),  # 1.10 and 1.11 do not say what they stream
+        (POLICY, 7, "true", False),  # 1.10 and 1.11 do not mark streamed answers
         (POLICY, 0, "false", False),
         (POLICY, 7, "false", True),
         (POLICY | BLOCKING, 7, "true", False),
@@ -46,7 +46,7 @@ async def read(
         (POLICY | STREAMING, 7, "false", True),
     ],
 )
-async def test_a_streamed_answer_says_nothing_about_a_leader(
+async def test_a_streamed_answer_does_not_tell_whether_there_is_a_leader(
     marks: dict[str, str], index: int, leader: str, streamed: bool
 ) -> None:
     headers = {"X-Consul-Index": "9", "X-Consul-KnownLeader": leader} | marks

@@ -48,7 +48,9 @@ def rolled_back(what: str) -> str:
         (REFUSED(rolled_back("Permission denied: token lacks permission 'key:write'")), Rejected),
     ],
 )  # fmt: skip
-def test_each_error_of_consul_has_one_kind(error: Exception, kind: type[SidecarError]) -> None:
+def test_each_error_of_consul_is_translated_to_one_class(
+    error: Exception, kind: type[SidecarError]
+) -> None:
     assert type(translate("x", error)) is kind
 
 
@@ -56,10 +58,10 @@ def test_each_error_of_consul_has_one_kind(error: Exception, kind: type[SidecarE
     "error",
     [
         REFUSED("429 Your IP is issuing too many concurrent connections, please rate limit"),
-        aiohttp.ServerDisconnectedError(),  # all that 1.8 lets one know
+        aiohttp.ServerDisconnectedError(),  # 1.8 gives no more detail
     ],
 )
-def test_the_limit_on_connections_is_named(error: Exception) -> None:
+def test_the_connection_limit_is_named(error: Exception) -> None:
     translated = translate("kv", error)
     assert isinstance(translated, Unavailable)
     assert "limits.http_max_conns_per_client" in str(translated)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sidecar.consul.api import ServiceEntry
 from sidecar.consul.parsing import parse_health_entries, parse_health_entry
 
-# What could be taken for the place between two entries.
+# Text that could be mistaken for the boundary between two entries.
 NASTY = ['},{"Node":{', "}]", "[{", '\\"', "ü", ""]
 texts = st.sampled_from(NASTY) | st.text(max_size=8)
 
@@ -45,7 +45,7 @@ def read(content: bytes, known: dict[bytes, ServiceEntry] | None = None) -> list
     st.sampled_from([None, (",", ":")]),
     st.booleans(),
 )
-def test_entries_equal_those_parsed_as_a_whole(
+def test_entries_equal_those_of_a_full_parse(
     found: list[tuple[str, Any]], separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     entries = [entry(number, *each) for number, each in enumerate(found)]
@@ -53,7 +53,7 @@ def test_entries_equal_those_parsed_as_a_whole(
     assert read(content) == list(map(parse_health_entry, entries))
 
 
-def test_a_separator_within_an_entry() -> None:
+def test_a_separator_inside_an_entry_does_not_split_it() -> None:
     deeper = [entry(0, config=[{}, {"Node": {}}]), entry(1)]
     assert read(said(deeper, separators=(",", ":"))) == list(map(parse_health_entry, deeper))
 

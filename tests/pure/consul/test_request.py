@@ -35,5 +35,5 @@ def test_a_query_blocks_only_on_an_index(
         ("/v1/kv/triton-sidecar/triton/leader", "kv"),
     ],
 )
-def test_an_operation_has_one_name_for_all_ids(path: str, name: str) -> None:
+def test_an_operation_has_one_name_whatever_the_id(path: str, name: str) -> None:
     assert operation_name(path) == name

@@ -1,4 +1,4 @@
-"""The headers of a response: index, leader, streaming, and what ACLs left out."""
+"""The headers of a response: index, leader, streaming, and what ACLs filtered."""
 
 import pytest
 
@@ -19,7 +19,9 @@ from sidecar.runtime.errors import Unavailable
         ({"X-Consul-Query-Backend": "streaming"}, QueryResult((), 1, False, streamed=True)),
     ],
 )
-def test_the_headers_of_a_response(headers: dict[str, str], answer: QueryResult[tuple[()]]) -> None:
+def test_the_headers_of_a_response_are_read(
+    headers: dict[str, str], answer: QueryResult[tuple[()]]
+) -> None:
     headers = {"X-Consul-Index": "1", **headers}
     assert query_result(Response(200, headers, "[]", b"[]"), ()) == answer
 
