@@ -1,4 +1,4 @@
-"""Which control planes are waited for, as a table of what may happen to the list."""
+"""Which control planes a drain waits for, as the list changes."""
 
 from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes.membership import (
@@ -37,11 +37,11 @@ def test_a_new_plane_is_followed() -> None:
 def test_a_departed_plane_is_waited_for_a_while_longer() -> None:
     gone = BOTH.listed(Listing((A,)), 1.0)
     assert gone.reports(GRACE) == PlaneReports((None, None), (), "")
-    later = gone.listed(Listing((A,)), 2.0)  # counts from when it was first missed
+    later = gone.listed(Listing((A,)), 2.0)  # counts from when it was first missing
     assert later.reports(1.0 + GRACE) == PlaneReports((None,), (None,), "")
 
 
-def test_a_returning_plane_has_not_left() -> None:
+def test_a_returning_plane_is_followed_again() -> None:
     back = BOTH.listed(Listing((A,)), 1.0).listed(Listing((A, B)), 2.0)
     assert back.reports(1.0 + GRACE) == PlaneReports((None, None), (), "")
 
