@@ -23,7 +23,7 @@ OWN = {
     "ExecStart": "",
     "ExecReload": "",
     "RuntimeDirectory": "",
-}  # what the two forms have to themselves
+}  # what only one of the two forms has
 Check = Callable[[], Iterator[str]]
 
 
@@ -36,7 +36,7 @@ Check = Callable[[], Iterator[str]]
         validate_deploy.ports,
     ],
 )
-def test_the_files_are_right(check: Check) -> None:
+def test_the_deployment_files_are_valid(check: Check) -> None:
     assert list(check()) == []
 
 
@@ -93,7 +93,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("check", "file", "old", "new", "message"), BROKEN)
-def test_a_mistake_is_named(
+def test_an_invalid_deployment_file_is_reported(
     files: Path, check: Check, file: str, old: str, new: str, message: str
 ) -> None:
     change(files / file, old, new)
@@ -111,12 +111,12 @@ def read_unit(name: str) -> configparser.RawConfigParser:
 @pytest.mark.parametrize("name", SIDECARS)
 def test_systemd_waits_longer_than_the_drain(name: str) -> None:
     drain = load_sidecar(ROOT / "deploy/config/sidecar.toml").drain.timeout
-    # Withdrawal, release of the lock and deregistration have deadlines of their own.
+    # Withdrawal, release of the lock and deregistration have separate deadlines.
     assert parse_duration(read_unit(name)["Service"]["TimeoutStopSec"]) >= drain + 20
 
 
 @pytest.mark.parametrize("name", [*SIDECARS, "triton-sidecar-xds.service"])
-def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
+def test_systemd_does_not_restart_after_a_usage_error(name: str) -> None:
     service = read_unit(name)["Service"]
     assert service["Restart"] == "always"
     assert int(service["RestartPreventExitStatus"]) == ExitStatus.MISTAKE
@@ -129,7 +129,7 @@ def test_systemd_does_not_start_a_mistake_again(name: str) -> None:
         *((name, 2) for name in TRITONS),
     ],
 )
-def test_what_ends_is_started_again_for_ever_after_a_pause(name: str, seconds: float) -> None:
+def test_systemd_always_restarts_after_a_pause(name: str, seconds: float) -> None:
     unit = read_unit(name)
     assert unit["Service"]["Restart"] == "always"
     assert parse_duration(f"{unit['Service']['RestartSec']}s") == seconds
@@ -138,14 +138,14 @@ def test_what_ends_is_started_again_for_ever_after_a_pause(name: str, seconds: f
 
 @pytest.mark.parametrize(("name", "triton"), [*zip(SIDECARS, TRITONS, strict=True)])
 def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, triton: str) -> None:
-    """What systemd makes of it: tests/integration/deploy/test_systemd_units.py."""
+    """How systemd applies it: tests/integration/deploy/test_systemd_units.py."""
     after = read_unit(name)["Unit"]["After"].replace("%i", "").split()
     assert {triton, "consul.service"} <= set(after)
     service = read_unit(triton)["Service"]
     assert service["ExecStop"].endswith(f"exec systemctl stop {name.replace('@', '@%i')};; esac'")
     runtime = read_unit(name)["Service"]["RuntimeDirectory"]
     assert f"-e /run/{runtime}/recovering " in service["ExecStop"]
-    # Which has to wait for the drain.
+    # Stopping Triton has to wait for the drain.
     stops = [read_unit(unit)["Service"]["TimeoutStopSec"] for unit in (name, triton)]
     assert parse_duration(stops[0]) < parse_duration(stops[1])
     assert f"\nEnvironment=TRITON_STOP_TIMEOUT={stops[1]}\n" in (UNITS / name).read_text()
@@ -153,7 +153,7 @@ def test_the_sidecar_is_stopped_before_its_triton_and_before_consul(name: str, t
     assert not stop_timeout_problem(drain, {"TRITON_STOP_TIMEOUT": stops[1]})
 
 
-def test_envoy_has_its_time_to_drain_at_the_address_of_its_admin_interface() -> None:
+def test_envoy_has_time_to_drain_and_its_hook_uses_the_address_of_the_admin_interface() -> None:
     service = read_unit("envoy.service")["Service"]
     drain = re.search(r"xds drain (\S+) --pause (\w+) --timeout (\w+)", service["ExecStop"])
     assert drain
@@ -172,14 +172,12 @@ def test_envoy_has_its_time_to_drain_at_the_address_of_its_admin_interface() -> 
         *((name, "continue") for name in (*SIDECARS, "envoy.service")),
     ],
 )
-def test_what_the_kernel_kills_for_memory_ends_only_what_is_nothing_without(
-    name: str, policy: str
-) -> None:
-    """A Triton with a stub less is stopped; what that means is in the table of systemd.md."""
+def test_the_oom_killer_stops_a_unit_only_where_the_rest_is_useless(name: str, policy: str) -> None:
+    """A Triton without one of its stubs is stopped; the table in systemd.md says what follows."""
     assert read_unit(name)["Service"]["OOMPolicy"] == policy
 
 
-def test_both_forms_of_triton_run_alike() -> None:
+def test_both_forms_of_triton_start_with_the_same_options() -> None:
     one, many = (dict(read_unit(name)["Service"]) for name in TRITONS)
     for name, value in one.items():
         other = many[name].replace("@%i", "")
@@ -189,22 +187,22 @@ def test_both_forms_of_triton_run_alike() -> None:
     assert many.keys() - one.keys() == {"User"}
 
 
-def test_both_forms_of_the_sidecar_run_alike() -> None:
+def test_both_forms_of_the_sidecar_start_with_the_same_options() -> None:
     one, many = (read_unit(name)["Service"] for name in SIDECARS)
     assert dict(one) | OWN == dict(many) | OWN
 
 
-def test_sidecar_and_control_plane_are_confined_alike() -> None:
+def test_sidecar_and_control_plane_have_the_same_sandbox() -> None:
     def sandbox(name: str) -> list[str]:
         text = (UNITS / name).read_text()
         lines = text[text.index("DynamicUser") : text.index("[Install]")].splitlines()
-        return [line for line in lines if "Device" not in line]  # the sidecar asks NVML
+        return [line for line in lines if "Device" not in line]  # the sidecar queries NVML
 
     assert sandbox("triton-sidecar.service") == sandbox("triton-sidecar-xds.service")
 
 
-def test_triton_is_told_the_same_about_pings_everywhere() -> None:
-    """And by the local mesh, which is what the tests run with."""
+def test_triton_has_the_same_ping_settings_everywhere() -> None:
+    """Also in the local mesh, in which the tests run."""
     units = (f"deploy/systemd/{name}" for name in TRITONS)
     for file in (*units, JOB, "deploy/README.md", "README.md", "sidecar/local/planning/layout.py"):
         found = re.findall(r"--grpc-(?:http2|keepalive)[\w-]+=\d+", (ROOT / file).read_text())
