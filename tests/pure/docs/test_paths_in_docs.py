@@ -1,4 +1,4 @@
-"""What the docs call a module exists."""
+"""The modules that the docs name exist."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = sorted(
     path
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")]
-    if path.name != "CHANGELOG.md"  # which tells of earlier versions
+    if path.name != "CHANGELOG.md"  # which is about earlier versions
 )
 TESTS = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 # `sidecar/a/b.py`, `a/b.py` below sidecar/, `tests/a/test_b.py`; a bare file name is no path.

@@ -1,4 +1,4 @@
-"""The tables of log lines and metrics in docs/, as they are generated from the code."""
+"""The tables of log lines and metrics in docs/, as generated from the code."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -27,7 +27,7 @@ def test_an_event_has_the_fields_and_levels_of_all_its_calls() -> None:
         'log.info("frozen", **fields)',
     ],
 )
-def test_a_name_that_is_not_stable_is_a_mistake(source: str) -> None:
+def test_a_name_that_is_not_a_literal_is_a_mistake(source: str) -> None:
     with pytest.raises(Mistake, match=r"sidecar/a\.py:1"):
         list(calls("sidecar/a.py", source))
 
@@ -38,7 +38,7 @@ def test_each_event_is_described_and_nothing_else(described: dict[str, str]) -> 
         logs(calls("sidecar/a.py", TWO_PLACES), described)
 
 
-def test_a_metric_has_the_name_and_labels_that_are_asked_for() -> None:
+def test_a_metric_has_the_name_and_labels_of_its_declaration() -> None:
     registry = CollectorRegistry()
     Counter("runs", "Runs of hooks.", ("hook", "result"), registry=registry)
     Gauge("envoys", "Envoys connected.", registry=registry)
