@@ -1,4 +1,4 @@
-"""Who is fit to be primary, in which order, and how the catalog shows it."""
+"""Which instance may become primary, in which order, and how it is read from the catalog."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ ONE = replace(A, model_set="one")
         (A, "", ()),
         (ONE, "one", ()),
         (COLD, "", ()),
-        (COLD, "one", ()),  # what it would serve is compared once it is loaded
+        (COLD, "one", ()),  # its model set is compared once it is loaded
         (replace(COLD, model_set="one"), "two", ("it serves the model set one, not two",)),
         (replace(COLD, cold=False), "", ("its verdict is cold",)),
         (ONE, "two", ("it serves the model set one, not two",)),
@@ -43,13 +43,13 @@ ONE = replace(A, model_set="one")
         ),
     ],
 )
-def test_what_stands_against_a_candidate(
+def test_the_objections_to_a_candidate(
     candidate: Candidate, wanted: str, against: tuple[str, ...]
 ) -> None:
     assert objections(candidate, wanted) == against
 
 
-def test_the_best_comes_first() -> None:
+def test_the_best_candidate_comes_first() -> None:
     field = [
         replace(A, id="c"),
         replace(A, id="b"),
@@ -75,7 +75,7 @@ def test_a_settled_instance_is_preferred_but_not_a_cold_one_to_a_hot_one() -> No
     ]
     chosen = candidates.preference(field, "", NOW)
     assert [each.id for each in chosen] == ["n", "m", "s", "t", "c"]
-    # Once they have settled it is the order of old, whether their meta is written anew or not.
+    # Once they have settled, the usual order applies, whether their meta is updated or not.
     assert candidates.preference(field, "", NOW + 3) == ranking(field, "")
 
 
@@ -84,16 +84,16 @@ def test_a_settled_instance_is_preferred_but_not_a_cold_one_to_a_hot_one() -> No
     [
         (f"{NOW + 2.5:.1f}", 2.5),
         (f"{NOW:.0f}", 0.0),
-        # A sidecar that does not know of it counts as settled, as it always did.
+        # An instance whose sidecar does not know of settling counts as settled.
         *[(text, 0.0) for text in ("", "soon", "-1", "nan", "1e99", "9" * 400)],
     ],
 )
-def test_how_long_a_candidate_settles(said: str, seconds: float) -> None:
+def test_how_long_a_candidate_still_settles(said: str, seconds: float) -> None:
     assert read(NODE_UP, WELL, ALIVE, settled_at=said).settling(NOW) == seconds
 
 
 @given(st.permutations([replace(A, id=name, priority=ord(name) % 3) for name in "abcdef"]))
-def test_everybody_ranks_alike(field: list[Candidate]) -> None:
+def test_every_instance_computes_the_same_ranking(field: list[Candidate]) -> None:
     assert ranking(field, "") == ranking(sorted(field, key=lambda each: each.id), "")
 
 
@@ -102,7 +102,7 @@ def test_everybody_ranks_alike(field: list[Candidate]) -> None:
     [
         ("one", "two", ["two"], "one"),
         ("", "two", ["one", "two"], "two"),
-        ("", "two", ["one"], ""),  # all have been replaced: somebody has to go on
+        ("", "two", ["one"], ""),  # all have been replaced: one of them has to be primary
         ("", "", ["one"], ""),
     ],
 )
@@ -112,7 +112,7 @@ def test_which_model_set_a_primary_has_to_serve(
     assert reference(declared, last, [replace(A, model_set=each) for each in sets]) == expected
 
 
-def test_the_last_holder_takes_the_role_again_only_as_what_it_was() -> None:
+def test_the_last_holder_takes_the_role_again_only_with_the_same_model_set_and_health() -> None:
     assert candidates.resumes(ONE, "one")
     assert candidates.resumes(ONE, "")
     assert candidates.resumes(replace(ONE, state="warning"), "one")
@@ -145,7 +145,7 @@ def read(*checks: Check, **meta: str) -> Candidate:
     return found
 
 
-def test_a_candidate_as_the_catalog_shows_it() -> None:
+def test_a_candidate_is_read_from_the_catalog() -> None:
     known = read(
         NODE_UP, WELL, ALIVE, priority="7", model_set="one", tags="x nofailover", unfit="no room"
     )
@@ -156,14 +156,14 @@ def test_a_candidate_as_the_catalog_shows_it() -> None:
 
 
 @pytest.mark.parametrize("priority", ["", "x", "-1", "\u0663", "1.5"])
-def test_a_priority_that_is_none_is_the_default(priority: str) -> None:
+def test_an_invalid_priority_is_the_default(priority: str) -> None:
     assert read(priority=priority).priority == 100
 
 
 @pytest.mark.parametrize(
     ("checks", "silent", "detail"),
     [
-        # An agent that was restarted takes up its checks as critical, with an output from before.
+        # A restarted agent starts its checks as critical, with an earlier output.
         ((replace(WELL, status="critical"), replace(ALIVE, status="critical")), True, "PASSING"),
         ((check("a:verdict", "critical"), check("a:sidecar", "critical")), True, ""),
         ((check("a:verdict", "critical", "TTL expired (last output: PASSING)"),), True, "TTL"),
@@ -180,7 +180,7 @@ def test_a_priority_that_is_none_is_the_default(priority: str) -> None:
         ),
     ],
 )
-def test_whether_what_is_critical_is_about_the_instance(
+def test_which_critical_checks_are_about_the_instance(
     checks: tuple[Check, ...], silent: bool, detail: str
 ) -> None:
     known = read(*checks)
@@ -209,7 +209,7 @@ NOT_LOADED = "COLD COLD_STANDBY: its models are not loaded"
         ("COLD feet: it is not a verdict", "passing", {"standby": "cold"}, "critical"),
     ],
 )
-def test_a_cold_standby_is_one_whose_sidecar_is_well(
+def test_a_cold_standby_needs_a_healthy_sidecar(
     verdict: str, sidecar: str, meta: dict[str, str], state: str
 ) -> None:
     known = read(check("a:verdict", "critical", verdict), check("a:sidecar", sidecar), **meta)
@@ -223,18 +223,18 @@ def test_a_cold_standby_is_one_whose_sidecar_is_well(
         ((check("a:verdict", "critical", "STARTING A_NEWER_CODE"), ALIVE), True),
         ((check("a:verdict", "critical", "CRITICAL GPU_LOST: STARTING OK"), ALIVE), False),
         ((check("a:verdict", "critical", "TTL expired (last output: STARTING OK)"),), False),
-        # A check of somebody else's says what it wants.
+        # The output of an operator's own check may say anything.
         ((check("a", "critical", "STARTING OK"), WELL, ALIVE), False),
         ((WELL, ALIVE), False),
     ],
 )
-def test_an_instance_that_has_just_started_says_so_by_a_code(
+def test_an_instance_that_has_just_started_is_recognized_by_a_code(
     checks: tuple[Check, ...], starting: bool
 ) -> None:
     assert read(*checks).starting == starting
 
 
-def test_codes_are_read_whatever_the_text_next_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_are_read_whatever_the_text_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     reword(monkeypatch)
     not_loaded = Verdict(State.COLD, Reason.COLD_STANDBY, "its models are not loaded")
     begins = Verdict(State.STARTING, Reason.PORT_UNREACHABLE, "port: Connection refused")
@@ -247,13 +247,13 @@ def test_codes_are_read_whatever_the_text_next_to_them(monkeypatch: pytest.Monke
     assert "Connection refused" not in starting.detail
 
 
-def test_of_a_ghost_and_the_instance_the_better_one_counts() -> None:
+def test_of_a_ghost_and_the_real_entry_the_healthier_one_counts() -> None:
     ghost, real = entry(NODE_DOWN), entry(NODE_UP, WELL, rack="7")
     for entries in ([ghost, real], [real, ghost]):
         assert [each.state for each in candidates.read(entries)] == ["passing"]
 
 
-def test_the_candidates_are_sorted_and_its_own_is_as_it_knows_itself() -> None:
+def test_candidates_are_sorted_and_the_instance_itself_is_replaced_by_its_own_view() -> None:
     found = candidates.read([entry(id="c"), entry(id="a"), entry(id="b")])
     assert [each.id for each in found] == ["a", "b", "c"]
     field = Field(found, 1.0).with_own(replace(A, id="b", unfit="no room"))

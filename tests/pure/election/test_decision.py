@@ -1,4 +1,4 @@
-"""What `decide` says in each case."""
+"""What `decide` returns in each case."""
 
 from dataclasses import replace
 
@@ -97,13 +97,13 @@ def said(
         (Intent.YIELD, Lease(TTL), "it does not stand for election: it drains"),
     ],
 )
-def test_the_session_follows_what_the_instance_wants(
+def test_the_session_follows_the_intent_of_the_instance(
     intent: Intent, held: Lease, expected: Action | str
 ) -> None:
     assert said(view(MINE, intent=intent, why="it drains"), held) == expected
 
 
-def test_before_the_first_reading_it_waits_and_renews() -> None:
+def test_before_the_first_read_it_waits_and_renews() -> None:
     assert decide(view(None), LEASE, NOW, RULES) == Wait(
         "the lock has not been read yet", NOW + TTL / 3
     )
@@ -151,7 +151,7 @@ def test_the_holder_follows_orders(
     assert said(view(state), HELD) == expected
 
 
-def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
+def test_the_holder_wakes_up_when_an_order_is_due_and_when_it_expires() -> None:
     scheduled = replace(MINE, order=LATER)
     assert decide(view(scheduled), HELD, NOW, RULES) == Wait("it is primary", NOW + 2)
     waiting = replace(MINE, order=replace(TO_B, at=WALL - 58))
@@ -178,7 +178,7 @@ def test_the_holder_wakes_for_an_order_and_when_it_is_too_late() -> None:
         ),
     ],
 )
-def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: Action) -> None:
+def test_the_holder_names_the_best_other_instance(known: Field | None, expected: Action) -> None:
     assert said(view(replace(MINE, order=order()), field=known), HELD) == expected
 
 
@@ -209,7 +209,7 @@ def test_the_holder_names_the_best_of_the_others(known: Field | None, expected: 
         ),
     ],
 )
-def test_an_instance_that_seeks_a_free_lock(known: ElectionView, expected: Action | str) -> None:
+def test_an_instance_that_wants_a_free_lock(known: ElectionView, expected: Action | str) -> None:
     assert said(known) == expected
 
 
@@ -222,7 +222,9 @@ def test_an_instance_that_seeks_a_free_lock(known: ElectionView, expected: Actio
         replace(A, unfit="no room", model_set="one"),
     ],
 )
-def test_the_last_holder_takes_it_again_only_as_what_it_was(own: Candidate) -> None:
+def test_the_last_holder_takes_it_again_only_with_the_same_model_set_and_health(
+    own: Candidate,
+) -> None:
     lost = ElectionState(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
     known = view(lost, own=own, field=field(own, replace(B, model_set="one")))
     assert str(said(known)).startswith("it is not fit")
@@ -266,14 +268,14 @@ DONE = "b released the role: done"
         ),
         (replace(PROVEN, order=order("c", at=WALL - 60)), 4.9, Acquire(DONE)),
         (replace(PROVEN, order=order("c", at=WALL + 60)), 4.9, Acquire(DONE)),
-        # An order to whoever is best ends with the one that takes the role, paused or not ...
+        # An order that names no candidate ends with whichever takes the role, paused or not ...
         (replace(PROVEN, order=order()), 1, Acquire(f"switchover by me; {DONE}", order())),
         (
             replace(PROVEN, order=order(), pause=PAUSE),
             1,
             Acquire(f"switchover by me; {DONE}", order()),
         ),
-        # ... but not with the one that it is to move from.
+        # ... but not with the one that the role is to move away from.
         (
             replace(LOST_BY_A, order=order()),
             1,
@@ -319,7 +321,7 @@ def test_a_free_lock_and_an_order(
             Wait("others come first: it is number 2", NOW + 0.2),
         ),
         (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire(FIRST_PRIMARY)),
-        # Who may not take the lock yet is not waited for.
+        # A candidate that may not take the lock yet is not waited for.
         (
             view(field=field(A, replace(C, settled_at=WALL + 1)), free_since=NOW),
             NOW,
@@ -327,20 +329,20 @@ def test_a_free_lock_and_an_order(
         ),
     ],
 )
-def test_an_instance_that_stands_waits_for_its_turn(
+def test_a_candidate_waits_for_its_turn(
     known: ElectionView, now: float, expected: Action | Wait
 ) -> None:
     assert decide(known, LEASE, now, RULES) == expected
 
 
-def test_many_candidates_do_not_wait_for_ever() -> None:
+def test_the_wait_is_bounded_with_many_candidates() -> None:
     crowd = [Candidate(f"A{number}") for number in range(50)]
     waiting = decide(view(field=field(*crowd, A), free_since=NOW), LEASE, NOW, RULES)
     assert waiting == Wait("others come first: it is number 51", NOW + 2.0)
 
 
-def test_an_old_look_counts_the_last_holder_out() -> None:
-    """It is why the lock is free: its place in the row is nobody's to wait for."""
+def test_in_a_catalog_read_before_the_release_the_last_holder_is_ignored() -> None:
+    """The lock is free because of it: no candidate waits for its turn."""
     better = replace(B, priority=A.priority + 1)
     old = replace(field(A, better), at=NOW - 60)
     known = view(LOST_BY_B, field=old, free_since=NOW)
@@ -359,7 +361,7 @@ def test_an_old_look_counts_the_last_holder_out() -> None:
         (None, True, "b is not in the catalog"),
     ],
 )
-def test_the_last_holder_has_a_head_start_if_it_may_be_well(
+def test_the_last_holder_has_a_head_start_unless_it_is_known_to_be_unhealthy(
     last: Candidate | None, waits: bool, cause: str
 ) -> None:
     known = view(LOST_BY_B, field=field(A, *([last] if last else [])), free_since=NOW)
@@ -430,7 +432,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
         ),
     ],
 )
-def test_the_preferred_instance_asks_for_the_role(
+def test_the_preferred_instance_requests_the_role(
     known: ElectionView, rules: DecisionRules, expected: Action | str
 ) -> None:
     assert said(known, rules=rules) == expected

@@ -1,8 +1,8 @@
-"""The election under every fault that the simulator knows, and under mutants that it must catch.
+"""The election under every fault of the simulator, and under mutants that it must catch.
 
 The same schedules are drawn each time, and others with HYPOTHESIS_ANEW=1: what those find is a
 defect all the same. A schedule that fails is printed; `play(bytes.fromhex("…"), trace := [])`
-replays it and tells all.
+replays it and prints every step.
 """
 
 import random
@@ -33,7 +33,7 @@ SCHEDULES = times(1_000, soaking=40_000)
 _ENOUGH = 4000
 
 
-@pytest.mark.timeout(3600)  # a slow machine that is shared
+@pytest.mark.timeout(3600)  # a slow, shared machine
 @settings(
     max_examples=SCHEDULES,
     database=None,
@@ -46,7 +46,7 @@ def test_no_schedule_breaks_a_law(schedule: bytes) -> None:
     play(schedule)
 
 
-def test_a_schedule_is_played_the_same_way_each_time() -> None:
+def test_a_schedule_is_replayed_identically() -> None:
     schedule = random.Random(1).randbytes(60)
     traces: list[list[str]] = [[], []]
     for trace in traces:
@@ -55,8 +55,8 @@ def test_a_schedule_is_played_the_same_way_each_time() -> None:
     assert len(traces[0]) > 20
 
 
-def test_other_texts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who held the role, in which epoch and since when is the same whatever instances say of it."""
+def test_reworded_texts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which instance held the role, in which epoch and since when, does not depend on wording."""
     chance = random.Random(7)
     schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(100, 4000))]
     told = [play(schedule).laws.grants for schedule in schedules]
@@ -66,9 +66,9 @@ def test_other_texts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def caught(message: str, first: int = 0) -> int:
-    """How many schedules it takes until the law that tells so is broken.
+    """How many schedules it takes until the expected law is broken.
 
-    `first` is where to begin, for a mutant that is seldom seen.
+    `first` is the schedule to start with, for a mutant that is caught rarely.
     """
     for number in range(first, first + _ENOUGH):
         chance = random.Random(number)
@@ -89,10 +89,10 @@ def test_without_its_own_clock_two_would_claim(monkeypatch: pytest.MonkeyPatch) 
     assert caught("when its session ends by the TTL")
 
 
-def test_a_claim_that_outlives_the_ttl_by_a_little_is_seen(
+def test_a_claim_that_slightly_outlives_the_ttl_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The claim counted from when the answer came instead of when the request was sent."""
+    """The claim counts from when the answer arrived instead of when the request was sent."""
 
     def renewed(held: Lease, sent: float) -> Lease:
         return replace(held, confirmed=held.attempted + 0.01)
@@ -101,7 +101,7 @@ def test_a_claim_that_outlives_the_ttl_by_a_little_is_seen(
     assert caught("when its session ends by the TTL")
 
 
-def test_an_instance_that_has_asked_for_its_release_claims_nothing(
+def test_an_instance_that_has_requested_its_release_claims_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def offered(held: Lease, why: str, to: str) -> Lease:
@@ -111,7 +111,7 @@ def test_an_instance_that_has_asked_for_its_release_claims_nothing(
     assert caught("when its lock is released")
 
 
-def test_lock_index_is_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_index_is_not_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     real_read, real_transact = lock.read, ConsulModel.transact
 
     def read(service: str, entries: Any, index: int) -> ElectionLock:
@@ -149,7 +149,7 @@ def test_a_release_has_to_check_the_locks_holder(monkeypatch: pytest.MonkeyPatch
 
 
 def without(monkeypatch: pytest.MonkeyPatch, drop: Callable[[Operation], Operation | None]) -> None:
-    """Let the servers see operations as `drop` leaves them."""
+    """Let the servers receive the operations that `drop` leaves."""
     real = ConsulModel.transact
 
     def transact(self: ConsulModel, operations: Any, now: float) -> Mapping[str, int]:
@@ -159,7 +159,7 @@ def without(monkeypatch: pytest.MonkeyPatch, drop: Callable[[Operation], Operati
     monkeypatch.setattr(ConsulModel, "transact", transact)
 
 
-def test_an_acquisition_has_to_know_the_last_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acquisition_has_to_include_the_last_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
     def drop(operation: Operation) -> Operation:
         if isinstance(operation, Set) and operation.key == lock.epoch_key("t"):
             return replace(operation, index=None)
@@ -177,7 +177,7 @@ def test_an_instance_that_takes_the_lock_has_to_be_fit(monkeypatch: pytest.Monke
     assert caught("was not fit")
 
 
-def test_an_instance_that_has_settled_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settled_instance_has_to_be_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     def preference(field: Any, reference: str, wall: float) -> tuple[Candidate, ...]:
         return candidates.ranking(field, reference)
 
@@ -185,19 +185,19 @@ def test_an_instance_that_has_settled_has_to_be_preferred(monkeypatch: pytest.Mo
     assert caught("was chosen beside", 2200)
 
 
-def test_a_pause_has_to_be_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_has_to_be_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ElectionState, "paused", lambda self, wall: False)
     assert caught("while automation was paused")
 
 
-def test_a_control_plane_must_not_believe_an_older_epoch(
+def test_a_control_plane_must_not_accept_an_older_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "is_regression", lambda previous, seen: False)
     assert caught("the control plane went back")
 
 
-def test_an_order_that_is_half_done_has_to_be_closed_by_every_clock(
+def test_a_half_done_order_has_to_be_completed_on_every_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def due(self: ElectionState, wall: float) -> Order | None:

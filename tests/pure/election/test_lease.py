@@ -1,4 +1,4 @@
-"""What becomes of a lease by what is done and seen, and by time alone."""
+"""How a lease changes with actions, reads of the lock, and time alone."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ OURS, THEIRS = ElectionLock("s", "a", 9, 9), ElectionLock("other", "b", 9, 9)
         (LEASE, NOW, Role.STANDBY),
         (HELD, NOW, Role.PRIMARY),
         (HELD, NOW + TTL - 0.001, Role.PRIMARY),
-        (HELD, NOW + TTL, Role.STANDBY),  # it has not even tried to renew: it slept
+        (HELD, NOW + TTL, Role.STANDBY),  # it has not even tried to renew: it was suspended
         (lease.attempted(HELD, NOW + 14), NOW + TTL, Role.UNCONFIRMED),
         (lease.renewed(HELD, NOW + 14), NOW + TTL, Role.PRIMARY),
         (lease.released(HELD), NOW, Role.STANDBY),
@@ -49,7 +49,7 @@ OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)
         (HELD, ElectionLock("other", "b", 12, 12), lease.released(HELD)),
         (HELD, ElectionLock(index=12), lease.released(HELD)),
         (HELD, ElectionLock("s", "a", 13, 13), replace(HELD, epoch=13)),
-        (HELD, ElectionLock("s", "b", 13, 13), HELD),  # somebody's edit
+        (HELD, ElectionLock("s", "b", 13, 13), HELD),  # an operator's edit
         (LEASE, OURS, HELD),  # the answer to the acquisition was lost
         (LEASE, THEIRS, LEASE),
         (LEASE, ElectionLock(index=12), LEASE),
@@ -58,20 +58,20 @@ OPENED = lease.opened(Lease(TTL, spent=True), "s2", NOW)
         (OPENED, OURS, OPENED),
     ],
 )
-def test_what_a_reading_of_the_lock_makes_of_the_lease(
+def test_how_a_read_of_the_lock_changes_the_lease(
     held: Lease, lock: ElectionLock, expected: Lease
 ) -> None:
     assert lease.observe(held, lock, "a", NOW) == expected
 
 
-def test_an_instance_that_slept_takes_nothing_back_from_what_it_read_before() -> None:
+def test_an_instance_that_was_suspended_claims_nothing_from_an_earlier_read() -> None:
     woken = lease.after_stall(HELD, NOW + TTL)
     assert lease.observe(woken, OURS, "a", NOW + TTL).epoch == 0
     renewed = lease.renewed(woken, NOW + TTL)
     assert lease.observe(renewed, OURS, "a", NOW + TTL).epoch == HELD.epoch
 
 
-def test_an_instance_that_slept_begins_as_a_follower() -> None:
+def test_an_instance_that_was_suspended_starts_as_a_follower() -> None:
     assert lease.after_stall(HELD, NOW + TTL - 0.001) == HELD
     assert lease.after_stall(HELD, NOW + TTL).epoch == 0
     trying = lease.attempted(HELD, NOW + 14)
@@ -82,6 +82,6 @@ def test_a_renewal_never_shortens_the_lease() -> None:
     assert lease.renewed(HELD, NOW - 3) == HELD
 
 
-def test_it_renews_early_enough_to_fail_twice() -> None:
+def test_it_renews_early_enough_for_two_failures() -> None:
     assert HELD.renewal == NOW + TTL / 3
     assert HELD.end == NOW + TTL

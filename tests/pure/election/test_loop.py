@@ -1,4 +1,4 @@
-"""The election's loops against a model of Consul that loses answers."""
+"""The election's loops with a model of Consul that loses answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ PATIENCE = 60.0  # seconds of the real clock; machines are shared
 
 
 class LossyConsul(FakeConsul):
-    """Its clock is the test's; it can lose the answers to transactions and hang renewals."""
+    """It uses the test's clock; it can lose the answers to transactions and hang renewals."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock=clock)
@@ -39,7 +39,7 @@ class LossyConsul(FakeConsul):
         self.refusing: Exception | None = None
         self.opened = 0
         self.asked = 0
-        self.heard: Callable[[], None] = lambda: None  # once done, before the answer is here
+        self.heard: Callable[[], None] = lambda: None  # after applying, before the answer
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
@@ -133,7 +133,7 @@ async def elections(
         loop.cancel()
 
 
-async def test_the_first_one_takes_the_lock_and_the_next_one_leaves_it() -> None:
+async def test_the_first_instance_takes_the_lock_and_the_next_one_leaves_it() -> None:
     async with elections("a", "b") as (a, b):
         assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
         assert a.epoch > 0
@@ -142,7 +142,7 @@ async def test_the_first_one_takes_the_lock_and_the_next_one_leaves_it() -> None
         assert a.consul.opened == 2  # it renews
 
 
-async def test_an_instance_that_yields_is_followed_at_once_and_with_a_higher_epoch() -> None:
+async def test_an_instance_that_yields_is_succeeded_at_once_with_a_higher_epoch() -> None:
     async with elections("a", "b") as (a, b):
         before = a.epoch
         a.want(Intent.YIELD)
@@ -155,10 +155,8 @@ async def test_an_instance_that_yields_is_followed_at_once_and_with_a_higher_epo
         assert (last.instance if last else "") == "b"
 
 
-async def test_an_instance_that_has_asked_for_its_release_claims_nothing_before_the_answer() -> (
-    None
-):
-    """Somebody else may have the lock by then."""
+async def test_an_instance_that_requested_its_release_claims_nothing_before_the_answer() -> None:
+    """Another instance may have the lock by then."""
     async with elections("a", "b") as (a, b):
         claims: list[tuple[str | None, Role, int]] = []
 
@@ -177,7 +175,7 @@ async def test_an_instance_that_has_asked_for_its_release_claims_nothing_before_
         assert b.role is Role.PRIMARY
 
 
-async def test_a_lost_answer_to_the_release_is_no_claim_and_is_made_up_for() -> None:
+async def test_a_lost_answer_to_the_release_is_not_a_claim_and_is_retried() -> None:
     async with elections("a") as (a,):
         order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
         a.consul.losing = True
@@ -189,8 +187,8 @@ async def test_a_lost_answer_to_the_release_is_no_claim_and_is_made_up_for() -> 
         assert a.election.role is not Role.UNCONFIRMED
 
 
-async def test_a_release_that_is_refused_is_asked_for_until_it_is_done() -> None:
-    """Whatever becomes of the order: nobody knows whether it has been released."""
+async def test_a_refused_release_is_retried_until_it_is_done() -> None:
+    """Whatever happens to the order: it is unknown whether the lock has been released."""
     async with elections("a") as (a,):
         order = Order("o", Kind.SWITCHOVER, a.clock.wall(), "ops", to="b", force=True)
         a.consul.refusing = Unavailable("Consul is busy")
@@ -211,7 +209,7 @@ async def test_an_instance_that_drains_keeps_the_lock_until_it_yields() -> None:
         assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
 
 
-async def test_a_session_that_is_refused_is_asked_for_again() -> None:
+async def test_a_refused_session_is_retried() -> None:
     """Consul's own check of the sidecar runs a moment after the registration."""
     async with elections("a", refusing=Rejected("is in critical state")) as (a,):
         await a.clock.advance(5)
@@ -235,7 +233,7 @@ async def test_repeated_refusals_slow_the_attempts_down(error: Exception) -> Non
         assert a.role is Role.PRIMARY
 
 
-async def test_a_lock_that_cannot_be_taken_yet_is_not_hammered() -> None:
+async def test_a_lock_that_cannot_be_taken_yet_is_retried_slowly() -> None:
     async with elections("a", "b", lock_delay=30.0) as (a, b):
         await a.consul.update_check("a:verdict", "critical", "ill")
         a.want(Intent.YIELD, state="critical")
@@ -247,7 +245,7 @@ async def test_a_lock_that_cannot_be_taken_yet_is_not_hammered() -> None:
         assert (b.role,) == (Role.PRIMARY,)
 
 
-async def test_a_lost_answer_to_the_acquisition_is_made_up_for() -> None:
+async def test_a_lost_answer_to_the_acquisition_is_retried() -> None:
     async with elections("a", losing=True) as (a,):
         assert a.state.lock.instance == "a"
         a.consul.losing = False
@@ -267,9 +265,9 @@ async def test_the_claim_ends_on_time_while_a_renewal_hangs_and_comes_back() -> 
         assert (a.role, a.epoch) == (Role.UNCONFIRMED, 0)
 
 
-async def test_an_instance_that_slept_is_a_follower_before_it_does_anything() -> None:
+async def test_an_instance_that_was_suspended_is_a_follower_before_it_does_anything() -> None:
     async with elections("a") as (a,):
-        a.clock._now += 3 * TTL  # nothing ran meanwhile
+        a.clock._now += 3 * TTL  # no loop ran during that time
         assert (a.election.role, a.election.epoch) == (Role.STANDBY, 0)
         a.events.clear()
         await a.clock.advance(10)
@@ -303,7 +301,7 @@ async def test_an_edited_epoch_is_repaired() -> None:
         assert a.epoch > before
 
 
-async def test_an_order_is_carried_out_once_its_candidate_has_proven_itself() -> None:
+async def test_an_order_is_executed_once_its_candidate_has_proven_itself() -> None:
     async with elections("a", "b") as (a, b):
         order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me", None, "a new rack")
         await a.write(orders.order_key("t"), order)
@@ -343,7 +341,7 @@ async def test_a_candidate_that_does_not_take_the_role_is_not_waited_for_twice()
         assert outcome.why
 
 
-async def test_an_order_that_no_instance_can_follow_says_why() -> None:
+async def test_an_order_that_no_instance_can_follow_is_dropped_with_the_reason() -> None:
     async with elections("a") as (a,):
         order = Order("o1", Kind.SWITCHOVER, a.clock.wall(), "me")
         await a.write(orders.order_key("t"), order)
@@ -365,7 +363,7 @@ async def test_a_paused_mesh_leaves_the_role_where_it_is() -> None:
         assert (a.role, b.role) == (Role.PRIMARY, Role.STANDBY)
 
 
-async def test_a_pause_that_is_over_is_none() -> None:
+async def test_an_expired_pause_does_not_count() -> None:
     async with elections("a", "b") as (a, b):
         paused = Pause(a.clock.wall(), "me", until=a.clock.wall() + 30)
         await a.write(orders.pause_key("t"), paused)
@@ -376,7 +374,7 @@ async def test_a_pause_that_is_over_is_none() -> None:
         assert (b.role,) == (Role.PRIMARY,)
 
 
-async def test_an_event_tells_each_change_of_role() -> None:
+async def test_each_change_of_role_is_an_event() -> None:
     async with elections("a") as (a,):
         a.want(Intent.YIELD)
         await a.clock.advance(1)
@@ -391,7 +389,7 @@ async def test_an_event_tells_each_change_of_role() -> None:
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
-        (None, "files-1"),  # nobody has looked yet
+        (None, "files-1"),  # the lock has not been read yet
         ((Candidate("c", model_set="files-1"),), "files-1"),
         ((Candidate("c", "critical", model_set="files-1"),), ""),
         ((Candidate("c", model_set="files-2"),), ""),

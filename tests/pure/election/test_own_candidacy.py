@@ -1,4 +1,4 @@
-"""How an instance stands for election, and whose model set it is held to."""
+"""How an instance rates itself as a candidate, and which model set it has to match."""
 
 import pytest
 
@@ -37,14 +37,14 @@ OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
         (InstanceFacts(COLD, cold=True, failed="no such file"), Intent.YIELD),
     ],
 )
-def test_what_an_instance_wants(known: InstanceFacts, intent: Intent) -> None:
+def test_the_intent_of_an_instance(known: InstanceFacts, intent: Intent) -> None:
     wants, own, why = stand("a", known)
     assert wants is intent
     assert own.id == "a"
     assert bool(why) == (intent is not Intent.SEEK)
 
 
-def test_how_it_stands_as_a_candidate() -> None:
+def test_how_it_rates_itself_as_a_candidate() -> None:
     known = InstanceFacts(
         PASSING,
         fit_since=7.0,
@@ -78,12 +78,12 @@ def state(instance: str | None, model_set: str, **more: object) -> ElectionState
         (OURS, "", None, False, False),
         (OURS, "", state("b", OURS), False, False),
         (OURS, "", state("b", THEIRS), True, True),
-        (OURS, "", state(None, THEIRS), False, False),  # nobody is there to do better
+        (OURS, "", state(None, THEIRS), False, False),  # no instance could do better
         (OURS, "", state("a", THEIRS), False, False),  # it is the primary itself
         (OURS, THEIRS, state("b", THEIRS), True, True),
         (OURS, THEIRS, state("b", OURS), True, False),  # the primary is no better
         (OURS, THEIRS, state(None, OURS), True, False),
-        (OURS, OURS, state("b", THEIRS), False, False),  # the primary is the one that is wrong
+        (OURS, OURS, state("b", THEIRS), False, False),  # the primary is the one that differs
     ],
 )
 def test_which_instance_serves_another_model_set(
@@ -123,7 +123,7 @@ def against(own: Candidate, declared: str, wall: float, kind: Kind = Kind.SWITCH
     return own_candidacy.objection(own, declared, state("b", THEIRS), order, 12.0, wall, 5.0)
 
 
-def test_what_stands_against_the_candidate_of_an_order() -> None:
+def test_the_objections_to_the_candidate_of_an_order() -> None:
     own = Candidate("a", model_set=OURS, since=1.0)
     assert "it serves the model set" in str(against(own, "", 100.0))
     assert against(own, OURS, 100.0) == ""
@@ -134,10 +134,10 @@ def test_what_stands_against_the_candidate_of_an_order() -> None:
     [
         (Kind.SWITCHOVER, 10.0, 100.0, Settle(3.0)),
         (Kind.SWITCHOVER, 10.0, 106.9, Settle(3.0)),
-        # Whoever waits for longer than that wants to know why.
+        # If it takes longer than that, the operator needs the reason.
         (Kind.SWITCHOVER, 10.0, 107.1, "it has passed for 2 s of the required 5 s"),
         (Kind.SWITCHOVER, 7.0, 100.0, ""),
-        (Kind.SWITCHOVER, None, 100.0, ""),  # what it lacks is told by its verdict
+        (Kind.SWITCHOVER, None, 100.0, ""),  # its verdict says what is missing
         (Kind.STOP, 10.0, 100.0, Settle(3.0)),
         (Kind.STOP, 10.0, 103.0, "it has passed for 2 s of the required 5 s"),
         (Kind.FAILOVER, 10.0, 100.0, ""),
@@ -153,9 +153,7 @@ def test_how_long_the_candidate_of_an_order_has_to_settle(
 @pytest.mark.parametrize(
     ("now", "told"), [(10.0, 105.0), (14.9, 105.0), (15.0, None), (900.0, None)]
 )
-def test_when_it_will_have_settled_is_published_until_it_has(
-    now: float, told: float | None
-) -> None:
+def test_the_time_it_settles_at_is_published_until_then(now: float, told: float | None) -> None:
     assert Fit(since=10.0, wall=100.0).settled_at(5.0, now) == told
 
 

@@ -1,4 +1,4 @@
-"""A participant while it leads or waits: pauses, the history, strict mode."""
+"""A participant that is primary or waits: pauses, the history, strict mode."""
 
 import asyncio
 from typing import Any
@@ -48,7 +48,7 @@ async def test_while_paused_the_last_holder_takes_its_own_role_again() -> None:
         assert (await it.primary(), b.role) == ("a", Role.STANDBY)
 
 
-async def test_the_history_is_told_what_a_change_cost() -> None:
+async def test_the_history_records_the_cost_of_a_change() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         b.counted = (1200, 3)
@@ -61,7 +61,7 @@ async def test_the_history_is_told_what_a_change_cost() -> None:
         assert last.cause
 
 
-async def test_a_hiccup_of_consul_costs_the_history_nothing() -> None:
+async def test_a_brief_outage_of_consul_does_not_lose_the_cost() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         b.counted = (1200, 3)
@@ -93,12 +93,12 @@ async def test_in_strict_mode_only_a_confirmed_primary_serves() -> None:
         await it.clock.advance(TTL - 7)
         assert a.participant.may_serve()
         await it.clock.advance(6.5)
-        assert not a.participant.may_serve()  # a second before anybody else could begin to
+        assert not a.participant.may_serve()  # a second before another could begin to serve
         assert not a.participant.shown.value.serving
         assert a.role in (Role.PRIMARY, Role.UNCONFIRMED)
 
 
-async def test_otherwise_losing_consul_stops_nothing() -> None:
+async def test_outside_strict_mode_losing_consul_stops_nothing() -> None:
     async with stage(a={}) as it:
         (a,) = it.actors.values()
 

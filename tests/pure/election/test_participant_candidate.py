@@ -14,7 +14,7 @@ from tests.support.election_stage import stage
 from tests.support.rewording import any_words as any_words
 
 
-async def test_a_candidate_proves_itself_before_the_primary_lets_go() -> None:
+async def test_a_candidate_proves_itself_before_the_primary_releases_the_role() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         assert await it.primary() == "a"
@@ -43,7 +43,7 @@ async def test_a_candidate_that_finds_itself_unfit_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("settles", "primary"), [(3, "b"), (600, "a")])
-async def test_a_candidate_that_has_just_come_back_settles_first(
+async def test_a_candidate_that_has_just_recovered_settles_first(
     settles: int, primary: str
 ) -> None:
     async with stage(a={}, b={"settle": f"{settles}s"}) as it:
@@ -60,7 +60,7 @@ async def test_a_candidate_that_has_just_come_back_settles_first(
         assert outcome.done == (primary == "b")
 
 
-async def test_others_are_told_when_it_will_have_settled() -> None:
+async def test_the_time_it_settles_at_is_published() -> None:
     async with stage(a={}, b={"settle": "8s"}) as it:
         _, b = it.actors.values()
         told = [b.participant.settled_at]
@@ -73,13 +73,13 @@ async def test_others_are_told_when_it_will_have_settled() -> None:
         assert b.nudged > nudged
         told.append(b.participant.settled_at)
         await it.clock.advance(7.5)
-        told.append(b.participant.settled_at)  # as before, or it would be written again and again
+        told.append(b.participant.settled_at)  # unchanged, so not written again
         await it.clock.advance(0.5)
         told.append(b.participant.settled_at)
         assert told == [until - 13, None, None, until, until, None]
 
 
-async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None:
+async def test_it_requests_the_role_back_no_sooner_than_it_may_take_it() -> None:
     back = {"priority": 200, "failback": "auto", "failback_settle": "10s", "settle": "40s"}
     async with stage(a={}, b=back) as it:
         a, b = it.actors.values()
@@ -89,7 +89,7 @@ async def test_it_asks_for_the_role_back_no_sooner_than_it_may_take_it() -> None
         assert b.role is Role.PRIMARY
 
 
-async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
+async def test_an_order_can_be_cancelled_while_its_candidate_settles() -> None:
     async with stage(a={}, b={"settle": "8s"}) as it:
         _, b = it.actors.values()
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
@@ -99,7 +99,7 @@ async def test_an_order_is_taken_back_while_its_candidate_settles() -> None:
         await it.consul.transact(Delete(orders.order_key("t"), (await it.state()).order_index))
         await it.clock.advance(10)
         assert (await it.primary(), b.asked) == ("a", 0)
-        # And the next one is seen at once.
+        # And the next order is seen at once.
         await it.order(to="b")
         await it.clock.advance(0.5)
         assert await it.primary() == "b"
@@ -115,7 +115,7 @@ async def test_the_candidate_of_a_failover_does_not_settle_first() -> None:
         assert (await it.primary(), b.asked) == ("b", 1)
 
 
-async def test_another_model_set_is_no_candidate() -> None:
+async def test_an_instance_with_another_model_set_is_not_a_candidate() -> None:
     async with stage(a={}, b={"mismatch": "serve"}) as it:
         _, b = it.actors.values()
         b.model_set.set("triton-00000000000000bb")
@@ -127,7 +127,7 @@ async def test_another_model_set_is_no_candidate() -> None:
         assert not outcome.done
 
 
-async def test_an_order_for_later_waits_for_its_time() -> None:
+async def test_a_scheduled_order_waits_for_its_time() -> None:
     async with stage(a={}, b={}) as it:
         await it.order(to="b", at=it.clock.wall() + 600)
         await it.clock.advance(599)
@@ -136,7 +136,7 @@ async def test_an_order_for_later_waits_for_its_time() -> None:
         assert await it.primary() == "b"
 
 
-async def test_failing_back_by_itself() -> None:
+async def test_automatic_failback() -> None:
     async with stage(a={}, b={"priority": 200, "failback": "auto"}) as it:
         a, b = it.actors.values()
         assert a.role is Role.PRIMARY
@@ -148,7 +148,7 @@ async def test_failing_back_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("failback", "told"), [("manual", True), ("never", False)])
-async def test_failing_back_only_if_asked(failback: str, told: bool) -> None:
+async def test_failback_only_if_configured(failback: str, told: bool) -> None:
     async with stage(a={}, b={"priority": 200, "failback": failback}) as it:
         a, b = it.actors.values()
         await it.clock.advance(200)

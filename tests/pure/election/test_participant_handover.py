@@ -22,7 +22,7 @@ from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import settle
 
 
-async def test_a_primary_that_is_told_to_stop_hands_over_first() -> None:
+async def test_a_primary_that_is_asked_to_stop_hands_over_first() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         await asyncio.wait_for(a.participant.hand_over(), PATIENCE)
@@ -36,7 +36,7 @@ LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
 
 @pytest.mark.parametrize("trouble", [[LOST], [LOST] * 3, [UNHEARD], [LOST, UNHEARD]])
 @pytest.mark.parametrize("looks_fail", [0, 2])
-async def test_a_hiccup_of_consul_does_not_keep_a_primary_from_handing_over(
+async def test_a_brief_outage_of_consul_does_not_prevent_a_handover(
     trouble: list[str], looks_fail: int
 ) -> None:
     async with stage(a={}, b={}) as it:
@@ -52,7 +52,7 @@ async def test_a_hiccup_of_consul_does_not_keep_a_primary_from_handing_over(
 
 
 def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
-    """What becomes of the next orders, and of the looks after them; gives the ids of orders."""
+    """`trouble` are the outcomes of the next orders and reads; returns the ids of the orders."""
     transact, kv_prefix, given = it.consul.transact, it.consul.kv_prefix, list[str]()
 
     async def flaky(*operations: Operation) -> Mapping[str, int]:
@@ -80,7 +80,7 @@ def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
     return given
 
 
-async def test_what_is_over_by_now_is_not_in_the_way_of_handing_over() -> None:
+async def test_an_expired_order_does_not_prevent_a_handover() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         await it.order(at=it.clock.wall() - 600, to="nobody")
@@ -89,7 +89,7 @@ async def test_what_is_over_by_now_is_not_in_the_way_of_handing_over() -> None:
         assert (a.role, b.role) == (Role.STANDBY, Role.PRIMARY)
 
 
-async def test_an_order_that_comes_first_is_left_alone() -> None:
+async def test_an_order_that_was_written_first_is_kept() -> None:
     async with stage(a={}, b={}) as it:
         a, _ = it.actors.values()
         flaky_orders(it, [LOST], 0)
@@ -119,12 +119,12 @@ async def test_a_primary_alone_keeps_the_role_until_it_leaves() -> None:
         assert await it.primary() is None
 
 
-async def test_who_is_taken_out_of_service_hands_over_first() -> None:
+async def test_a_primary_that_is_taken_out_of_service_hands_over_first() -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
         a.maintained.set("new kernel")
         await settle()
-        assert a.participant.shown.value.serving  # as long as nobody else has the role
+        assert a.participant.shown.value.serving  # as long as no other instance has the role
         await it.clock.advance(0.5)
         assert (await it.primary(), b.asked) == ("b", 1)
         assert a.participant.shown.value.serving  # Envoys may not have seen it yet
@@ -158,7 +158,7 @@ async def test_it_serves_until_its_successor_does() -> None:
 @pytest.mark.parametrize(
     ("mode", "state"), [("preferred", State.MAINTENANCE), ("strict", State.PASSING)]
 )
-async def test_whoever_else_serves_relieves_it_but_in_strict_mode_only_the_primary(
+async def test_any_other_serving_instance_relieves_it_but_in_strict_mode_only_the_primary(
     mode: str, state: State
 ) -> None:
     async with stage(a={"mode": mode}, b={"mode": mode}, c={"mode": mode}) as it:
@@ -183,7 +183,7 @@ async def test_without_a_successor_it_leaves_at_once() -> None:
         assert [actor.participant.shown.value.state for actor in (a, b)] == [State.MAINTENANCE] * 2
 
 
-async def test_while_paused_it_hands_over_to_nobody() -> None:
+async def test_while_paused_it_does_not_hand_over() -> None:
     async with stage(a={}, b={}) as it:
         a, _ = it.actors.values()
         pause = Pause(it.clock.wall(), "anna@desk")
@@ -194,7 +194,9 @@ async def test_while_paused_it_hands_over_to_nobody() -> None:
         assert a.participant.shown.value.state is State.MAINTENANCE
 
 
-async def test_what_is_taken_back_while_it_hands_over_ends_nothing() -> None:
+async def test_a_primary_keeps_serving_if_its_maintenance_is_cancelled_during_the_handover() -> (
+    None
+):
     async with stage(a={}, b={"settle": "3s"}) as it:
         a, b = it.actors.values()
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
@@ -208,8 +210,8 @@ async def test_what_is_taken_back_while_it_hands_over_ends_nothing() -> None:
         assert a.participant.shown.value.serving
 
 
-async def test_who_falls_while_it_hands_over_is_in_maintenance_at_once() -> None:
-    """Its Triton was stopped for what the maintenance is for; recovery leaves that alone."""
+async def test_a_primary_that_fails_during_the_handover_is_in_maintenance_at_once() -> None:
+    """Its Triton was stopped because of the maintenance; recovery must not restart it."""
     async with stage(a={}, b={"settle": "3s"}) as it:
         a, b = it.actors.values()
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
@@ -223,7 +225,7 @@ async def test_who_falls_while_it_hands_over_is_in_maintenance_at_once() -> None
         assert a.participant.shown.value.state is State.MAINTENANCE
 
 
-async def test_who_stops_while_it_hands_over_waits_for_that() -> None:
+async def test_a_primary_that_stops_during_a_handover_waits_for_it() -> None:
     async with stage(a={}, b={"settle": "3s"}) as it:
         a, b = it.actors.values()
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))

@@ -18,10 +18,10 @@ from tests.support.virtual_clock import settle
 @pytest.mark.parametrize(
     ("loaded", "found"), [(True, State.PASSING), (False, State.COLD)], ids=["loaded", "cold"]
 )
-async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
+async def test_a_standby_is_cold_only_once_its_triton_has_reported_it(
     loaded: bool, found: State
 ) -> None:
-    """Beside a Triton that serves a sidecar is started, and knows nothing yet."""
+    """A sidecar starts next to a Triton that serves, and knows nothing yet."""
     made = Stage()
     actor = Actor(made, "a", standby="cold")
     model = actor.triton.models["m"]
@@ -30,7 +30,7 @@ async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
     loops = [asyncio.create_task(loop()) for loop in actor.participant.loops().values()]
     await made.clock.advance(5)
     assert actor.participant.shown.value.unproven
-    assert actor.participant.cold  # so that nobody takes it for loaded either
+    assert actor.participant.cold  # so that no instance takes it for loaded either
     actor.triton.index_error = None
     await made.clock.advance(2)
     await actor.passes()
@@ -41,8 +41,8 @@ async def test_a_standby_is_cold_only_once_its_triton_has_said_so(
     await asyncio.gather(*loops, return_exceptions=True)
 
 
-async def test_beside_models_in_use_it_unloads_none_before_another_one_leads() -> None:
-    """A sidecar is started again, and has the role only later."""
+async def test_next_to_loaded_models_it_unloads_none_before_another_instance_is_primary() -> None:
+    """A restarted sidecar takes the role a moment later."""
     cold = {"standby": "cold", "unload": True}
     async with stage(a=cold) as it:
         [a] = it.actors.values()
@@ -52,7 +52,7 @@ async def test_beside_models_in_use_it_unloads_none_before_another_one_leads() -
         assert (b.role, a.triton.orders) == (Role.PRIMARY, ["unload m"])
 
 
-async def test_whose_models_are_others_is_told_and_refused() -> None:
+async def test_an_instance_with_another_model_set_is_reported_and_refused() -> None:
     async with stage(a={}, b={}) as it:
         _, b = it.actors.values()
         b.model_set.set("triton-00000000000000bb")
@@ -68,11 +68,11 @@ async def test_whose_models_are_others_is_told_and_refused() -> None:
 
 
 def refuses(actor: Actor) -> bool:
-    """Whether it takes no requests for its model set."""
+    """Whether it refuses requests because of its model set."""
     return Reason.MODEL_SET_DIFFERS in {finding.reason for finding in actor.assessment.evidence}
 
 
-async def test_a_primary_that_loads_another_model_set_takes_nobody_out() -> None:
+async def test_a_primary_that_loads_another_model_set_takes_no_instance_out_of_service() -> None:
     async with stage(a={}, b={}, c={}) as it:
         a, b, c = it.actors.values()
         a.model_set.set("triton-00000000000000bb")
@@ -90,7 +90,7 @@ async def test_a_primary_that_loads_another_model_set_takes_nobody_out() -> None
         assert [each for each in (b, c) if refuses(each)] == []
 
 
-async def test_who_comes_with_another_model_set_is_refused_also_later() -> None:
+async def test_an_instance_that_joins_with_another_model_set_stays_refused() -> None:
     async with stage(a={}, b={}, c={}) as it:
         a, b, c = it.actors.values()
         c.model_set.set("triton-00000000000000bb")
@@ -102,7 +102,7 @@ async def test_who_comes_with_another_model_set_is_refused_also_later() -> None:
         assert refuses(c)
 
 
-async def test_an_order_in_the_way_is_left_alone() -> None:
+async def test_a_pending_order_is_kept() -> None:
     async with stage(a={}, b={}) as it:
         a, _ = it.actors.values()
         await it.order(to="b", at=it.clock.wall() + 600)

@@ -1,4 +1,4 @@
-"""The lock and the election state as the keys say, whatever is in them."""
+"""The lock and the election's state as read from the keys, whatever they contain."""
 
 import pytest
 from hypothesis import given
@@ -77,7 +77,7 @@ def test_reading_the_state() -> None:
     assert read.proof_of(ORDER) == proof
 
 
-def test_what_cannot_be_read_is_named_and_left_out() -> None:
+def test_an_unreadable_value_is_reported_and_ignored() -> None:
     read = state(order=b"{}", proof=b"\xff", outcome=b"[]", pause=lock.dumps(Pause(1.0, "me")))
     assert (read.order, read.proof, read.outcome) == (None, None, None)
     assert read.pause == Pause(1.0, "me")
@@ -86,14 +86,14 @@ def test_what_cannot_be_read_is_named_and_left_out() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["lock", "epoch", "order", "proof", "pause"]), st.binary()))
-def test_no_value_of_a_key_breaks_the_reading(values: dict[str, bytes]) -> None:
+def test_any_value_of_a_key_can_be_read(values: dict[str, bytes]) -> None:
     assert state(**values).lock.instance is None
 
 
 @pytest.mark.parametrize(
     ("wall", "due"), [(99.9, False), (100.0, True), (159.9, True), (160, False)]
 )
-def test_an_order_is_due_for_a_while(wall: float, due: bool) -> None:
+def test_an_order_is_due_until_it_expires(wall: float, due: bool) -> None:
     assert ORDER.due(wall) == due
     assert (state(order=lock.dumps(ORDER)).due(wall) == ORDER) == due
 
@@ -127,12 +127,12 @@ def test_a_tenure_that_an_earlier_version_ended_names_no_order() -> None:
     assert found == Claim("a", "s", ended=Ended("x", 5.0, "b", None))
 
 
-def test_what_a_later_version_adds_to_a_document_is_left_out() -> None:
+def test_fields_of_a_later_version_are_ignored() -> None:
     text = b'{"instance":"a","session":"s","ended":{"why":"x","at":5.0,"new":1},"new":{}}'
     assert lock.loads(Claim, text) == Claim("a", "s", ended=Ended("x", 5.0))
 
 
-def test_a_stop_waits_less_long() -> None:
+def test_an_order_from_a_stop_expires_sooner() -> None:
     assert Order("o", Kind.STOP, 100.0, "a").until == 115.0
 
 
@@ -146,7 +146,7 @@ def test_a_stop_waits_less_long() -> None:
         (None, False),
     ],
 )
-def test_whose_proof_counts(said: Proof | None, counts: bool) -> None:
+def test_which_proofs_count(said: Proof | None, counts: bool) -> None:
     assert (ElectionState(ElectionLock(), proof=said).proof_of(ORDER) is not None) == counts
 
 
@@ -157,6 +157,6 @@ def test_a_pause_ends_automatically_or_by_resume() -> None:
     assert [timed.paused(9.9), timed.paused(10.0)] == [True, False]
 
 
-def test_what_the_history_says_of_an_order() -> None:
+def test_the_outcome_of_an_order_is_read_from_the_history() -> None:
     assert ORDER.sentence == "switchover by me: a new rack"
     assert Order("o", Kind.FAILOVER, 0.0, "me").sentence == "failover by me"

@@ -1,4 +1,4 @@
-"""A tenure's entry in the history is completed however often Consul fails, and once."""
+"""A tenure's history entry is completed exactly once, however often Consul fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,7 +25,7 @@ LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
 
 
 class FlakyConsul(FakeConsul):
-    """`trouble` is what becomes of the next requests; after that all is well."""
+    """`trouble` are the outcomes of the next requests; later requests succeed."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock=clock)
@@ -76,13 +76,13 @@ class Scene:
     async def _count(self, seconds: float) -> tuple[int, int] | None:
         if self.consul.next():
             raise Unavailable("Consul: no answer")
-        # What the change has cost ends now, however late it is counted.
+        # The cost of the change is counted up to now, however late that happens.
         assert seconds == pytest.approx(3.0 + 2.0 + self.clock.now() - self.taken)
         self.asked.append(seconds)
         return self.counted
 
     async def take(self, at: str = "2026-11-29T10:00:00Z") -> int:
-        """Take the lock, as the election does; gives the epoch."""
+        """Take the lock, as the election does; returns the epoch."""
         consul = self.consul
         self.session = await consul.session_create("s", ttl=86400, lock_delay=0, service_checks=())
         entry = Entry(at, "a", "b gave it up", "b", without=2.0)
@@ -150,7 +150,7 @@ async def test_the_cost_is_counted_when_envoys_have_followed() -> None:
 
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from([None, LOST, UNHEARD]), max_size=12))
-def test_whatever_fails_the_entry_is_completed_once_and_the_history_kept_short(
+def test_whatever_fails_the_entry_is_completed_once_and_the_history_trimmed(
     trouble: list[str | None],
 ) -> None:
     async def run() -> None:
@@ -172,7 +172,7 @@ def test_whatever_fails_the_entry_is_completed_once_and_the_history_kept_short(
     asyncio.run(run())
 
 
-async def test_consul_that_stays_away_is_asked_ever_more_rarely() -> None:
+async def test_retries_slow_down_while_consul_is_unreachable() -> None:
     async with scene() as it:
         it.consul.trouble = [LOST] * 10_000
         await it.take()
@@ -183,7 +183,7 @@ async def test_consul_that_stays_away_is_asked_ever_more_rarely() -> None:
         assert (await it.newest()).failed == 3
 
 
-async def test_a_claim_that_is_confirmed_again_is_the_same_tenure() -> None:
+async def test_a_claim_that_is_confirmed_again_belongs_to_the_same_tenure() -> None:
     async with scene() as it:
         it.consul.trouble = [LOST] * 5
         epoch = await it.take()
@@ -202,7 +202,7 @@ async def test_a_claim_that_is_confirmed_again_is_the_same_tenure() -> None:
         assert len(it.asked) == 1
 
 
-async def test_a_tenure_that_is_over_is_left_alone_and_the_next_one_completed() -> None:
+async def test_the_entry_of_an_ended_tenure_is_not_changed_and_the_next_one_is_completed() -> None:
     async with scene() as it:
         it.consul.trouble = [LOST] * 5
         await it.take()
@@ -223,7 +223,7 @@ async def test_without_the_lock_nothing_is_written() -> None:
     async with scene() as it:
         await it.take()
         assert it.session
-        await it.consul.session_destroy(it.session)  # and the own loop has not noticed yet
+        await it.consul.session_destroy(it.session)  # its loop has not noticed yet
         await it.clock.advance(30)
         assert (await it.newest()).failed is None
 
@@ -243,7 +243,7 @@ async def test_an_entry_that_was_removed_stays_removed() -> None:
         assert await it.entries() == ()
 
 
-async def test_without_a_count_the_entry_says_so_and_is_not_retried() -> None:
+async def test_without_a_count_the_entry_records_that_and_is_not_retried() -> None:
     async with scene() as it:
         it.counted = None
         await it.take()
@@ -254,7 +254,7 @@ async def test_without_a_count_the_entry_says_so_and_is_not_retried() -> None:
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-async def test_an_entry_that_is_not_shown_is_no_entry_that_is_complete(hidden: bool) -> None:
+async def test_an_entry_that_is_not_returned_is_not_taken_for_completed(hidden: bool) -> None:
     async with scene() as it:
         await it.take()
         shown = it.consul.kv_prefix

@@ -1,4 +1,4 @@
-"""Who takes no requests for having another model set than the primary, and who goes on."""
+"""Which instance refuses requests because its model set differs from the primary's."""
 
 from dataclasses import replace
 
@@ -20,11 +20,11 @@ def led(model_set: str, by: str = "a", elected_with: str | None = None) -> Elect
     return ElectionState(ElectionLock("s", by, 5, 5, Claim(by, "s", "then", 100, model_set), began))
 
 
-NOBODY = ElectionState(ElectionLock(None, None, 5, 6, Claim("a", "s", "then", 100, X)))
+NO_PRIMARY = ElectionState(ElectionLock(None, None, 5, 6, Claim("a", "s", "then", 100, X)))
 
 
 def stances(*steps: tuple[OwnModelSet, ElectionState, bool]) -> list[bool]:
-    """Whether it refuses after each step: what is its own, the state, if it serves."""
+    """Whether it refuses after each step: own model set, state, whether it serves."""
     stance, found = Stance(), []
     for own, state, serves in steps:
         stance = compare(stance, own, state, ME, serves=serves)
@@ -39,7 +39,7 @@ def test_a_primary_that_changes_its_set_takes_out_no_instance() -> None:
     assert stances(*begun, changed, later, later) == [False] * 5
 
 
-def test_an_instance_that_was_unhealthy_when_the_primary_changed_its_set_comes_back() -> None:
+def test_an_instance_that_was_unhealthy_when_the_primary_changed_its_set_may_serve_again() -> None:
     begun = (OwnModelSet(Y), led(Y), False), (OwnModelSet(Y), led(Y), True)
     assert (
         stances(*begun, *[(OwnModelSet(Y), led(X), serves) for serves in (False, True)])
@@ -47,11 +47,11 @@ def test_an_instance_that_was_unhealthy_when_the_primary_changed_its_set_comes_b
     )
 
 
-def test_an_instance_that_comes_with_another_set_is_refused() -> None:
+def test_an_instance_that_joins_with_another_set_is_refused() -> None:
     assert stances((OwnModelSet(Y), led(X), False), (OwnModelSet(Y), led(X), True)) == [True, True]
 
 
-def test_a_primary_whose_set_is_not_known_agrees_with_none() -> None:
+def test_a_primary_whose_set_is_unknown_matches_no_instance() -> None:
     begun = (OwnModelSet(Y), led(""), False), (OwnModelSet(Y), led(""), True)
     assert stances(*begun, (OwnModelSet(Y), led(X, elected_with=""), True)) == [False, False, True]
 
@@ -64,16 +64,16 @@ def test_an_instance_that_loads_another_set_is_refused() -> None:
     ]
 
 
-def test_a_restarted_sidecar_finds_out_which_set_has_changed() -> None:
+def test_a_restarted_sidecar_detects_which_set_has_changed() -> None:
     assert stances((OwnModelSet(Y), led(X, elected_with=Y), False)) == [False]
     assert stances((OwnModelSet(Y), led(X, elected_with=X), False)) == [True]
 
 
-def test_serving_while_there_was_no_primary_is_no_agreement() -> None:
+def test_serving_while_there_is_no_primary_does_not_count_as_agreement() -> None:
     begun = (
         (OwnModelSet(Y), led(X), False),
-        (OwnModelSet(Y), NOBODY, False),
-        (OwnModelSet(Y), NOBODY, True),
+        (OwnModelSet(Y), NO_PRIMARY, False),
+        (OwnModelSet(Y), NO_PRIMARY, True),
     )
     assert stances(*begun, (OwnModelSet(Y), led(X, by="c"), True)) == [True, False, False, True]
 
@@ -85,7 +85,7 @@ def test_an_instance_that_has_not_served_with_a_primary_has_agreed_with_none() -
     ]
 
 
-def test_a_set_that_is_not_known_for_a_while_undoes_no_agreement() -> None:
+def test_a_set_that_is_unknown_for_a_while_keeps_an_agreement() -> None:
     begun = (
         (OwnModelSet(Y), led(Y), False),
         (OwnModelSet(Y), led(Y), True),
@@ -95,15 +95,15 @@ def test_a_set_that_is_not_known_for_a_while_undoes_no_agreement() -> None:
 
 
 @pytest.mark.parametrize("declared", ["", X])
-def test_a_reload_of_the_instances_own_settings_counts(declared: str) -> None:
+def test_a_reload_of_the_instances_own_settings_applies(declared: str) -> None:
     own = OwnModelSet(Y, "", False)
     begun = (own, led(Y), False), (own, led(Y), True), (own, led(X), True)
-    told = replace(own, refuse=True, declared=declared)
-    assert stances(*begun, (told, led(X), True)) == [False, False, False, True]
+    reloaded = replace(own, refuse=True, declared=declared)
+    assert stances(*begun, (reloaded, led(X), True)) == [False, False, False, True]
 
 
 states = st.one_of(
-    st.just(NOBODY),
+    st.just(NO_PRIMARY),
     st.builds(
         led,
         st.sampled_from([X, Y]),
@@ -117,7 +117,7 @@ owns = st.builds(
 
 
 @given(owns, st.lists(st.tuples(owns, states, st.booleans()), max_size=8), states, states)
-def test_an_instance_in_accord_keeps_serving_whatever_others_do(
+def test_an_instance_that_agrees_keeps_serving_whatever_others_do(
     own: OwnModelSet,
     before: list[tuple[OwnModelSet, ElectionState, bool]],
     now: ElectionState,

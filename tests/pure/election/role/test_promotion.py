@@ -1,4 +1,4 @@
-"""A cold standby's promotion, on a fake Triton and a clock turned by hand."""
+"""A cold standby's promotion, on a fake Triton and a manual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -107,7 +107,7 @@ async def test_while_they_load_it_is_loading() -> None:
         assert it.is_(Phase.PROVING)
 
 
-async def test_an_instance_that_cannot_load_gives_way_and_stands_again_later() -> None:
+async def test_an_instance_that_cannot_load_yields_and_is_a_candidate_again_later() -> None:
     async with scene(promotion_pause="5m") as it:
         it.triton.models["chat"].load_error = Rejected("chat: no such file")
         await it.hold(True)
@@ -122,7 +122,7 @@ async def test_an_instance_that_cannot_load_gives_way_and_stands_again_later() -
         assert it.promotion.why == ""
 
 
-async def test_an_instance_that_may_not_ask_what_is_loaded_says_so_when_it_has_to_load() -> None:
+async def test_an_instance_that_may_not_query_the_loaded_models_reports_it_on_loading() -> None:
     made = Scene(loaded=False)
     made.triton.index_error = refused = NotAdmitted("UNAVAILABLE: This protocol is restricted")
     made.triton.models["tokenizer"].load_error = refused
@@ -135,7 +135,7 @@ async def test_an_instance_that_may_not_ask_what_is_loaded_says_so_when_it_has_t
     await asyncio.gather(loop, return_exceptions=True)
 
 
-async def test_an_instance_that_is_not_proven_in_time_gives_way() -> None:
+async def test_an_instance_that_is_not_proven_in_time_yields() -> None:
     async with scene(promotion_timeout="60s") as it:
         await it.hold(True)
         await it.clock.advance(61)
@@ -143,7 +143,7 @@ async def test_an_instance_that_is_not_proven_in_time_gives_way() -> None:
         assert outcomes(it) == ["timed out after 60 s"]
 
 
-async def test_an_instance_that_has_loaded_something_else_gives_way() -> None:
+async def test_an_instance_that_has_loaded_another_set_yields() -> None:
     async with scene() as it:
         it.wrong = "it has loaded the model set files-1, expected files-2"
         await it.hold(True)
@@ -162,7 +162,7 @@ async def test_the_role_may_be_lost_while_models_load() -> None:
         assert it.loaded == []
 
 
-async def test_a_role_that_was_lost_is_no_promotion_that_failed() -> None:
+async def test_losing_the_role_is_not_a_failed_promotion() -> None:
     async with scene(promotion_pause="5m") as it:
         it.triton.models["chat"].load_delay = 30.0
         await it.hold(True)
@@ -194,7 +194,7 @@ async def test_a_model_that_could_not_be_unloaded_is_retried_and_reported_once()
         assert (it.loaded, it.forgotten) == ([], 1)
 
 
-async def test_an_instance_that_takes_the_role_again_unloads_nothing_more() -> None:
+async def test_an_instance_that_takes_the_role_again_stops_unloading() -> None:
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
@@ -207,14 +207,14 @@ async def test_an_instance_that_takes_the_role_again_unloads_nothing_more() -> N
         assert it.loaded == list(MODELS)
 
 
-async def test_an_instance_that_takes_the_role_again_before_anything_is_unloaded_is_promoted(
+async def test_an_instance_that_takes_the_role_again_before_it_unloads_is_promoted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with probing() as bench:
         prober, events = bench.prober, list[Event]()
         holds, serving = Latest(True), Latest(False)
 
-        async def verify() -> str:  # waits, as the comparison of model sets does
+        async def verify() -> str:  # takes a while, as the comparison of model sets does
             async for identity in prober.identity:
                 if identity.models:
                     return ""
@@ -247,7 +247,7 @@ async def test_an_instance_that_takes_the_role_again_before_anything_is_unloaded
         await asyncio.gather(loop, return_exceptions=True)
 
 
-async def test_a_triton_that_refuses_to_unload_is_asked_once() -> None:
+async def test_a_triton_that_refuses_to_unload_is_queried_once() -> None:
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
@@ -256,7 +256,7 @@ async def test_a_triton_that_refuses_to_unload_is_asked_once() -> None:
         assert (it.forgotten, len(outcomes(it))) == (1, 3)
 
 
-async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_done() -> None:
+async def test_without_the_role_models_stay_or_are_unloaded_when_the_requests_are_done() -> None:
     for unload in (False, True):
         async with scene(unload=unload) as it:
             await it.hold(True)
@@ -268,7 +268,7 @@ async def test_without_the_role_models_stay_or_are_unloaded_when_the_work_is_don
 
 
 async def test_nothing_is_unloaded_during_a_handover() -> None:
-    """The role goes first: the next one has to load its models."""
+    """The role is released first: the next primary has to load its models."""
     async with scene(unload=True) as it:
         await it.hold(True)
         await it.prove()
@@ -282,7 +282,7 @@ async def test_nothing_is_unloaded_during_a_handover() -> None:
         assert (it.loaded, it.drained) == ([], 1)
 
 
-async def test_with_loaded_models_it_begins_warm() -> None:
+async def test_a_standby_with_loaded_models_starts_warm() -> None:
     async with scene(loaded=True) as it:
         assert it.is_(Phase.WARM)
         await it.hold(True)
