@@ -1,8 +1,8 @@
 """Pure tests do no I/O, and this is checked for each.
 
-A test marked `files` has files as its subject: settings, canaries, models, the state file. It may
-write below `tmp_path`, and wait for the threads that do.
-What needs sockets, processes or signals belongs to tests/contract.
+Files are the subject of a test marked `files`: settings, canaries, models, the state file. It may
+write below `tmp_path`, and wait for the threads that do. A test that needs sockets, processes or
+signals belongs in tests/contract.
 """
 
 from collections.abc import Iterator
