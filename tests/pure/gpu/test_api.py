@@ -26,7 +26,7 @@ MIG = "MIG-1f2e3d4c-5b6a-5079-8899-aabbccddeeff"
         ((), {"NVIDIA_VISIBLE_DEVICES": "none"}, (), False),
     ],
 )
-def test_which_gpus_count(
+def test_which_gpus_are_selected(
     devices: tuple[str, ...],
     environment: dict[str, str],
     names: tuple[str, ...] | None,
@@ -49,18 +49,18 @@ def test_which_gpus_count(
         ((MIG,), False),
     ],
 )
-def test_a_gpu_is_named_by_index_or_by_the_beginning_of_its_uuid(
+def test_a_gpu_is_selected_by_index_or_uuid_prefix(
     names: tuple[str, ...] | None, included: bool
 ) -> None:
     assert Selection(names).includes(1, UUID) is included
 
 
-def test_a_uuid_that_is_not_known_is_named_by_nothing() -> None:
+def test_an_unknown_uuid_is_not_matched() -> None:
     assert not Selection((UUID,)).includes(1, "")
 
 
 @given(st.integers(0, 40))
-def test_uuids_fit_into_the_meta_of_a_service_and_none_goes_uncounted(count: int) -> None:
+def test_uuids_fit_into_a_services_meta_and_every_one_is_counted(count: int) -> None:
     uuids = [f"GPU-{number:08d}-d72c-4106-c12f-20bd9faed9f6" for number in range(count)]
     joined = joined_uuids(GpuReading(uuid) for uuid in uuids)
     assert len(joined) <= META_LIMIT

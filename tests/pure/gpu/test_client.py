@@ -23,7 +23,7 @@ MIG = "MIG-1f2e3d4c-5b6a-5079-8899-aabbccddeeff"
 
 
 def rounds(name: str, selection: Selection = ALL) -> list[tuple[GpuReading, ...]]:
-    """All readings of a recording, one after the other."""
+    """All readings of a recording, one per round."""
     player = Player.of(name)
     nvml, found = Nvml(selection, player), []
     for _ in range(player.rounds):
@@ -32,23 +32,23 @@ def rounds(name: str, selection: Selection = ALL) -> list[tuple[GpuReading, ...]
     return found
 
 
-def test_every_error_that_pynvml_defines_has_a_meaning_and_no_other() -> None:
+def test_every_error_that_pynvml_defines_is_mapped_and_no_other() -> None:
     assert set(FAULTS) == {name for name in dir(pynvml) if name.startswith("NVML_ERROR_")}
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_every_error_becomes_one_of_ours_by_its_code(name: str) -> None:
+def test_every_error_is_translated_by_its_code(name: str) -> None:
     raised = {Fault.ABSENT: Absent, Fault.LOST: Lost, Fault.DRIVER: Unavailable}[FAULTS[name]]
     error = translated(pynvml, pynvml.NVMLError(getattr(pynvml, name)))
     assert type(error) is raised
     assert str(error)
 
 
-def test_an_unknown_code_is_not_held_against_a_gpu() -> None:
+def test_an_unknown_code_is_not_a_fault_of_the_gpu() -> None:
     assert isinstance(translated(pynvml, pynvml.NVMLError(4711)), Absent)
 
 
-def test_a_healthy_gpu_is_read_whole() -> None:
+def test_every_value_of_a_healthy_gpu_is_read() -> None:
     [[reading]] = rounds("a100-healthy")
     assert reading == GpuReading(
         uuid=GPU_0,
@@ -77,13 +77,13 @@ def test_values_that_a_consumer_card_does_not_support_are_none() -> None:
     assert reading.memory_total == 25757220864
 
 
-def test_an_old_driver_is_called_by_the_old_names() -> None:
+def test_with_an_old_driver_the_old_function_names_are_called() -> None:
     [[reading]] = rounds("v100-page-pending")
     assert (reading.throttling, reading.temperature, reading.retirement_pending) == (2, 44, True)
     assert reading.processes == (GpuProcess(4242, 2 * 2**30),)
 
 
-def test_a_process_of_unknown_memory_is_listed_all_the_same() -> None:
+def test_a_process_of_unknown_memory_is_still_listed() -> None:
     [[_, reading]] = rounds("h100-healthy")
     assert GpuProcess(777, None) in (reading.processes or ())
 
@@ -112,7 +112,7 @@ def test_a_driver_that_is_loaded_later_is_found() -> None:
     assert nvml.driver == "535.183.01"
 
 
-def test_a_lost_gpu_is_followed_until_it_comes_back() -> None:
+def test_a_lost_gpu_is_reported_until_it_is_back() -> None:
     first, lost, nameless, gone, back = rounds("gpu-lost")
     assert [reading.lost for reading in first] == [None, None]
     assert [(reading.uuid, bool(reading.lost)) for reading in lost] == [
@@ -125,7 +125,7 @@ def test_a_lost_gpu_is_followed_until_it_comes_back() -> None:
     assert [reading.lost for reading in back] == [None, None]
 
 
-def test_a_session_that_would_hinder_a_reset_is_closed() -> None:
+def test_a_session_that_would_prevent_a_reset_is_closed() -> None:
     player = Player.of("reset-required")
     nvml = Nvml(ALL, player)
     nvml.read()
@@ -135,7 +135,7 @@ def test_a_session_that_would_hinder_a_reset_is_closed() -> None:
     assert player.calls["nvmlShutdown"] == player.calls["nvmlInit"] == 1
 
 
-def test_a_session_with_all_its_gpus_is_kept() -> None:
+def test_a_session_with_all_its_gpus_stays_open() -> None:
     player = Player.of("xid-48")
     nvml = Nvml(ALL, player)
     for _ in range(3):
@@ -172,7 +172,7 @@ def test_an_xid_of_a_gpu_that_no_longer_reports_its_uuid_counts() -> None:
     assert reading.xids == (Xid(79, 1),)
 
 
-def test_a_mig_instance_has_its_own_memory_and_its_own_xids() -> None:
+def test_a_mig_instance_has_separate_memory_and_xids() -> None:
     first, other, own = rounds("mig", Selection((MIG,), strict=True))
     [reading] = first
     assert (reading.uuid, reading.index, reading.memory_total) == (MIG, None, 42278584320)
@@ -181,23 +181,23 @@ def test_a_mig_instance_has_its_own_memory_and_its_own_xids() -> None:
     assert [r.xids for r in own] == [(Xid(94, 1),)]
 
 
-def test_a_gpu_that_a_container_was_not_given_does_not_count() -> None:
+def test_a_gpu_outside_the_container_does_not_count() -> None:
     [readings] = rounds("container")
     assert [reading.uuid for reading in readings] == [GPU_1]
 
 
 @pytest.mark.parametrize("name", ["7", "GPU-00000000", GPU_1])
-def test_a_gpu_that_is_named_and_not_there_is_lost(name: str) -> None:
+def test_a_selected_gpu_that_is_missing_is_lost(name: str) -> None:
     [readings] = rounds("a100-healthy", Selection(("0", name), strict=True))
     assert [bool(reading.lost) for reading in readings] == [False, True]
 
 
-def test_a_gpu_that_only_the_environment_names_is_not_missed() -> None:
+def test_a_missing_gpu_that_only_the_environment_selects_is_not_lost() -> None:
     [readings] = rounds("a100-healthy", Selection(("0", "7")))
     assert [reading.uuid for reading in readings] == [GPU_0]
 
 
-def test_a_recording_of_a_recording_plays_the_same() -> None:
+def test_a_recording_of_a_recording_replays_identically() -> None:
     for path in sorted(RECORDINGS.glob("*.json")):
         player = Player.of(path.stem)
         recorder = Recorder(player)
@@ -219,33 +219,33 @@ def _read(nvml: Nvml, player: Player, then: Any) -> object:
 
 
 class Hanging(Player):
-    """A driver in which the count of GPUs is waited for until it is let go."""
+    """A driver that hangs in the count of GPUs until it is released."""
 
     def __init__(self) -> None:
         super().__init__(Player.of("a100-healthy")._rounds)
-        self.let_go = threading.Event()
+        self.released = threading.Event()
 
     def _play(self, name: str, arguments: tuple[Any, ...]) -> Any:
         if name == "nvmlDeviceGetCount":
-            self.let_go.wait()
+            self.released.wait()
         return super()._play(name, arguments)
 
 
-async def test_the_door_reads_in_a_thread_of_its_own() -> None:
-    async with Gpu(module=Player.of("h100-healthy")) as door:
-        assert [reading.uuid for reading in await door.read(30)] == [GPU_0, GPU_1]
-        assert door.driver == "560.35.03"
+async def test_the_client_reads_in_a_separate_thread() -> None:
+    async with Gpu(module=Player.of("h100-healthy")) as gpu:
+        assert [reading.uuid for reading in await gpu.read(30)] == [GPU_0, GPU_1]
+        assert gpu.driver == "560.35.03"
 
 
-async def test_the_door_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_closes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_CLOSING", 60.0)
     player = Player.of("a100-healthy")
-    async with Gpu(module=player) as door:
-        await door.read(30)
+    async with Gpu(module=player) as gpu:
+        await gpu.read(30)
     assert player.calls["nvmlShutdown"] == player.calls["nvmlEventSetFree"] == 1
 
 
-async def test_a_client_that_was_never_used_does_not_touch_nvml() -> None:
+async def test_an_unused_client_does_not_call_nvml() -> None:
     player = Player.of("a100-healthy")
     async with Gpu(module=player):
         pass
@@ -258,38 +258,38 @@ def _nvml_threads() -> set[threading.Thread]:
 
 async def test_a_hanging_driver_is_called_once_and_does_not_block() -> None:
     driver = Hanging()
-    ending = _nvml_threads()  # of doors that other tests left just now
-    async with Gpu(module=driver) as door:
+    ending = _nvml_threads()  # of clients of other tests, which ended just now
+    async with Gpu(module=driver) as gpu:
         for _ in range(3):
             with pytest.raises(DeadlineExceeded, match="NVML does not answer"):
-                await door.read(0.02)
+                await gpu.read(0.02)
         assert len(_nvml_threads() - ending) == 1
-        driver.let_go.set()
-        assert [reading.uuid for reading in await door.read(30)] == [GPU_0]
+        driver.released.set()
+        assert [reading.uuid for reading in await gpu.read(30)] == [GPU_0]
         assert driver.calls["nvmlDeviceGetMemoryInfo"] == 1
 
 
-async def test_a_door_whose_driver_hangs_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_whose_driver_hangs_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_CLOSING", 0.02)
     driver = Hanging()
-    async with Gpu(module=driver) as door:
+    async with Gpu(module=driver) as gpu:
         with pytest.raises(DeadlineExceeded):
-            await door.read(0.02)
-    driver.let_go.set()
+            await gpu.read(0.02)
+    driver.released.set()
 
 
-async def test_an_error_without_a_waiter_is_not_logged(
+async def test_an_error_that_arrives_after_the_deadline_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    gc.collect()  # what earlier tests have left
+    gc.collect()  # left by earlier tests
     caplog.clear()
     driver = Hanging()
     driver._rounds[0]["nvmlDeviceGetCount()"] = {"error": "NVML_ERROR_UNKNOWN"}
-    async with Gpu(module=driver) as door:
+    async with Gpu(module=driver) as gpu:
         with contextlib.suppress(DeadlineExceeded):
-            await door.read(0.02)
-        driver.let_go.set()
+            await gpu.read(0.02)
+        driver.released.set()
     await asyncio.sleep(0)
-    del door
+    del gpu
     gc.collect()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
