@@ -67,16 +67,16 @@ from tests.support.findings import (
         "recovery",
         "warning",
         "warning over",
-        "begins with a warning",
-        "what is not answered proves nothing",
-        "a warning never grows into more",
+        "starts with a warning",
+        "an unanswered canary proves nothing",
+        "a warning never becomes critical",
     ],
 )
 def test_rise_and_fall(rounds: list[Round], expected: list[str]) -> None:
     assert states(*rounds) == expected
 
 
-def test_a_wrong_answer_that_is_repeated_counts_although_good_ones_lie_between() -> None:
+def test_a_repeated_wrong_answer_counts_even_with_good_ones_in_between() -> None:
     assert states(GOOD, GOOD, WRONG, GOOD, GOOD, WRONG)[-2:] == ["passing", "critical"]
 
 
@@ -89,7 +89,7 @@ def test_missing_answers_count_only_in_a_row() -> None:
     assert states(GOOD, GOOD, LATE, LATE, LATE)[-1] == "critical"
 
 
-def test_a_model_that_gives_a_wrong_answer_now_and_then_is_not_taken_back_between() -> None:
+def test_a_model_that_answers_wrongly_now_and_then_stays_out_of_service() -> None:
     run = Run().rounds(GOOD, GOOD, WRONG, WRONG)
     run.rounds(*[*[GOOD] * 5, WRONG] * 5)
     assert set(run.states[4:]) == {"critical"}
@@ -101,7 +101,7 @@ def test_a_confirmed_finding_counts_at_once(reason: Reason) -> None:
     assert states(GOOD, GOOD, chat(reason))[-1] == "critical"
 
 
-def test_an_unknown_layer_counts_neither_for_nor_against() -> None:
+def test_an_unknown_layer_does_not_change_the_state() -> None:
     unknown = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
     silent = Finding(Layer.PROGRESS, "chat", Reason.STATISTICS_UNAVAILABLE)
     run = Run().rounds(*[(*GOOD, unknown, silent)] * 20)
@@ -119,50 +119,50 @@ def test_missing_answers_do_not_clear_wrong_answers(silence: Round) -> None:
     assert run.last.state is State.CRITICAL
 
 
-def test_unknown_progress_excuses_nothing() -> None:
-    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
+def test_an_unknown_finding_clears_no_fault() -> None:
+    faulty = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
     gone = Finding(Layer.GPU, SERVER, Reason.GPU_UNAVAILABLE)
-    run = Run().rounds(GOOD, GOOD, (sick,), *[(gone,)] * 5)
+    run = Run().rounds(GOOD, GOOD, (faulty,), *[(gone,)] * 5)
     assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
     run.history = forget(run.history, Layer.GPU, SERVER)
     assert run.rounds(GOOD).last.state is State.PASSING
 
 
-def test_a_restarted_server_has_nothing_proven() -> None:
+def test_a_restarted_server_has_to_prove_everything_again() -> None:
     run = Run().rounds(GOOD, GOOD)
     run.history = restarted(run.history)
     assert run.rounds(GOOD).last.state is State.CRITICAL
     assert run.rounds(GOOD).last.state is State.PASSING
 
 
-def test_errors_and_wrong_answers_by_turns_are_one_cause() -> None:
+def test_alternating_errors_and_wrong_answers_are_one_cause() -> None:
     error = chat(Reason.CANARY_FAILED, "chat: INTERNAL")
     run = Run().rounds(GOOD, GOOD, *[WRONG, error] * 5)
     assert len({verdict.summary for verdict in run.verdicts[3:]}) == 1
 
 
-def test_a_model_that_is_held_back_is_not_served_by_its_own_name_either() -> None:
+def test_a_model_that_is_held_critical_is_not_served_by_its_own_name_either() -> None:
     run = Run(replace(RULES, hold=60.0)).rounds(GOOD, GOOD, *[LATE] * 3, GOOD, GOOD)
     assert (run.last.state, run.last.models) == (State.CRITICAL, frozenset())
 
 
 def test_an_unhealthy_gpu_ejects_the_instance_and_leaves_the_models_proven() -> None:
-    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
-    run = Run().rounds(GOOD, GOOD, *[(*GOOD, sick)] * 3)
+    faulty = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
+    run = Run().rounds(GOOD, GOOD, *[(*GOOD, faulty)] * 3)
     assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
     fine = Finding(Layer.GPU, SERVER, Reason.OK)
     assert run.rounds(*[(fine,)] * 2).last.state is State.PASSING
 
 
-def test_the_grace_ends() -> None:
+def test_the_grace_period_ends() -> None:
     assert Run().rounds(*[PORT] * 4, step=4.0).states == ["starting"] * 2 + ["critical"] * 2
 
 
-def test_an_instance_that_was_proven_has_no_grace_any_more() -> None:
+def test_an_instance_that_was_proven_has_no_grace_period() -> None:
     assert Run().rounds(GOOD, GOOD, PORT, PORT, PORT, step=0.1).states[-1] == "critical"
 
 
-def test_a_failing_model_names_itself_and_leaves_the_other_one_up() -> None:
+def test_a_failing_model_is_named_and_the_other_one_stays_up() -> None:
     verdict = Run().rounds(GOOD, GOOD, WRONG, WRONG).last
     assert verdict.models == {"embed"}
     assert verdict.summary == "CRITICAL CANARY_WRONG_ANSWER: chat: got 1"
@@ -178,19 +178,19 @@ def test_after_an_outage_of_the_server_everything_is_proven_again() -> None:
     assert run.rounds(GOOD, GOOD).last.state is State.PASSING
 
 
-def test_the_outermost_failure_is_the_one_to_name() -> None:
+def test_the_outermost_failure_is_named() -> None:
     both = (*PORT, canary("chat", Reason.CANARY_UNANSWERED))
     assert Run().rounds(GOOD, GOOD, *[both] * 3).last.reason is Reason.PORT_UNREACHABLE
 
 
-def test_the_text_stays_while_the_reason_does() -> None:
+def test_the_detail_stays_while_the_reason_does() -> None:
     again = chat(Reason.CANARY_WRONG_ANSWER, "chat: got 2")
     run = Run().rounds(GOOD, GOOD, WRONG, WRONG, again, again)
     assert run.verdicts[-3:] == [run.last] * 3
     assert run.last.detail == "chat: got 1"
 
 
-def test_a_strained_server_keeps_the_first_reason_for_its_warning() -> None:
+def test_an_overloaded_server_keeps_the_first_reason_for_its_warning() -> None:
     slow = chat(Reason.CANARY_SLOW)
     run = Run().rounds(GOOD, GOOD, BUSY, BUSY, BUSY, slow, BUSY, slow)
     assert [verdict.reason for verdict in run.verdicts[-4:]] == [Reason.MODEL_BUSY] * 4
@@ -218,12 +218,12 @@ def test_a_held_state_keeps_its_cause() -> None:
     assert run.last.summary == "CRITICAL CANARY_WRONG_ANSWER: chat: got 1"
 
 
-def test_bad_news_is_not_held_back_by_a_warning() -> None:
+def test_a_warning_that_is_held_does_not_delay_critical() -> None:
     rules = replace(RULES, hold=60.0)
     assert Run(rules).rounds(GOOD, GOOD, *[BUSY] * 3, WRONG, WRONG).states[-1] == "critical"
 
 
-def test_the_next_late_canary_does_not_ease_the_strain_of_the_last() -> None:
+def test_the_next_late_canary_does_not_reset_the_strain_of_the_last() -> None:
     rules = replace(RULES, hold=0.0)
     overloaded = [chat(Reason.MODEL_BUSY, strain=strain) for strain in (1, 3, 11)]
     answered = chat(Reason.CANARY_SLOW, strain=11)
@@ -233,7 +233,7 @@ def test_the_next_late_canary_does_not_ease_the_strain_of_the_last() -> None:
     assert run.rounds(*[GOOD] * 2).last.weight == 50
 
 
-def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> None:
+def test_the_weight_drops_with_strain_at_once_and_recovers_after_the_hold() -> None:
     rules = replace(RULES, hold=3.0, weights=((1.0, 60), (4.0, 20)))
     run = Run(rules).rounds(GOOD, GOOD, *[chat(Reason.CANARY_SLOW, strain=2)] * 3)
     assert run.last.weight == 60
@@ -242,7 +242,7 @@ def test_the_weight_follows_the_strain_down_at_once_and_up_after_a_while() -> No
     assert [verdict.weight for verdict in run.rounds(*eased).verdicts[-3:]] == [20, 20, 60]
 
 
-def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> None:
+def test_draining_and_maintenance_serve_nothing_and_keep_the_fitness() -> None:
     verdict = Run().rounds(GOOD, GOOD).last
     for order, state in ((Override.DRAIN, State.DRAINING), (Override.MAINTAIN, State.MAINTENANCE)):
         found = overridden(verdict, order, "new disks")
@@ -252,7 +252,7 @@ def test_draining_and_maintenance_serve_nothing_and_remember_the_fitness() -> No
     assert overridden(verdict, Override.SERVE, "") == verdict
 
 
-def test_time_does_not_make_another_verdict() -> None:
+def test_time_alone_does_not_make_another_verdict() -> None:
     verdict = Run().rounds(GOOD, GOOD).last
     assert replace(verdict, at=99.0) == verdict
 
@@ -262,8 +262,8 @@ def test_nothing_is_served_before_the_first_finding() -> None:
     assert not assess(begin(MODELS, 0.0), (), RULES, 0.0)[1].serving
 
 
-def test_no_instance_starts_to_serve_unless_all_is_well_at_once() -> None:
-    """Each model has had its row of good ones, but not both at once."""
+def test_no_instance_starts_to_serve_unless_everything_is_healthy_at_once() -> None:
+    """Each model has had its good findings in a row, but not both at once."""
     only_embed = (*SERVER_FINE, *READY, canary("embed"), canary("chat", Reason.CANARY_UNANSWERED))
     only_chat = (*SERVER_FINE, *READY, canary("chat"), canary("embed", Reason.CANARY_UNANSWERED))
     rounds = [only_embed, only_embed, only_chat, only_chat, GOOD, GOOD]
@@ -338,7 +338,7 @@ def test_the_invariants_hold(rounds: list[Round], rules: TrackRules) -> None:
             elif answered:
                 seen[key] = seen.get(key, 0) + 1
         if verdict.serving and before.state not in SERVING:
-            # Whoever begins to serve has proven every layer of every subject, at once and in a row.
+            # It serves only once every layer of every subject is proven, at once and in a row.
             assert all(seen.get(key, 0) >= rules.rise for key in before.required)
             assert verdict.models == set(MODELS)
             assert before.state is not State.CRITICAL or run.now - down_since >= rules.hold

@@ -1,4 +1,4 @@
-"""Findings count for a while: what nothing is found out about any more is not proven."""
+"""Findings expire: a layer without recent findings is not proven."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def without(layer: Layer, subject: str, findings: Round = ALL) -> Round:
 @pytest.mark.parametrize(
     ("layer", "subject"), [key for key in BOUNDS if key[0] in {found.layer for found in GOOD}]
 )
-def test_what_nothing_is_found_out_about_any_more_is_not_proven(layer: Layer, subject: str) -> None:
+def test_a_layer_without_recent_findings_is_not_proven(layer: Layer, subject: str) -> None:
     silent = without(layer, subject)
     run = bounded(ALL, ALL, *[silent] * 5)
     assert run.last.state is State.PASSING
@@ -53,7 +53,7 @@ def test_what_nothing_is_found_out_about_any_more_is_not_proven(layer: Layer, su
     assert run.rounds(ALL).last.state is State.PASSING
 
 
-def test_what_has_become_stale_is_told_once() -> None:
+def test_a_stale_layer_is_reported_once() -> None:
     run = bounded(ALL, ALL)
     told: list[Finding] = []
     for _ in range(20):
@@ -64,7 +64,7 @@ def test_what_has_become_stale_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.OK, Reason.GPU_HOT])
-def test_a_layer_that_need_not_be_proven_is_unknown_when_it_is_stale(reason: Reason) -> None:
+def test_an_optional_layer_is_unknown_when_it_is_stale(reason: Reason) -> None:
     gpu = Finding(Layer.GPU, SERVER, reason)
     run = bounded(*[(*ALL, gpu)] * 4, *[ALL] * 7)
     assert run.last.state is State.PASSING
@@ -73,9 +73,9 @@ def test_a_layer_that_need_not_be_proven_is_unknown_when_it_is_stale(reason: Rea
     assert run.rounds(*[(*ALL, gpu)] * 3).last.reason is reason
 
 
-def test_silence_excuses_nothing() -> None:
-    sick = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
-    run = bounded(ALL, ALL, (*ALL, sick), *[ALL] * 30)
+def test_silence_clears_no_fault() -> None:
+    faulty = Finding(Layer.GPU, SERVER, Reason.GPU_XID, "GPU-1: Xid 79")
+    run = bounded(ALL, ALL, (*ALL, faulty), *[ALL] * 30)
     assert run.last.summary == "CRITICAL GPU_XID: GPU-1: Xid 79"
 
 
@@ -92,14 +92,14 @@ def test_a_late_canary_is_watched_as_long_as_the_counters_are(reason: Reason) ->
     assert run.rounds(*[ALL] * 2).last.state is State.PASSING
 
 
-def test_counters_that_cannot_be_read_are_no_silence() -> None:
+def test_unreadable_counters_are_not_silence() -> None:
     unknown = tuple(replace(each, reason=Reason.STATISTICS_UNAVAILABLE) for each in COUNTED)
     run = bounded(ALL, ALL, *[(*chat(Reason.CANARY_LATE), *unknown)] * 30)
     assert run.last.state is State.WARNING
 
 
 @given(st.lists(st.floats(3.0, 1e6), min_size=1, max_size=3))
-def test_who_has_slept_holds_nothing_against_anybody(naps: list[float]) -> None:
+def test_after_a_suspension_no_layer_is_stale(naps: list[float]) -> None:
     run = bounded(ALL, ALL)
     for nap in naps:
         run.rounds((), step=nap).rounds(ALL)
@@ -120,7 +120,7 @@ partly = st.lists(
         max_size=60,
     )
 )
-def test_who_serves_has_found_out_about_every_layer_lately(
+def test_an_instance_that_serves_has_a_recent_finding_for_every_layer(
     rounds: list[tuple[Round, float]],
 ) -> None:
     run = bounded()

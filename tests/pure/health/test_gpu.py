@@ -78,14 +78,14 @@ def test_every_finding_is_about_the_server_and_of_the_gpu_layer() -> None:
 
 
 @given(st.builds(GpuReading, st.just("GPU-a"), st.integers(0, 8)))
-def test_a_gpu_that_reports_nothing_is_fine(reading: GpuReading) -> None:
+def test_a_gpu_that_reports_nothing_is_ok(reading: GpuReading) -> None:
     told: dict[str, Any] = dict.fromkeys(f.name for f in fields(GpuReading) if f.default is None)
     silent = replace(reading, **told)
     strict = GpuRules(Floor(1e12), Floor(1e12), frozenset(), 50, foreign_processes=True)
     assert reasons(silent, rules=strict, own_pids=frozenset()) == [R.OK]
 
 
-def test_no_gpu_counts_for_nothing_unless_one_is_required() -> None:
+def test_a_missing_gpu_does_not_count_unless_one_is_required() -> None:
     assert reasons() == [R.GPU_UNAVAILABLE]
     assert reasons(rules=GpuRules(required=True)) == [R.GPU_LOST]
     assert R.GPU_UNAVAILABLE.level is Level.UNKNOWN
@@ -100,7 +100,7 @@ def test_no_gpu_counts_for_nothing_unless_one_is_required() -> None:
         (DeadlineExceeded("late"), True, R.GPU_UNAVAILABLE),
     ],
 )
-def test_missing_evidence_is_not_held_against_a_gpu(
+def test_missing_evidence_does_not_count_against_a_gpu(
     error: Unavailable, required: bool, reason: Reason
 ) -> None:
     finding = unavailable(error, GpuRules(required=required))
@@ -133,14 +133,14 @@ def test_only_ecc_errors_since_the_start_count(before: int, now: int) -> None:
     assert reasons(later, baseline=[first]) == [R.GPU_ECC if new else R.OK]
 
 
-def test_an_ecc_counter_that_could_not_be_read_at_first_begins_later() -> None:
+def test_an_ecc_counter_that_was_unreadable_at_first_starts_later() -> None:
     baseline = first_seen({}, [replace(GPU, ecc=None)])
     baseline = first_seen(baseline, [replace(GPU, ecc=7)])
     baseline = first_seen(baseline, [replace(GPU, ecc=9)])
     assert baseline["GPU-a"].ecc == 7
 
 
-def test_an_xid_in_the_very_first_reading_is_new() -> None:
+def test_an_xid_in_the_first_reading_is_new() -> None:
     reading = replace(GPU, xids=(Xid(79, 1),))
     findings = assess_gpu([reading], first_seen({}, [reading]), RULES)
     assert [(f.reason, f.detail) for f in findings] == [(R.GPU_XID, "GPU 0 GPU-a: Xid 79")]
@@ -165,16 +165,16 @@ def test_an_xid_in_the_very_first_reading_is_new() -> None:
         (140, R.GPU_XID),  # an ECC error that escaped: reset
         (143, R.GPU_XID),  # initialisation: reset
         (151, R.GPU_XID),  # not in the tables: as before, critical
-        (154, R.OK),  # what another Xid asks for
+        (154, R.OK),  # another Xid asks for the action
         (160, R.OK),  # memory was marked for repair
-        (999, R.GPU_XID),  # nobody knows it
+        (999, R.GPU_XID),  # undocumented
     ],
 )
-def test_xids_count_as_nvidias_catalogue_has_them(xid: int, found: Reason) -> None:
+def test_xids_count_as_in_nvidias_catalogue(xid: int, found: Reason) -> None:
     assert reasons(replace(GPU, xids=(Xid(xid, 1),))) == [found]
 
 
-def test_a_row_remapping_is_the_warning_that_its_state_is() -> None:
+def test_a_row_remapping_warns_while_it_is_pending() -> None:
     waiting = replace(GPU, xids=(Xid(63, 1),), row_remap=RowRemap(0, 1, pending=True, failed=False))
     assert reasons(waiting) == [R.GPU_RETIREMENT_PENDING]
 
@@ -194,7 +194,7 @@ def test_an_error_after_a_reset_counts_again() -> None:
     assert [f.reason for f in assess_gpu([again], baseline, RULES)] == [R.GPU_XID]
 
 
-def test_forgetting_does_not_bring_a_vanished_gpu_back() -> None:
+def test_a_reset_of_the_baseline_does_not_hide_a_lost_gpu() -> None:
     baseline = reset_baseline(first_seen({}, [GPU]), [])
     assert [f.reason for f in assess_gpu([], baseline, RULES)] == [R.GPU_LOST]
 
@@ -251,7 +251,7 @@ def test_heat(
         (True, None, R.OK),
     ],
 )
-def test_processes_that_are_not_ours(
+def test_foreign_processes_are_reported_if_configured(
     asked: bool, own: frozenset[int] | None, expected: Reason
 ) -> None:
     reading = replace(GPU, processes=(GpuProcess(1), GpuProcess(2)))
@@ -264,22 +264,22 @@ def test_many_foreign_processes_make_a_short_text() -> None:
     assert finding.detail == "GPU 0 GPU-a: used by other processes: 0, 1, 2, 3, 4, …"
 
 
-def test_triton_not_telling_of_a_gpu_does_not_make_it_lost() -> None:
+def test_a_gpu_that_triton_does_not_report_is_not_lost() -> None:
     other = GpuReading("GPU-b", source="triton")
     assert reasons(other, baseline=[GPU, other]) == [R.OK]
 
 
-def test_a_gpu_that_only_triton_reported_is_not_lost_when_nvml_does_not_show_it() -> None:
+def test_a_gpu_that_only_triton_reported_is_not_lost_if_nvml_does_not_list_it() -> None:
     assert reasons(GPU, baseline=[GpuReading("GPU-b", source="triton")]) == [R.OK]
 
 
-def test_nvml_s_reading_replaces_the_baseline_from_triton() -> None:
+def test_a_reading_from_nvml_replaces_the_baseline_from_triton() -> None:
     baseline = first_seen({}, [replace(GPU, source="triton", ecc=None)])
     baseline = first_seen(baseline, [replace(GPU, ecc=4)])
     assert (baseline["GPU-a"].source, baseline["GPU-a"].ecc) == ("nvml", 4)
 
 
-def test_the_worst_comes_first_and_the_layer_gets_one_finding() -> None:
+def test_the_worst_finding_comes_first_and_the_layer_gets_one() -> None:
     hot = replace(GPU, temperature=88, slowdown_temperature=89)
     broken = replace(GPU, uuid="GPU-b", index=1, row_remap=RowRemap(0, 0, False, True))
     findings = assess_gpu([hot, broken], {}, RULES)

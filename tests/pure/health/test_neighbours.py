@@ -1,4 +1,4 @@
-"""For whom a canary may wait that is late: steps of an ensemble, and who shares a resource."""
+"""Which other models may delay a canary: steps of an ensemble, and models that share a resource."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,46 +26,46 @@ def neighbour(
     return Neighbour(replace(described, **more), moved, busy)  # type: ignore[arg-type]
 
 
-def works(name: str, **more: object) -> Neighbour:
+def busy(name: str, **more: object) -> Neighbour:
     return neighbour(name, LATELY, LATELY, **more)
 
 
-def rests(name: str, **more: object) -> Neighbour:
+def idle(name: str, **more: object) -> Neighbour:
     return neighbour(name, LONG_AGO, LONG_AGO, **more)
 
 
-def asked_by_us(name: str, **more: object) -> Neighbour:
+def only_our_canary(name: str, **more: object) -> Neighbour:
     return neighbour(name, LATELY, None, **more)
 
 
 @pytest.mark.parametrize(
     ("described", "others", "refused", "seconds"),
     [
-        (ModelDescription("alone"), [works("first")], False, NOT),
+        (ModelDescription("alone"), [busy("first")], False, NOT),
         (BOTH, [], False, NOT),
-        (BOTH, [works("first"), works("last")], False, FOR_EVER),
-        (BOTH, [works("first"), asked_by_us("last")], False, FOR_EVER),
-        (BOTH, [asked_by_us("first"), asked_by_us("last")], False, NOT),
-        (BOTH, [rests("first"), rests("last"), works("other")], False, NOT),
-        (BOTH, [works("first"), rests("last")], False, A_WHILE),
-        (BOTH, [works("first"), neighbour("last")], False, A_WHILE),
-        (BOTH, [works("first")], False, A_WHILE),
-        (BOTH, [works("first", refuses=True), rests("last")], True, FOR_EVER),
-        (BOTH, [works("first"), rests("last", refuses=True)], True, NOT),
-        (BOTH, [works("first", refuses=True), rests("last", refuses=True)], True, A_WHILE),
-        (BOTH, [works("first"), works("last")], True, FOR_EVER),
-        (NESTED, [rests("both", steps=BOTH.steps), works("first"), works("last")], False, FOR_EVER),
-        (NESTED, [works("both", steps=BOTH.steps), rests("first"), rests("last")], False, NOT),
-        (NESTED, [rests("both", steps=("nested",))], False, NOT),
-        (SEATED, [works("other", resources=("seat", "desk"))], False, FOR_EVER),
-        (SEATED, [rests("other", resources=("seat",))], False, NOT),
-        (SEATED, [works("other", resources=("desk",))], False, NOT),
-        (BOTH, [rests("first", resources=("seat",)), works("x", resources=("seat",))], False,
+        (BOTH, [busy("first"), busy("last")], False, FOR_EVER),
+        (BOTH, [busy("first"), only_our_canary("last")], False, FOR_EVER),
+        (BOTH, [only_our_canary("first"), only_our_canary("last")], False, NOT),
+        (BOTH, [idle("first"), idle("last"), busy("other")], False, NOT),
+        (BOTH, [busy("first"), idle("last")], False, A_WHILE),
+        (BOTH, [busy("first"), neighbour("last")], False, A_WHILE),
+        (BOTH, [busy("first")], False, A_WHILE),
+        (BOTH, [busy("first", refuses=True), idle("last")], True, FOR_EVER),
+        (BOTH, [busy("first"), idle("last", refuses=True)], True, NOT),
+        (BOTH, [busy("first", refuses=True), idle("last", refuses=True)], True, A_WHILE),
+        (BOTH, [busy("first"), busy("last")], True, FOR_EVER),
+        (NESTED, [idle("both", steps=BOTH.steps), busy("first"), busy("last")], False, FOR_EVER),
+        (NESTED, [busy("both", steps=BOTH.steps), idle("first"), idle("last")], False, NOT),
+        (NESTED, [idle("both", steps=("nested",))], False, NOT),
+        (SEATED, [busy("other", resources=("seat", "desk"))], False, FOR_EVER),
+        (SEATED, [idle("other", resources=("seat",))], False, NOT),
+        (SEATED, [busy("other", resources=("desk",))], False, NOT),
+        (BOTH, [idle("first", resources=("seat",)), busy("x", resources=("seat",))], False,
          FOR_EVER),
-        (replace(BOTH, resources=("seat",)), [works("first", resources=("seat",))], False, A_WHILE),
+        (replace(BOTH, resources=("seat",)), [busy("first", resources=("seat",))], False, A_WHILE),
     ],
 )  # fmt: skip
-def test_how_long_others_may_hold_up_a_canary(
+def test_how_long_other_models_may_delay_a_canary(
     described: ModelDescription, others: list[Neighbour], refused: bool, seconds: float
 ) -> None:
     neighbours = {each.described.name: each for each in others}
@@ -80,7 +80,7 @@ MODELS: Mapping[str, dict[str, object]] = {
 }
 
 
-async def test_an_ensemble_is_busy_while_its_step_works_and_hung_when_that_stops() -> None:
+async def test_an_ensemble_is_busy_while_its_step_works_and_hung_when_the_step_stops() -> None:
     parts = [model(name, **more) for name, more in MODELS.items()]
     async with probing(*parts, served=["chat"]) as bench:
         await bench.pass_(5)

@@ -56,11 +56,11 @@ def late(progress: Progress, now: float, since: float = 100.0) -> Reason:
         "others have finished, but nothing has for the stall window",
         "a queue of a minute that moves",
         "only the canary moved something",
-        "a pause in which nobody looked",
-        "not to be read just now",
-        "not to be read just now, and busy before",
+        "a pause without reads",
+        "not readable right now",
+        "not readable right now, busy before",
         "unknown progress",
-        "late for long, not to be read for less",
+        "late for long, unreadable for less",
         "unknown progress for the stall window",
     ],
 )
@@ -71,7 +71,7 @@ def test_late_busy_and_hung_are_distinguished(
 
 
 @given(st.floats(0, 20), st.floats(0, 20), st.floats(0, 200), st.floats(0, 200), st.floats(0, 200))
-def test_nothing_but_a_whole_stall_window_takes_a_model_down(
+def test_only_a_whole_stall_window_makes_a_model_hung(
     still: float, blind: float, others: float, since: float, age: float
 ) -> None:
     progress = Progress(SEEN, still=still, blind=blind, others=others)
@@ -92,7 +92,7 @@ def counters(
 
 
 def looks(*counted: Counted | None, own: int = 0, before: Progress | None = None) -> Progress:
-    """Looks a second apart, after those before."""
+    """Reads a second apart, after those before."""
     progress = replace(before or Progress(), own=own)
     began = progress.looked or 0.0
     for number, each in enumerate(counted, 1):
@@ -101,12 +101,12 @@ def looks(*counted: Counted | None, own: int = 0, before: Progress | None = None
 
 
 @pytest.mark.parametrize("moved", [counters(4), counters(3, responses=1)])
-def test_work_is_movement(moved: Counted) -> None:
+def test_finished_work_is_progress(moved: Counted) -> None:
     assert looks(counters(3), counters(3), counters(3)).still == 2.0
     assert looks(counters(3), counters(3), moved).still == 0.0
 
 
-def test_refused_requests_are_no_work() -> None:
+def test_refused_requests_are_not_progress() -> None:
     progress = looks(counters(3), counters(3, 1), counters(3, 2))
     assert (progress.still, progress.others) == (2.0, None)
 
@@ -120,7 +120,7 @@ def test_time_without_readings_hardly_counts() -> None:
     assert after_reading(before, counters(3), 1000.0, 1.0).still == 3.0
 
 
-def test_unreadable_counters_leave_earlier_knowledge() -> None:
+def test_unreadable_counters_keep_earlier_knowledge() -> None:
     progress = looks(counters(3), counters(5), None, None)
     assert (progress.known, progress.blind, progress.others) == (False, 2.0, 2.0)
     assert after_reading(progress, counters(5), 5.0, 1.0).blind == 0.0
@@ -138,9 +138,7 @@ def test_unreadable_counters_leave_earlier_knowledge() -> None:
         (Progress(SEEN, still=3.0, others=107.0), 110.0, Reason.MODEL_BUSY),
     ],
 )
-def test_silent_clients_may_hold_up_a_canary(
-    progress: Progress, now: float, reason: Reason
-) -> None:
+def test_silent_clients_may_delay_a_canary(progress: Progress, now: float, reason: Reason) -> None:
     assert unanswered(CANARY, 100.0, 10.0, progress, now, HeldUp(30.0)).reason is reason
 
 
@@ -158,7 +156,7 @@ def test_silent_clients_may_hold_up_a_canary(
         (counters(5), 1, None, False),
     ],
 )
-def test_whether_anybody_else_can_hold_a_slot(
+def test_whether_another_client_can_hold_a_slot(
     before: Counted | None, requests: int, now: Counted | None, alone: bool
 ) -> None:
     assert Progress(now).alone_since(before, requests) is alone
@@ -180,7 +178,7 @@ def test_versions_of_a_model_are_counted_together() -> None:
     assert Counted.of(told, "5") is None
 
 
-def test_canaries_are_no_requests_of_clients_whenever_they_are_counted() -> None:
+def test_canaries_are_not_client_requests_whenever_they_are_counted() -> None:
     alone = looks(counters(10), counters(10), counters(11), own=1)
     assert (alone.traffic, alone.others, alone.own, alone.still) == (Traffic(), None, 0, 0.0)
     beside = looks(counters(10), counters(15), own=1)
@@ -244,7 +242,7 @@ def test_budgets() -> None:
 
 
 @pytest.mark.parametrize("progress", [Progress(SEEN, others=100.5), Progress(SEEN, blind=1.0)])
-def test_whoever_may_have_stood_in_a_queue_is_slow_but_no_failure(progress: Progress) -> None:
+def test_a_canary_that_may_have_been_queued_is_slow_but_not_failed(progress: Progress) -> None:
     assert timed(1.1, progress=progress, warn=0.2, fail=1.0).reason is Reason.CANARY_SLOW
 
 
@@ -257,37 +255,43 @@ def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
     assert timed(2.5).layer is Layer.CANARY
 
 
-def test_real_traffic_paces_the_canaries() -> None:
+def test_real_traffic_reduces_canaries() -> None:
     paces = [pace(each, 1.0, 2.0, 0.1) for each in (Traffic(), Traffic(5), Traffic(5, 1))]
     assert paces == [1.0, 2.0, 0.1]
 
 
-def told(model: str = "chat", successes: int = 0, version: str = "1") -> Statistics:
+def statistics(model: str = "chat", successes: int = 0, version: str = "1") -> Statistics:
     return Statistics(model, version, successes, executions=successes)
 
 
 @pytest.mark.parametrize(
     ("looks", "loads"),
     [
-        ([[told(successes=5)]], {"chat": 0}),
-        ([[told(successes=5)], [told(successes=5)], [told(successes=9)]], {"chat": 0}),
-        ([[told(successes=5)], [told()], [told(successes=5)]], {"chat": 1}),
-        ([[told()], [], []], {}),
-        ([[told()], [], [], [told()]], {"chat": 1}),
-        ([[told(successes=5)], [told()], [], [told()]], {"chat": 2}),
-        ([[told()], [], [told("inner", 7)]], {"inner": 1}),
-        ([[told()], [told(), told(version="2")]], {"chat": 1}),
-        ([[told(), told("inner", 7)], [told(), told("inner", 2)]], {"chat": 0, "inner": 1}),
+        ([[statistics(successes=5)]], {"chat": 0}),
+        (
+            [[statistics(successes=5)], [statistics(successes=5)], [statistics(successes=9)]],
+            {"chat": 0},
+        ),
+        ([[statistics(successes=5)], [statistics()], [statistics(successes=5)]], {"chat": 1}),
+        ([[statistics()], [], []], {}),
+        ([[statistics()], [], [], [statistics()]], {"chat": 1}),
+        ([[statistics(successes=5)], [statistics()], [], [statistics()]], {"chat": 2}),
+        ([[statistics()], [], [statistics("inner", 7)]], {"inner": 1}),
+        ([[statistics()], [statistics(), statistics(version="2")]], {"chat": 1}),
+        (
+            [[statistics(), statistics("inner", 7)], [statistics(), statistics("inner", 2)]],
+            {"chat": 0, "inner": 1},
+        ),
     ],
     ids=[
-        "the first look",
+        "the first read",
         "at work",
-        "began anew",
+        "restarted",
         "gone",
         "back again",
-        "back again as none of before",
+        "back again, but not the same",
         "another one comes",
-        "a version more",
+        "one more version",
         "another",
     ],
 )
@@ -298,24 +302,24 @@ def test_which_load_a_model_is_at(looks: list[list[Statistics]], loads: dict[str
     assert seen.by_model == loads
 
 
-def test_as_many_requests_in_less_time_are_those_of_another_load() -> None:
-    before = replace(told(successes=3), success_seconds=3.0)
+def test_as_many_requests_in_less_time_belong_to_another_load() -> None:
+    before = replace(statistics(successes=3), success_seconds=3.0)
     after = replace(before, success_seconds=0.2)
     seen = Loads().after({"chat": [before]})
     assert seen.after({"chat": [after]}).number("chat") > seen.number("chat")
 
 
-def test_a_model_that_has_gone_is_another_and_leaves_nothing_behind() -> None:
+def test_a_model_that_was_unloaded_is_another_load_and_leaves_nothing_behind() -> None:
     seen = Loads()
     for number in range(100):
-        here = seen.after({f"chat-{number}": [told(f"chat-{number}")]})
+        here = seen.after({f"chat-{number}": [statistics(f"chat-{number}")]})
         seen = here.after({})
         assert seen.number(f"chat-{number}") > here.number(f"chat-{number}")
     assert (seen.by_model, seen.counted) == ({}, {})
 
 
 class Counting(list[Statistics]):
-    """Statistics that tell how often somebody has gone through them."""
+    """Statistics that count how often they are iterated."""
 
     times = 0
 
@@ -324,8 +328,8 @@ class Counting(list[Statistics]):
         return super().__iter__()
 
 
-def test_the_statistics_are_gone_through_once_however_many_models_there_are() -> None:
-    many = Counting(told(f"chat-{number}") for number in range(100))
+def test_the_statistics_are_iterated_once_however_many_models_there_are() -> None:
+    many = Counting(statistics(f"chat-{number}") for number in range(100))
     own = {name: Counting(each) for name, each in by_name(many).items()}
     assert len(Loads().after(own).by_model) == 100
     assert [many.times, *{each.times for each in own.values()}] == [1, 1]

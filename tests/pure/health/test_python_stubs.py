@@ -1,4 +1,4 @@
-"""The processes that run models: which are missing, and what a prober makes of it."""
+"""The processes that run models: which are missing, and how a prober reacts."""
 
 import asyncio
 from dataclasses import replace
@@ -33,7 +33,7 @@ OTHER = Stub(10, "embed", "embed_0_0")
         (Stub(1, "embed", "chat_0_0"), False),
     ],
 )
-def test_which_stubs_run_a_model(stub: Stub, runs: bool) -> None:
+def test_which_processes_are_stubs_of_a_model(stub: Stub, runs: bool) -> None:
     assert stub.runs("chat") is runs
 
 
@@ -57,7 +57,7 @@ def test_which_stubs_run_a_model(stub: Stub, runs: bool) -> None:
         "all there",
         "one died",
         "both died",
-        "one was started anew",
+        "one was restarted",
         "never seen complete",
         "never seen complete, and gone",
         "not seen before",
@@ -68,7 +68,7 @@ def test_which_stubs_run_a_model(stub: Stub, runs: bool) -> None:
         "a backend without stubs",
     ],
 )
-def test_what_is_missing(
+def test_which_stubs_are_missing(
     before: tuple[Stub, ...] | None,
     described: ModelDescription,
     now: tuple[Stub, ...] | None,
@@ -93,8 +93,8 @@ async def test_one_dead_stub_of_two_is_reported_at_once_though_every_canary_pass
         assert bench.verdict.state is State.PASSING
 
 
-async def test_dead_stubs_are_named_as_the_cause_though_a_canary_met_them_first() -> None:
-    """The canary may fail before anything has told that a process has ended."""
+async def test_dead_stubs_are_named_as_the_cause_even_if_a_canary_failed_first() -> None:
+    """The canary may fail before the end of the process is noticed."""
 
     class Quiet(FakeStubs):
         async def ended(self) -> None:
@@ -124,7 +124,7 @@ async def test_the_end_of_another_model_s_stub_triggers_a_canary_at_once() -> No
         assert bench.said == ["passing OK"]
 
 
-async def test_stubs_that_go_with_their_model_or_out_of_sight_prove_nothing() -> None:
+async def test_stubs_that_end_with_their_model_or_become_unreadable_prove_nothing() -> None:
     stubs = FakeStubs(A, B)
     async with probing(model(instances=2), stubs=stubs) as bench:
         await bench.pass_(5)
@@ -142,8 +142,8 @@ async def test_stubs_that_go_with_their_model_or_out_of_sight_prove_nothing() ->
         assert bench.verdict.reason is Reason.MODEL_NOT_READY
 
 
-async def test_one_that_dies_at_once_was_seen_before_the_model_is_trusted() -> None:
-    """However long the first look takes, which a busy machine may hold up."""
+async def test_a_stub_that_dies_at_once_was_seen_before_the_model_is_proven() -> None:
+    """However long the first scan takes, which a busy machine may delay."""
 
     class Slow(FakeStubs):
         began, go_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""For whom Triton is not ready: the served models decide."""
+"""Because of which models Triton is not ready: only the served ones count."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from tests.support.prober_bench import canary, model, probing
         ([], ""),
     ],
 )  # fmt: skip
-def test_which_models_are_to_blame(states: list[tuple[str, str]], names: str) -> None:
+def test_which_models_make_triton_not_ready(states: list[tuple[str, str]], names: str) -> None:
     index = [
         IndexEntry(name, str(number), state, "") for number, (name, state) in enumerate(states)
     ]
@@ -55,8 +55,8 @@ async def test_without_access_to_the_index_not_ready_is_a_warning() -> None:
         assert bench.verdict.detail.endswith("cannot tell for which model: UNIMPLEMENTED: no")
 
 
-async def test_a_serving_triton_that_does_not_say_in_time_whether_it_is_ready_is_strained() -> None:
-    """Nobody restarts it for that, and no model of strangers excuses an answer that is missing."""
+async def test_a_serving_triton_without_a_ready_answer_in_time_is_a_warning() -> None:
+    """It must not be restarted for that, and a model that is not served does not excuse it."""
     given = {"chat": canary("chat")}
     async with probing(model(), model("broken"), canaries=given, served=("chat",)) as bench:
         await bench.pass_(2)

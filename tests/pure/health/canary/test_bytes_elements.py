@@ -31,7 +31,7 @@ def answer(*elements: bytes) -> Answer:
 
 
 def settings(asked: dict[str, object], expect: dict[str, object]) -> CanarySettings:
-    """A canary as it is read from a file of TOML."""
+    """A canary as read from a TOML file."""
     one = {"name": "x", "datatype": "BYTES", **asked}
     table = {"canary": {"m": {"inputs": [one], "expect": [{"output": "y", **expect}]}}}
     return CanarySettings.model_validate(tomllib.loads(toml.dumps(table))["canary"]["m"])
@@ -39,7 +39,9 @@ def settings(asked: dict[str, object], expect: dict[str, object]) -> CanarySetti
 
 @given(ELEMENTS, ELEMENTS)
 @example([b"BMW"], [b"BM"])
-def test_a_recording_holds_exactly_the_answers(elements: list[bytes], others: list[bytes]) -> None:
+def test_a_recording_expects_exactly_the_recorded_answers(
+    elements: list[bytes], others: list[bytes]
+) -> None:
     (asked,), _ = propose.inputs({"x": tensor("BYTES", [len(elements)], elements)}, "canary")
     (expect,) = propose.propose([answer(*elements)] * 2, "canary").expect
     found = settings(asked, expect)
@@ -57,14 +59,14 @@ def _plain(asked: dict[str, Any], expect: dict[str, Any]) -> dict[str, object]:
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80))
-def test_no_two_elements_are_written_alike(one: bytes, other: bytes) -> None:
+def test_different_elements_are_written_differently(one: bytes, other: bytes) -> None:
     assert (bytes_elements.written(one) == bytes_elements.written(other)) == (one == other)
     read = bytes_elements.read(bytes_elements.written(one))
     assert isinstance(read, str | bytes)
     assert bytes_elements.encoded(read) == one
 
 
-def test_different_blobs_are_not_the_same_each_time() -> None:
+def test_different_blobs_are_not_repeatable() -> None:
     proposal = propose.propose([answer(ODD), answer(OTHER)], "canary")
     assert not proposal.repeatable
     assert "2 different answers in 2: b'\\x80\\x01\\xfe', b'\\x99" in proposal.remarks[0]
@@ -73,7 +75,7 @@ def test_different_blobs_are_not_the_same_each_time() -> None:
     ]
 
 
-def test_short_ones_are_written_for_people() -> None:
+def test_short_elements_are_written_legibly() -> None:
     assert bytes_elements.written("ä\x00".encode()) == "ä\x00"
     assert bytes_elements.written(ODD) == {"hex": "80 01 fe"}
     assert bytes_elements.written(ODD * 20).keys() == {"base64"}  # type: ignore[union-attr]
@@ -134,7 +136,7 @@ def test_each_form_is_read_wherever_elements_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ['{"hex": "80"}', '[{"role": "user"}]', '{"a": [1]}', '[{"hex": "80", "more": 1}]']
 )
-def test_json_that_is_a_prompt_stays_text(text: str) -> None:
+def test_a_json_prompt_stays_text(text: str) -> None:
     (sent,) = tensors([from_flags([f"x={text}"], MODEL)], MODEL)
     assert sent["x"].array.tolist() == [text.encode()]
 
@@ -154,7 +156,7 @@ def test_a_table_that_is_not_bytes_is_reported(value: dict[str, object]) -> None
             CanarySettings.model_validate(_plain(asked, {"output": "y", **expect}))
 
 
-def test_a_lone_surrogate_is_no_text_that_can_be_sent() -> None:
+def test_text_with_a_lone_surrogate_is_refused() -> None:
     asked = {"shape": [1], "data": ["\ud800"]}
     with pytest.raises(ValueError, match="expected elements of datatype BYTES"):
         CanarySettings.model_validate(_plain(asked, {"output": "y", "contains": "a"}))

@@ -1,4 +1,4 @@
-"""Canaries made from what a model says of itself."""
+"""Canaries derived from a model's description."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def answer(*numbers: float, datatype: str = "FP32") -> Answer:
 
 
 @given(st.sampled_from(DATATYPES), st.lists(st.integers(-1, 4).filter(bool), max_size=4).map(tuple))
-def test_an_input_of_any_kind_is_filled(datatype: str, shape: tuple[int, ...]) -> None:
+def test_an_input_of_any_datatype_is_filled(datatype: str, shape: tuple[int, ...]) -> None:
     described = replace(MODEL, inputs=(TensorSpec("in", datatype, shape),))
     (step,) = canary(described).steps
     assert step["in"].datatype == datatype
@@ -38,7 +38,7 @@ def test_an_input_of_any_kind_is_filled(datatype: str, shape: tuple[int, ...]) -
     assert {*step["in"].array.flat} <= {TEXT if datatype == "BYTES" else 1}
 
 
-def test_it_is_marked() -> None:
+def test_a_derived_canary_is_marked() -> None:
     assert canary(MODEL).derived
     assert canary(MODEL).model == "m"
 
@@ -65,17 +65,17 @@ def test_optional_inputs_are_left_out_and_then_only_the_first_output_is_expected
         (answer(1, float("-inf")), "finite"),
         (answer(1, 2, datatype="FP16"), "datatype"),
         (Answer({}), "out"),
-        (Answer({"out": tensor("FP32", [2, 2], [1, 2, 3, 4])}), "shape"),  # two of one asked
+        (Answer({"out": tensor("FP32", [2, 2], [1, 2, 3, 4])}), "shape"),  # a batch of two
     ],
 )
-def test_an_answer_of_another_form_is_wrong(wrong: Answer, why: str) -> None:
+def test_an_answer_of_another_shape_or_datatype_is_wrong(wrong: Answer, why: str) -> None:
     found = broken_by(canary(MODEL).expectations, wrong)
     assert found
     assert why in found[1]
     assert broken_by(canary(MODEL).expectations, answer(1, 2)) is None
 
 
-def test_a_stream_s_shape_is_not_checked() -> None:
+def test_the_shape_of_a_stream_is_not_checked() -> None:
     streaming = replace(MODEL, decoupled=True)
     assert broken_by(canary(streaming).expectations, answer(1, 2, 3, 4, 5)) is None
     assert broken_by(canary(streaming).expectations, answer(1, float("nan"))) is not None
@@ -89,13 +89,13 @@ def test_a_stream_s_shape_is_not_checked() -> None:
         (replace(MODEL, outputs=()), "no outputs"),
     ],
 )
-def test_an_underivable_canary_is_reported(described: ModelDescription, why: str) -> None:
+def test_a_canary_that_cannot_be_derived_is_reported(described: ModelDescription, why: str) -> None:
     found = derive(described)
     assert isinstance(found, str)
     assert why in found
 
 
-def test_values_of_two_equal_answers_are_expected_from_then_on() -> None:
+def test_the_values_of_two_equal_answers_are_expected_afterwards() -> None:
     pinned = repeatable(canary(MODEL), answer(1, 200), answer(1.0005, 201))
     assert broken_by(pinned.expectations, answer(1.001, 199)) is None
     found = broken_by(pinned.expectations, answer(1, 300))
@@ -114,5 +114,5 @@ def test_values_of_two_equal_answers_are_expected_from_then_on() -> None:
     ],
     ids=["differ", "missing", "integers", "text", "too many"],
 )
-def test_nothing_else_is_compared(first: Answer, second: Answer) -> None:
+def test_no_other_answers_become_expectations(first: Answer, second: Answer) -> None:
     assert repeatable(canary(MODEL), first, second).expectations == canary(MODEL).expectations

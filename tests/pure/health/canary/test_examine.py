@@ -1,4 +1,4 @@
-"""One look at a canary: every way in which it can fail has its reason."""
+"""One canary request: every way in which it can fail has its own reason."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -114,7 +114,7 @@ async def test_a_late_answer_is_waited_for_as_long_as_its_budgets_allow() -> Non
         assert (found.answer is not None) == (fail is not None)
 
 
-async def test_a_server_that_freezes_is_no_unanswered_canary() -> None:
+async def test_a_frozen_server_is_not_an_unanswered_canary() -> None:
     triton, model = fake()
     triton.frozen = True
     clock = triton.clock
@@ -147,7 +147,7 @@ async def test_a_model_without_a_canary_gets_a_derived_one() -> None:
 
 @pytest.mark.parametrize("given", [[CANARY], []])
 @pytest.mark.parametrize("loads", [1, 2, 3])
-async def test_a_model_that_is_reloaded_in_the_meantime_is_probed_again(
+async def test_a_model_that_is_reloaded_during_a_canary_is_probed_again(
     loads: int, given: list[Canary]
 ) -> None:
     triton, model = fake()
@@ -176,7 +176,7 @@ async def test_an_unchanged_model_is_probed_once() -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("refused"), Rejected("UNIMPLEMENTED")])
-async def test_a_server_that_cannot_be_reached_is_no_finding(error: SidecarError) -> None:
+async def test_an_unreachable_server_is_not_a_finding(error: SidecarError) -> None:
     triton, _ = fake()
     await reach(triton, "host:1")
     triton.error = error

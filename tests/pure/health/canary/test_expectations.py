@@ -1,4 +1,4 @@
-"""What is expected of an answer: faults and their wording, on tables."""
+"""What an answer is expected to be: faults and their wording, in tables."""
 
 import json
 
@@ -185,7 +185,7 @@ def test_a_right_answer_has_no_fault(expectation: Expectation, given: Answer) ->
          "o: image: expected finite numbers, got NaN or infinity"),
     ],
 )  # fmt: skip
-def test_a_fault_says_what_was_expected_and_what_it_got(
+def test_a_fault_says_what_was_expected_and_what_was_received(
     expectation: Expectation, given: Answer, fault: str | None
 ) -> None:
     found = broken_by([expectation], given)
@@ -201,12 +201,12 @@ def test_the_first_fault_is_reported() -> None:
     )
 
 
-def test_no_expectation_is_no_fault() -> None:
+def test_without_an_expectation_there_is_no_fault() -> None:
     assert broken_by([], text("b")) is None
 
 
 @pytest.mark.parametrize("size", [(5000, 5000), (100_000, 1)])
-def test_an_image_is_not_decoded_before_its_size_is_known(size: tuple[int, int]) -> None:
+def test_an_image_is_decoded_only_after_its_size_is_checked(size: tuple[int, int]) -> None:
     found = broken_by([Image("o", 2, 2)], text(image(Pillow.new("1", size))))
     assert found
     assert f"got {size[0]} x {size[1]}" in found[1]
@@ -229,7 +229,7 @@ LONG = "x" * 100_000
         (Shape("o", (1,) * 64), shaped("INT8", *[1] * 63)),
     ],
 )
-def test_a_fault_is_cut(expectation: Expectation, given: Answer) -> None:
+def test_a_long_fault_is_cut(expectation: Expectation, given: Answer) -> None:
     found = broken_by([expectation], given)
     assert found
     assert len(found[1]) <= 400

@@ -1,4 +1,4 @@
-"""Text that a broken model repeats for ever."""
+"""Text that a broken model repeats endlessly."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,7 @@ from tests.support.answers import text
         " the sheep and the goat and the mouse and the rat and the fox"),
     ],
 )  # fmt: skip
-def test_text_that_is_short_and_right_is_not_degenerate(right: str) -> None:
+def test_short_correct_text_is_not_degenerate(right: str) -> None:
     assert broken_by([NotDegenerate("o")], text(right)) is None
 
 
@@ -45,24 +45,24 @@ def test_text_that_is_short_and_right_is_not_degenerate(right: str) -> None:
          "of all sequences of 4 words repeated"),
     ],
 )  # fmt: skip
-def test_what_is_stuck_in_a_loop_is_degenerate(wrong: str, why: str) -> None:
+def test_text_that_is_stuck_in_a_loop_is_degenerate(wrong: str, why: str) -> None:
     found = broken_by([NotDegenerate("o")], text(wrong))
     assert found
     assert why in found[1]
 
 
 @given(st.text(min_size=1, max_size=30), st.integers(8, 40))
-def test_whatever_is_visible_and_repeated_is_degenerate(unit: str, times: int) -> None:
+def test_any_visible_text_that_repeats_is_degenerate(unit: str, times: int) -> None:
     assert broken_by([NotDegenerate("o")], text((unit * times).encode(errors="replace")))
 
 
 @given(st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1), unique=True, min_size=1))
-def test_words_that_all_differ_are_not_degenerate_for_their_number(words: list[str]) -> None:
+def test_many_words_that_all_differ_are_not_degenerate(words: list[str]) -> None:
     found = broken_by([NotDegenerate("o")], text(" ".join(words)))
     assert found is None or "sequences" not in found[1]
 
 
-def test_text_that_is_no_utf8_is_a_fault_and_no_crash() -> None:
+def test_invalid_utf8_is_a_fault_and_not_a_crash() -> None:
     found = broken_by([Equals("o", ("hello",))], text(b"\xff\xfe"))
     assert found
     assert found[1] == r"o: equals: expected 'hello', got b'\xff\xfe'"

@@ -73,9 +73,7 @@ _SCHEMAS = st.recursive(
 
 
 @given(schema=_SCHEMAS | st.dictionaries(_KEYWORDS, _SCHEMAS, max_size=4), document=_SCHEMAS)
-def test_whatever_the_schema_it_is_refused_in_one_line_or_judges(
-    schema: object, document: object
-) -> None:
+def test_any_schema_is_used_or_refused_in_one_line(schema: object, document: object) -> None:
     fault = schema_fault(schema)
     assert len(fault.splitlines()) <= 1
     if not fault and isinstance(schema, dict):

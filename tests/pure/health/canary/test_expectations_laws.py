@@ -1,4 +1,4 @@
-"""Whatever a model answers is judged; comparisons agree with numpy's."""
+"""Any answer of a model can be judged; comparisons agree with numpy's."""
 
 import json
 from collections.abc import Callable
@@ -84,7 +84,7 @@ EVERY = [
 
 @pytest.mark.parametrize("expectation", EVERY)
 @given(given_tensor=ANSWERS)
-def test_whatever_is_answered_is_judged(expectation: Expectation, given_tensor: Tensor) -> None:
+def test_any_answer_is_judged(expectation: Expectation, given_tensor: Tensor) -> None:
     found = broken_by([expectation], answer(given_tensor))
     assert found is None or len(found[1].splitlines()) == 1
 
@@ -104,9 +104,7 @@ def test_allclose_agrees_with_numpy(data: st.DataObject, atol: float, rtol: floa
 
 
 @given(arrays.arrays(np.float64, 3, elements=st.floats(0.1, 100)), st.floats(1e-100, 1e100))
-def test_a_vector_of_another_length_has_the_same_direction(
-    vector: NDArray[np.float64], length: float
-) -> None:
+def test_a_scaled_vector_has_the_same_direction(vector: NDArray[np.float64], length: float) -> None:
     scaled = answer(Tensor("FP64", vector * length))
     assert broken_by([Cosine("o", vector, 1.0)], scaled) is None
     assert broken_by([Cosine("o", -vector, -0.999)], scaled)

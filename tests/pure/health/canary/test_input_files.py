@@ -1,4 +1,4 @@
-"""Canaries with the files that they name, and what is said about files that are not right."""
+"""Canaries with the files that they name, and the errors for unusable files."""
 
 import contextlib
 import io
@@ -54,7 +54,7 @@ def written(path: Path, value: object) -> Path:
     return path
 
 
-def test_a_mistake_in_a_draft_names_the_place_where_it_would_have_been(tmp_path: Path) -> None:
+def test_a_mistake_in_a_draft_names_the_place_where_it_would_be(tmp_path: Path) -> None:
     place = tmp_path / "canary.toml"
     with (
         pytest.raises(ConfigError) as caught,
@@ -117,7 +117,7 @@ def test_a_json_file_is_an_input(
     assert step["x"].array.tolist() == found
 
 
-def test_an_image_is_sent_as_it_is_where_the_datatype_is_bytes(tmp_path: Path) -> None:
+def test_an_image_is_sent_unchanged_where_the_datatype_is_bytes(tmp_path: Path) -> None:
     file = picture(tmp_path / "x.png")
     for shape in ([1], [1, 1]):
         (step,) = built({"datatype": "BYTES", "file": file, "shape": shape}).steps
@@ -181,7 +181,7 @@ def test_every_kind_of_expectation_is_built() -> None:
     ]  # fmt: skip
 
 
-def test_the_rest_of_a_canary_is_taken_over() -> None:
+def test_the_other_keys_of_a_canary_are_applied() -> None:
     step = [{"name": "x", "datatype": "INT8", "shape": [1], "data": [1]}]
     table = {"steps": [step, step], "expect": EXPECT, "timeout": "3s", "stall": "9s",
              "version": "2", "latency": {"warn": "1s", "first_fail": "2s"}}  # fmt: skip
@@ -238,7 +238,7 @@ Make = Callable[[Path], object]
          "expected at most 16777216 pixels, found 5000 x 5000"),
     ],
 )  # fmt: skip
-def test_a_file_that_is_not_right_is_one_line(
+def test_an_unusable_input_file_is_reported_in_one_line(
     tmp_path: Path, name: str, make: Make | None, given_input: dict[str, object], complaint: str
 ) -> None:
     path = tmp_path / name
@@ -285,7 +285,7 @@ def test_a_file_that_is_not_right_is_one_line(
         ("json_schema", "s.json", lambda p: written(p, "{"), "expected JSON"),
     ],
 )
-def test_a_file_of_an_expectation_that_is_not_right_is_one_line(
+def test_an_unusable_expectation_file_is_reported_in_one_line(
     tmp_path: Path, key: str, name: str, make: Make | None, complaint: str
 ) -> None:
     path = tmp_path / name

@@ -57,7 +57,7 @@ HAS = "x FP32 [-1, 2]; seed INT32 [-1, 1] (optional)"
         (CANARY, ModelDescription("chat")),
     ],
 )
-def test_a_canary_that_fits(canary: Canary, described: ModelDescription) -> None:
+def test_a_canary_that_fits_its_model(canary: Canary, described: ModelDescription) -> None:
     assert misfit(canary, described) == ""
 
 
@@ -145,7 +145,7 @@ def expecting(*expectations: Expectation) -> Canary:
         (Finite("y"), answering("FP8", 1)),
     ],
 )
-def test_possible_outputs_may_be_expected(
+def test_outputs_that_are_possible_may_be_expected(
     expectation: Expectation, described: ModelDescription
 ) -> None:
     (spec,) = described.outputs
@@ -155,7 +155,7 @@ def test_possible_outputs_may_be_expected(
 
 
 def as_described(described: ModelDescription) -> Answer:
-    """An answer of the form that a model promises."""
+    """An answer as the model's description promises it."""
     (spec,) = described.outputs
     shape = [max(extent, 1) for extent in spec.shape]
     element = "" if spec.datatype == "BYTES" else 0
@@ -244,7 +244,7 @@ _SPECS = st.builds(
 
 
 @given(st.lists(_SPECS, min_size=1, max_size=2), st.integers(0, 2), st.booleans())
-def test_whatever_is_derived_from_a_model_fits_it(
+def test_every_derived_canary_fits_its_model(
     specs: list[TensorSpec], batch: int, decoupled: bool
 ) -> None:
     if batch:
@@ -278,7 +278,7 @@ OTHERWISE = [
 
 
 @pytest.mark.parametrize(("expectation", "described", "answered"), OTHERWISE)
-def test_a_model_may_answer_otherwise_than_its_config_says(
+def test_an_answer_may_differ_from_the_models_config(
     expectation: Expectation, described: ModelDescription, answered: Tensor
 ) -> None:
     canary = expecting(expectation)
@@ -343,7 +343,7 @@ _EXTENTS = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 
 
 @given(_EXTENTS, st.lists(st.integers(-1, 3), max_size=3).map(tuple), st.integers(0, 2))
-def test_whatever_shapes_meet_are_compared(
+def test_any_shapes_can_be_compared(
     shape: tuple[int, ...], spec: tuple[int, ...], batch: int
 ) -> None:
     size = 1

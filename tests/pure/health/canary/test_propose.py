@@ -1,4 +1,4 @@
-"""What a recorded canary expects of the answers after those that it was recorded from."""
+"""What a recorded canary expects of later answers."""
 
 import io
 from typing import Any
@@ -33,7 +33,7 @@ def expected(answers: list[Answer]) -> dict[str, Any]:
 
 
 def fault(recorded: list[Answer], later: Answer) -> str | None:
-    """What the recorded canary, as the settings understand it, says of a later answer."""
+    """The recorded canary's verdict on a later answer, after a round trip through the settings."""
     asked = {"name": "in", "datatype": "BOOL", "shape": [1], "data": [True]}
     settings = {"inputs": [asked], "expect": propose(recorded, STEM).expect}
     canary = build("m", CanarySettings.model_validate(settings))
@@ -49,7 +49,7 @@ def test_the_same_text_each_time_is_expected_exactly() -> None:
     assert "equals" in (fault(recorded, text("2 + 2 = 5")[0]) or "")
 
 
-def test_different_texts_are_only_expected_to_be_some() -> None:
+def test_of_different_texts_only_the_form_is_expected() -> None:
     recorded = text("The cat sat on a mat.", "A dog ran over the hill.")
     proposal = propose(recorded, STEM)
     assert not proposal.repeatable
@@ -62,7 +62,7 @@ def test_different_texts_are_only_expected_to_be_some() -> None:
     assert "length" in (fault(recorded, text("x y " * 100)[0]) or "")
 
 
-def test_degenerate_answers_are_not_called_good() -> None:
+def test_degenerate_answers_are_not_recorded_as_good() -> None:
     proposal = propose(text("", " "), STEM)
     assert "not_degenerate" not in proposal.expect[0]
     assert "try other inputs" in proposal.remarks[-1]
@@ -79,7 +79,7 @@ def test_an_encoded_image_is_expected_to_be_one() -> None:
     assert "image" not in expected(text(_png(10)[:20], _png(200)[:20]))
 
 
-def test_tolerances_come_from_the_spread_and_have_a_floor() -> None:
+def test_tolerances_follow_the_spread_and_have_a_minimum() -> None:
     same = expected(numbers([1, -2, 0], [1, -2, 0]))
     assert same["allclose"] == [1, -2, 0]
     assert (same["atol"], same["rtol"]) == (2e-5, 1e-4)
@@ -89,7 +89,7 @@ def test_tolerances_come_from_the_spread_and_have_a_floor() -> None:
     assert expected(numbers([1, -2], [1, -2], datatype="FP16"))["rtol"] == 1e-2
 
 
-def test_a_wrong_number_breaks_a_recorded_canary() -> None:
+def test_a_recorded_canary_detects_a_wrong_number() -> None:
     recorded = numbers([1.0, 2.0], [1.001, 2.0])
     assert fault(recorded, numbers([1.002, 2.0])[0]) is None
     assert "allclose" in (fault(recorded, numbers([1.0, 2.5])[0]) or "")
@@ -114,7 +114,7 @@ def test_noise_is_only_expected_to_be_finite() -> None:
     assert "finite" in (fault(noise, numbers([1, float("nan"), 3])[0]) or "")
 
 
-def test_nan_is_not_recorded_as_right() -> None:
+def test_nan_is_not_recorded_as_correct() -> None:
     proposal = propose(numbers([1, float("nan")]), STEM)
     assert proposal.expect == [{"output": "out", "datatype": "FP32", "shape": [1, 2]}]
     assert "NaN" in proposal.remarks[0]
@@ -139,19 +139,23 @@ def test_scores_that_are_always_masked_are_expected_to_be() -> None:
 
 
 def test_differences_between_answers_and_config_are_reported() -> None:
-    def told(shape: tuple[int, ...], *answers: Answer, decoupled: bool = False) -> list[str]:
+    def compared(shape: tuple[int, ...], *answers: Answer, decoupled: bool = False) -> list[str]:
         spec = TensorSpec("out", "FP32", shape)
         described = ModelDescription("m", outputs=(spec,), decoupled=decoupled)
         return differences(described, answers)
 
     one = numbers([1.0])[0]
-    assert told((1, 1), one) == told((-1, 1), one) == told((5,), one, decoupled=True) == []
-    assert told((1,), one, one) == ["out: answered as FP32 [1, 1], though its config says FP32 [1]"]
+    assert (
+        compared((1, 1), one) == compared((-1, 1), one) == compared((5,), one, decoupled=True) == []
+    )
+    assert compared((1,), one, one) == [
+        "out: answered as FP32 [1, 1], though its config says FP32 [1]"
+    ]
     wider = numbers([1.0], datatype="FP64")[0]
-    assert told((1, 1), one, wider) == [
+    assert compared((1, 1), one, wider) == [
         "out: answered as FP64 [1, 1], though its config says FP32 [1, 1]"
     ]
-    assert told((1,), Answer({})) == ["out: in no answer, though its config says FP32 [1]"]
+    assert compared((1,), Answer({})) == ["out: in no answer, though its config says FP32 [1]"]
 
 
 def test_integers_are_expected_exactly_or_not_at_all() -> None:
@@ -161,13 +165,13 @@ def test_integers_are_expected_exactly_or_not_at_all() -> None:
     assert not propose(differing, STEM).repeatable
 
 
-def test_extents_that_vary_are_left_open() -> None:
+def test_dimensions_that_vary_are_left_open() -> None:
     varying = numbers([1, 2], [1, 2, 3])
     assert expected(varying)["shape"] == [1, -1]
     assert "from 2 to 3 elements" in propose(varying, STEM).remarks[0]
 
 
-def test_an_output_that_is_not_always_there_is_left_out() -> None:
+def test_an_output_that_is_missing_in_some_answers_is_left_out() -> None:
     proposal = propose([*text("a"), Answer({})], STEM)
     assert proposal.expect == []
     assert "only in 1 of 2 answers" in proposal.remarks[0]
@@ -184,7 +188,7 @@ def test_long_values_go_into_files() -> None:
     assert arrays.keys() == {file_name(STEM, "in/a", is_input=True)}
 
 
-def test_the_files_that_were_written_with_a_canary_are_known_again() -> None:
+def test_files_that_were_written_with_a_canary_are_recognized() -> None:
     table = {
         "inputs": [{"name": "a", "file": "canary.input.a.npy"}, {"file": "canary.mine.npy"}],
         "steps": [[{"name": "b", "file": "canary.input.b%2F.npy"}]],
@@ -207,7 +211,7 @@ def test_no_two_tensors_share_a_file(a: str, asked: bool, b: str, other: bool) -
     assert files_of(table, STEM) == {one}
 
 
-def test_budgets_are_generous_and_in_order() -> None:
+def test_budgets_are_generous_and_ascending() -> None:
     answers = [Answer({}, first=0.5, seconds=1.0), Answer({}, first=0.2, seconds=2.0)]
     assert latency(answers, streamed=True) == {
         "timeout": 40.0,
@@ -254,6 +258,6 @@ def test_every_recorded_text_passes(texts: list[bytes]) -> None:
             assert fault(recorded, answer) is None
 
 
-def test_float16_beyond_its_range_is_no_crash() -> None:
+def test_float16_overflow_is_not_a_crash() -> None:
     huge = Answer({"out": Tensor("FP16", np.array([65504, -65504], np.float16))})
     assert fault([huge, huge], huge) is None

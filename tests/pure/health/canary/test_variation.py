@@ -1,4 +1,4 @@
-"""A question that a response cache cannot answer, and how a model takes it."""
+"""A canary that a response cache cannot answer, and how a model reacts to it."""
 
 import numpy as np
 import pytest

@@ -14,12 +14,12 @@ from tests.support.virtual_clock import VirtualClock
 
 R = Reason
 GPU = GpuReading("GPU-a", 0, ecc=0, xids=())
-SICK = replace(GPU, xids=(Xid(79, 1),))
+FAULTY = replace(GPU, xids=(Xid(79, 1),))
 Said = tuple[GpuReading, ...] | SidecarError
 
 
-class Door:
-    """Says one thing after the other; the last one again and again."""
+class FakeGpu:
+    """Returns one result after the other; the last one again and again."""
 
     def __init__(self, *said: Said) -> None:
         self._said = list(said)
@@ -36,13 +36,13 @@ class Door:
 class Scene:
     def __init__(self, *said: Said, fallback: GpuApi | None = None, **settings: object) -> None:
         self.clock = VirtualClock()
-        self.door = Door(*said)
+        self.gpu = FakeGpu(*said)
         self.found: list[Finding] = []
         self.missing: list[str] = []
         self.hidden: list[bool] = []
         self.pids = 0
         self.watch = GpuProbe(
-            self.door,
+            self.gpu,
             GpuSettings.model_validate(settings).watch,
             self.clock,
             self._observe,
@@ -79,26 +79,26 @@ class Scene:
                 await task
 
 
-async def test_it_looks_at_once_and_then_at_each_interval() -> None:
+async def test_it_reads_at_once_and_then_at_each_interval() -> None:
     scene = Scene((GPU,), interval=5)
     async with scene.running():
         assert scene.reasons == [R.OK]
         await scene.clock.advance(4.9)
-        assert scene.door.asked == 1
+        assert scene.gpu.asked == 1
         await scene.clock.advance(10)
         assert scene.reasons == [R.OK] * 3
     assert scene.watch.uuids == "GPU-a"
     assert scene.watch.readings.value == (GPU,)
 
 
-async def test_a_layer_that_is_off_asks_nothing() -> None:
+async def test_a_disabled_layer_reads_nothing() -> None:
     scene = Scene((GPU,), enabled="off")
     await scene.watch.run()
-    assert not scene.door.asked
+    assert not scene.gpu.asked
     assert not scene.found
 
 
-async def test_missing_nvml_is_reported_once_each_time_it_begins() -> None:
+async def test_missing_nvml_is_reported_once_per_outage() -> None:
     gone = Unavailable("no driver")
     scene = Scene(gone, gone, (GPU,), gone, gone, interval=1)
     async with scene.running():
@@ -108,7 +108,7 @@ async def test_missing_nvml_is_reported_once_each_time_it_begins() -> None:
     assert scene.reasons == [unknown, unknown, R.OK, unknown, unknown]
 
 
-async def test_no_gpu_is_reported_too() -> None:
+async def test_a_missing_gpu_is_reported_too() -> None:
     scene = Scene((), interval=1)
     async with scene.running():
         await scene.clock.advance(3)
@@ -116,42 +116,46 @@ async def test_no_gpu_is_reported_too() -> None:
     assert set(scene.reasons) == {R.GPU_UNAVAILABLE}
 
 
-async def test_where_a_gpu_is_required_having_none_is_critical_and_a_late_answer_is_not() -> None:
+async def test_if_a_gpu_is_required_a_missing_one_is_critical_and_a_late_answer_is_not() -> None:
     scene = Scene(Unavailable("no driver"), DeadlineExceeded("late"), enabled="required")
     assert (await scene.watch.probe()).reason is R.GPU_LOST
     assert (await scene.watch.probe()).reason is R.GPU_UNAVAILABLE
 
 
-async def test_without_nvml_triton_is_read() -> None:
+async def test_without_nvml_the_metrics_of_triton_are_read() -> None:
     low = GpuReading("GPU-a", source="triton", memory_total=100, memory_free=1)
-    scene = Scene(Unavailable("no driver"), fallback=Door((low,)), memory_warning="5%")
+    scene = Scene(Unavailable("no driver"), fallback=FakeGpu((low,)), memory_warning="5%")
     assert (await scene.watch.probe()).reason is R.GPU_MEMORY_LOW
     assert scene.missing == ["no driver"]
     assert scene.watch.uuids == "GPU-a"
 
 
-async def test_with_nvml_triton_is_not_read() -> None:
-    fallback = Door(())
+async def test_with_nvml_the_metrics_of_triton_are_not_read() -> None:
+    fallback = FakeGpu(())
     await Scene((GPU,), fallback=fallback).watch.probe()
     assert not fallback.asked
 
 
-async def test_a_failing_fallback_leaves_nvml_s_error() -> None:
-    for fallback in (Door(()), Door(Rejected("no metrics")), Door(DeadlineExceeded("late"))):
+async def test_a_failing_fallback_keeps_the_error_of_nvml() -> None:
+    for fallback in (
+        FakeGpu(()),
+        FakeGpu(Rejected("no metrics")),
+        FakeGpu(DeadlineExceeded("late")),
+    ):
         finding = await Scene(Unavailable("no driver"), fallback=fallback).watch.probe()
         assert (finding.reason, finding.detail) == (R.GPU_UNAVAILABLE, "no driver")
 
 
 async def test_an_xid_counts_until_it_is_forgotten() -> None:
-    scene = Scene((GPU,), (SICK,))
+    scene = Scene((GPU,), (FAULTY,))
     found = [(await scene.watch.probe()).reason for _ in range(3)]
     assert found == [R.OK, R.GPU_XID, R.GPU_XID]
     scene.watch.forget()
     assert (await scene.watch.probe()).reason is R.OK
 
 
-async def test_new_settings_hold_from_the_next_look_on() -> None:
-    scene = Scene((SICK,))
+async def test_new_settings_apply_from_the_next_read() -> None:
+    scene = Scene((FAULTY,))
     assert (await scene.watch.probe()).reason is R.GPU_XID
     scene.watch.rules = GpuSettings(xid_ignore=(79,)).watch
     assert (await scene.watch.probe()).reason is R.OK
@@ -169,7 +173,7 @@ async def test_processes_are_scanned_only_if_configured() -> None:
 @pytest.mark.parametrize("nothing", [Unavailable("no driver"), ()])
 async def test_gpus_that_only_triton_shows_are_reported(nothing: Said) -> None:
     """As behind PrivateDevices=, or in a container without them."""
-    triton = Door(Unavailable("not there yet"), (GPU,))
+    triton = FakeGpu(Unavailable("not there yet"), (GPU,))
     scene = Scene(nothing, fallback=triton)
     async with scene.running():
         assert scene.hidden == [False]

@@ -1,4 +1,4 @@
-"""The probing loops: the server, and what holds for all models together."""
+"""The probing loops: the server, and what all models have in common."""
 
 import asyncio
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.support.prober_bench import SETTINGS, Bench, canary, model, probing, 
 from tests.support.virtual_clock import settle
 
 
-async def test_a_good_triton_passes_soon() -> None:
+async def test_a_healthy_triton_passes_soon() -> None:
     async with probing() as bench:
         await bench.pass_(0.5)
         assert bench.said == ["passing OK"]
@@ -31,7 +31,7 @@ async def test_a_good_triton_passes_soon() -> None:
         assert [each.name for each in bench.prober.identity.value.models] == ["chat"]
 
 
-async def test_two_wrong_answers_are_enough_and_are_not_retried_away() -> None:
+async def test_two_wrong_answers_are_critical_and_a_retry_does_not_hide_them() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.reply = says("nonsense")
@@ -57,7 +57,7 @@ async def test_a_killed_server_is_noticed_at_once_and_names_the_port() -> None:
         assert bench.said[1:] == ["critical PORT_UNREACHABLE", "passing OK"]
 
 
-async def test_a_canary_that_the_server_took_along_is_not_held_against_the_model() -> None:
+async def test_a_canary_that_fails_with_the_server_is_not_a_fault_of_the_model() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.error = Unavailable("Connection reset")
@@ -67,7 +67,7 @@ async def test_a_canary_that_the_server_took_along_is_not_held_against_the_model
         assert not any("CANARY" in said for said in bench.said)
 
 
-async def test_a_server_that_is_away_is_sent_no_canaries() -> None:
+async def test_an_unreachable_server_is_sent_no_canaries() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.error = Refused("Connection refused")
@@ -86,8 +86,8 @@ async def test_a_frozen_server_does_not_answer() -> None:
         assert bench.verdict.summary == "CRITICAL SERVER_UNANSWERED: live: no answer in time"
 
 
-async def test_a_server_that_says_it_is_exiting_does_not_hang() -> None:
-    """What hangs is killed soon, and a stream that it still had with it."""
+async def test_a_server_that_reports_it_is_exiting_is_not_hung() -> None:
+    """A hung server is killed soon, and the streams that it still serves with it."""
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.refusal = Exiting("UNAVAILABLE: Server exiting")
@@ -98,7 +98,7 @@ async def test_a_server_that_says_it_is_exiting_does_not_hang() -> None:
         assert bench.verdict.reason not in HUNG
 
 
-async def test_a_server_that_does_not_admit_the_sidecar_is_not_one_to_restart() -> None:
+async def test_a_server_that_does_not_admit_the_sidecar_is_not_restarted() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.refusal = NotAdmitted("UNAVAILABLE: This protocol is restricted")
@@ -119,7 +119,7 @@ async def test_a_model_that_the_sidecar_may_not_query_is_not_unhealthy() -> None
         assert bench.verdict.summary == "CRITICAL CONFIG: chat: PERMISSION_DENIED: by a proxy"
 
 
-async def test_evidence_has_the_last_findings() -> None:
+async def test_evidence_contains_the_last_findings() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
@@ -146,7 +146,7 @@ async def test_a_sidecar_suspended_during_a_canary_reports_no_fault() -> None:
         assert not any(said.startswith("critical") for said in bench.said)
 
 
-async def test_a_port_that_was_closed_for_a_moment_voids_every_proof() -> None:
+async def test_a_port_that_was_closed_for_a_moment_invalidates_every_proof() -> None:
     settings = SETTINGS.model_copy(update={"fall": 5})
     async with probing(settings=settings) as bench:
         await bench.pass_(2)
@@ -168,7 +168,7 @@ async def test_a_version_that_cannot_be_read_at_once_is_read_later() -> None:
         assert bench.prober.identity.value.triton_version == "2.51.0"
 
 
-async def test_new_settings_reach_whoever_sleeps() -> None:
+async def test_new_settings_wake_a_sleeping_loop() -> None:
     slow = SETTINGS.model_copy(update={"interval": 3600.0})
     async with probing(settings=slow) as bench:
         await bench.pass_(3)
@@ -180,7 +180,7 @@ async def test_new_settings_reach_whoever_sleeps() -> None:
         assert bench.said[1:] == ["critical CANARY_WRONG_ANSWER"]
 
 
-async def test_ailing_models_share_the_looks_at_the_server() -> None:
+async def test_unhealthy_models_share_the_probes_of_the_server() -> None:
     models = [model(f"m{number}") for number in range(20)]
     async with probing(*models) as bench:
         await bench.pass_(2)
@@ -198,7 +198,7 @@ async def test_ailing_models_share_the_looks_at_the_server() -> None:
         assert len(ports) <= 101
 
 
-async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> None:
+async def test_a_server_that_loads_another_model_is_only_a_warning() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.ready = False
@@ -208,7 +208,7 @@ async def test_a_server_that_loads_another_model_is_a_warning_and_no_more() -> N
         assert bench.said == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
 
 
-async def test_a_connection_that_this_machine_cannot_make_voids_no_proof() -> None:
+async def test_a_connection_that_this_machine_cannot_open_invalidates_no_proof() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.triton.error = Unavailable("Too many open files")
@@ -219,7 +219,7 @@ async def test_a_connection_that_this_machine_cannot_make_voids_no_proof() -> No
         assert bench.prober.assessment.restarts.value == 0
 
 
-async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
+async def test_reloads_do_not_send_extra_canaries() -> None:
     models = [model(f"m{number}") for number in range(20)]
     settings = SETTINGS.model_copy(update={"canary_rate": 2.0})
     given = [canary(each.description.name) for each in models]
@@ -234,7 +234,7 @@ async def test_reloads_do_not_let_canaries_out_of_turn() -> None:
         assert sent <= 12
 
 
-async def test_all_canaries_together_keep_to_their_rate() -> None:
+async def test_all_canaries_together_stay_within_their_rate() -> None:
     models = [model(f"m{number}") for number in range(20)]
     for each in models:
         each.error = Rejected("INTERNAL: no")
@@ -248,7 +248,7 @@ async def test_all_canaries_together_keep_to_their_rate() -> None:
         assert all(each.asked for each in models)
 
 
-async def test_short_freezes_are_no_verdict() -> None:
+async def test_short_freezes_do_not_change_the_verdict() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         for _ in range(10):
@@ -269,7 +269,7 @@ async def test_a_suspended_sidecar_reports_no_fault() -> None:
         assert not any(said.startswith("critical") for said in bench.said)
 
 
-async def test_maintenance_and_draining_are_above_every_finding() -> None:
+async def test_maintenance_and_draining_override_every_finding() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.prober.assessment.maintain("new disks")
@@ -321,7 +321,7 @@ async def test_loads_are_noticed_and_nothing_else_counts_as_one() -> None:
         assert bench.prober.loads.value.restarts == 1
 
 
-async def test_the_counters_are_those_of_now_while_the_load_is_the_same() -> None:
+async def test_the_counters_are_the_current_ones_while_the_load_is_the_same() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         load, before = bench.prober.loads.version, bench.prober.counted["chat"]
@@ -347,14 +347,14 @@ async def test_reading_statistics_is_not_quadratic_in_models() -> None:
     async with probing(*(model(f"chat-{number}") for number in range(count))) as bench:
         statistics = bench.triton.statistics
 
-        async def told(timeout: float) -> tuple[Statistics, ...]:
+        async def counted_statistics(timeout: float) -> tuple[Statistics, ...]:
             nonlocal looks
             looks += 1
             return tuple(
                 replace(each, model=Name(each.model)) for each in await statistics(timeout)
             )
 
-        bench.triton.statistics = told  # type: ignore[method-assign]
+        bench.triton.statistics = counted_statistics  # type: ignore[method-assign]
         await bench.pass_(5)
         assert bench.prober.counted.keys() == bench.triton.models.keys()
         assert looks > 0
@@ -368,27 +368,27 @@ async def test_reading_statistics_is_not_quadratic_in_models() -> None:
         ("server_live", {Layer.LIVE}),
         ("server_ready", {Layer.READY}),
         ("model_ready", {Layer.MODEL}),
-        ("infer", set()),  # which Triton's counters tell of
+        ("infer", set()),  # which Triton's counters show
         ("statistics", {Layer.PROGRESS, Layer.TRAFFIC}),
     ],
 )
-async def test_a_probe_that_is_stuck_proves_nothing_for_long(call: str, silent: set[Layer]) -> None:
+async def test_a_stuck_probe_becomes_stale(call: str, silent: set[Layer]) -> None:
     async with probing() as bench:
         await bench.pass_(5)
         bench.stick(call)
         await bench.pass_(120)
         stale = {found.layer for found in bench.evidence if found.reason is Reason.EVIDENCE_STALE}
         assert silent <= stale
-        # Only what has to be proven is a reason not to serve; a stuck canary is one that hangs.
+        # Only a layer that has to be proven stops serving; a stuck canary counts as hung.
         assert bench.verdict.serving == (call == "statistics")
-        told = {
+        reported = {
             found.layer
             for event in bench.events
             if isinstance(event, Probed)
             for found in event.findings
             if found.reason is Reason.EVIDENCE_STALE
         }
-        assert silent <= told
+        assert silent <= reported
         bench.release()
         await bench.pass_(30)
         assert bench.verdict.state is State.PASSING
@@ -405,10 +405,10 @@ async def test_a_late_canary_is_not_watched_forever_without_readable_counters() 
 
 
 @pytest.mark.parametrize("interval", [1.0, 30.0])
-async def test_a_sidecar_suspended_again_and_again_finds_nothing_stale(
+async def test_a_sidecar_that_is_suspended_repeatedly_finds_nothing_stale(
     interval: float,
 ) -> None:
-    """Whatever is the interval of layers that have one of their own."""
+    """Also with layers that have a separate interval."""
     own = {"server_interval": 1.0, "statistics_interval": 1.0, "interval": interval}
     async with probing(settings=SETTINGS.model_copy(update=own)) as bench:
         await bench.pass_(2 * interval + 3)
@@ -455,7 +455,7 @@ async def test_a_forgotten_model_that_is_not_loaded_stays_forgotten() -> None:
 
 
 @pytest.mark.parametrize("call", ["describe", "server_version"])
-async def test_an_answer_from_before_the_models_were_unloaded_brings_nothing_back(
+async def test_an_answer_from_before_an_unload_does_not_restore_the_models(
     monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     async with probing() as bench:

@@ -1,4 +1,4 @@
-"""The prober tells a busy model from a hung one: queues, counters, statistics."""
+"""The prober distinguishes a busy model from a hung one: queues, counters, statistics."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ async def test_a_busy_model_is_not_stale_however_long_its_canary_waits() -> None
         assert bench.said == ["passing OK", "warning MODEL_BUSY"]
 
 
-async def test_a_stream_that_moves_is_progress() -> None:
+async def test_a_stream_that_makes_progress_is_progress() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.delay = 12.0
@@ -73,7 +73,7 @@ async def test_a_stream_that_moves_is_progress() -> None:
         assert not any(said.startswith("critical") for said in bench.said)
 
 
-async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
+async def test_a_full_queue_is_busy_while_other_requests_are_served() -> None:
     async with probing() as bench:
         await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
         bench.chat.error = FULL
@@ -81,8 +81,8 @@ async def test_a_refused_queue_is_busy_while_others_are_served() -> None:
         assert bench.said[1:] == ["warning MODEL_BUSY"]
 
 
-async def test_a_queue_is_full_before_anybody_has_finished() -> None:
-    """The first requests of clients to a standby that was idle, each of four seconds."""
+async def test_a_queue_may_be_full_before_the_first_request_has_finished() -> None:
+    """The first client requests to an idle standby, each of which takes four seconds."""
     async with probing() as bench:
         await bench.pass_(20)
         bench.chat.error, bench.chat.counts_errors = FULL, False
@@ -103,7 +103,7 @@ async def test_a_hung_model_with_a_full_queue_is_hung() -> None:
         assert bench.verdict.state is State.PASSING
 
 
-async def test_a_full_queue_of_which_nothing_is_told_is_not_excused_for_ever() -> None:
+async def test_a_full_queue_without_statistics_is_excused_only_for_a_while() -> None:
     async with probing() as bench:
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(10)
@@ -114,8 +114,8 @@ async def test_a_full_queue_of_which_nothing_is_told_is_not_excused_for_ever() -
         assert bench.verdict.reason is Reason.CANARY_UNANSWERED
 
 
-async def test_others_that_finished_since_the_last_look_excuse_a_refusal() -> None:
-    """The statistics are read anew before a refusal that names no queue is held against a model."""
+async def test_requests_that_finished_since_the_last_read_excuse_a_refusal() -> None:
+    """The statistics are read again before a refusal that names no queue counts against a model."""
     rarely = SETTINGS.model_copy(update={"statistics_interval": 30.0})
     async with probing(settings=rarely) as bench:
         await bench.pass_(35)
@@ -124,7 +124,7 @@ async def test_others_that_finished_since_the_last_look_excuse_a_refusal() -> No
         assert bench.said == ["passing OK", "warning MODEL_BUSY"]
 
 
-async def test_missing_statistics_eject_nobody_and_are_told() -> None:
+async def test_missing_statistics_eject_no_instance_and_are_reported() -> None:
     async with probing() as bench:
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(10)
@@ -137,7 +137,7 @@ async def test_missing_statistics_eject_nobody_and_are_told() -> None:
         assert bench.verdict.reason is Reason.CANARY_UNANSWERED
 
 
-async def test_statistics_that_are_refused_eject_nobody_and_say_what_to_set() -> None:
+async def test_refused_statistics_eject_no_instance_and_name_the_setting() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         refusal = NotAdmitted("This protocol is restricted: expected triton.headers to admit us")
@@ -176,8 +176,8 @@ async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
         assert bench.verdict.state is State.PASSING
 
 
-async def test_what_is_only_late_says_nothing_before_the_first_proof() -> None:
-    """The sidecar was started again, and its Triton, which is busy, served all the time."""
+async def test_a_late_canary_is_no_evidence_before_the_first_proof() -> None:
+    """The sidecar was restarted; its Triton, which is busy, has served all the time."""
     async with probing() as bench:
         bench.chat.hung = True
         await bench.pass_(4)
@@ -195,7 +195,7 @@ async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
         assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
 
 
-async def test_requests_that_are_refused_are_no_sign_of_life() -> None:
+async def test_refused_requests_are_not_progress() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.hung = True
@@ -212,7 +212,7 @@ async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
         assert bench.said[1:] == ["warning CANARY_LATE"]
 
 
-async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
+async def test_a_statistics_read_that_fails_now_and_then_hides_no_hung_model() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.hung = True
@@ -224,7 +224,7 @@ async def test_a_look_that_is_missed_now_and_then_hides_no_hung_model() -> None:
         assert bench.verdict.reason is Reason.MODEL_HUNG
 
 
-async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
+async def test_a_full_queue_is_busy_while_a_long_batch_runs() -> None:
     async with probing() as bench:
         await bench.pass_(3, lambda: bench.chat.count(successes=1, executions=1))
         bench.chat.error = FULL
@@ -236,7 +236,7 @@ async def test_a_full_queue_is_busy_also_while_a_long_batch_runs() -> None:
         assert bench.sent() - before < 60
 
 
-async def test_slots_that_silent_clients_hold_are_no_hang_until_they_would_have_lost_them() -> None:
+async def test_slots_held_by_silent_clients_are_not_a_hang_until_the_idle_timeout() -> None:
     async with probing(model(stateful=True, sequence_idle=30.0)) as bench:
         await bench.pass_(3)
         bench.chat.count(successes=2, executions=2)
@@ -249,8 +249,8 @@ async def test_slots_that_silent_clients_hold_are_no_hang_until_they_would_have_
 
 
 @pytest.mark.parametrize("before", [0, 7])
-async def test_slots_that_nobody_can_hold_excuse_no_hang(before: int) -> None:
-    """Whoever held one before the last canary that was answered left that one free."""
+async def test_slots_that_no_client_can_hold_do_not_excuse_a_hang(before: int) -> None:
+    """A client that held one before the last answered canary left that slot free."""
     async with probing(model(stateful=True, sequence_idle=3600.0)) as bench:
         await bench.pass_(3)
         bench.chat.count(successes=before, executions=before)

@@ -17,7 +17,7 @@ from tests.support.prober_bench import (
 )
 
 
-async def test_an_error_one_time_in_three_is_seen() -> None:
+async def test_an_error_in_one_of_three_answers_is_noticed() -> None:
     async with probing() as bench:
         await bench.pass_(2)
 
@@ -29,7 +29,7 @@ async def test_an_error_one_time_in_three_is_seen() -> None:
         assert bench.said.count("passing OK") == 1
 
 
-async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
+async def test_an_answer_that_mentions_a_deadline_is_an_error_and_not_late() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.error = DeadlineExceeded("no answer in time")
@@ -37,7 +37,7 @@ async def test_an_answer_that_says_deadline_is_an_error_and_not_late() -> None:
         assert bench.verdict.reason is Reason.CANARY_FAILED
 
 
-async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
+async def test_an_unhealthy_model_is_sent_canaries_at_the_usual_interval() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.error = Rejected("INTERNAL: no")
@@ -48,7 +48,7 @@ async def test_a_model_that_is_down_is_asked_at_the_usual_pace() -> None:
 
 
 @pytest.mark.parametrize("clients", [0, 1])
-async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
+async def test_a_right_answer_that_is_always_late_is_served_with_a_warning(
     clients: int,
 ) -> None:
     slow = model()
@@ -63,7 +63,7 @@ async def test_an_answer_that_is_right_but_always_late_is_served_with_a_warning(
         assert bench.verdict.state is State.WARNING
 
 
-async def test_a_huge_answer_is_not_the_server_s_fault_only_once() -> None:
+async def test_an_answer_that_is_too_large_is_excused_only_once() -> None:
     async with probing() as bench:
         await bench.pass_(2)
         bench.chat.error = AnswerTooLarge("too large")
@@ -71,18 +71,18 @@ async def test_a_huge_answer_is_not_the_server_s_fault_only_once() -> None:
         assert bench.verdict.reason is Reason.CANARY_TOO_LARGE
 
 
-async def test_traffic_that_succeeds_makes_canaries_rarer_but_not_rare() -> None:
+async def test_successful_traffic_makes_canaries_rarer_but_not_rare() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         idle = bench.sent()
         await bench.pass_(60)
         alone = bench.sent() - idle
         await bench.pass_(60, lambda: bench.chat.count(successes=3, executions=3))
-        beside_traffic = bench.sent() - idle - alone
-        assert 25 <= beside_traffic <= 35 < 55 <= alone <= 65
+        with_traffic = bench.sent() - idle - alone
+        assert 25 <= with_traffic <= 35 < 55 <= alone <= 65
 
 
-async def test_traffic_that_fails_hurries_the_canary() -> None:
+async def test_failing_traffic_sends_the_next_canary_sooner() -> None:
     async with probing() as bench:
         await bench.pass_(5)
         before = bench.sent()
@@ -123,7 +123,7 @@ async def test_a_response_cache_excuses_no_model_that_was_wrong_from_the_start()
         assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
 
 
-async def test_answers_from_the_cache_are_no_sign_of_life() -> None:
+async def test_answers_from_the_cache_are_not_progress() -> None:
     async with probing(model(cached=True)) as bench:
         await bench.pass_(5)
         bench.chat.hung = True

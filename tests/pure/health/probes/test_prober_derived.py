@@ -1,4 +1,4 @@
-"""The prober and canaries that it derives itself: learnt, proven, and what they may condemn."""
+"""The prober and its derived canaries: learned, proven, and when they may eject an instance."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from tests.support.prober_bench import (
 )
 
 
-async def test_a_derived_canary_is_told_as_such_also_while_it_is_late() -> None:
+async def test_a_derived_canary_is_reported_as_such_even_while_it_is_late() -> None:
     async with probing(canaries={}) as bench:
         await bench.pass_(2)
         bench.chat.hung = True
@@ -44,7 +44,7 @@ MATRIX = Answer({"score": Tensor("FP32", np.array([[1.0]], np.float32))})
 VECTOR = Answer({"score": Tensor("FP32", np.array([1.0], np.float32))})
 
 
-async def test_what_was_derived_and_never_passed_warns_and_condemns_nobody() -> None:
+async def test_a_derived_canary_that_never_passed_warns_and_ejects_no_instance() -> None:
     score = model(outputs=(SCORE,))
     score.reply = MATRIX
     async with probing(score, canaries={}) as bench:
@@ -64,7 +64,7 @@ async def test_what_was_derived_and_never_passed_warns_and_condemns_nobody() -> 
         assert examined.finding.reason is Reason.CANARY_WRONG_ANSWER
 
 
-async def test_a_model_that_answered_in_another_form_and_then_fails_is_found_out() -> None:
+async def test_a_model_that_answered_in_another_form_and_then_fails_is_critical() -> None:
     score = model(outputs=(SCORE,))
     score.reply = MATRIX
     async with probing(score, canaries={}) as bench:
@@ -77,14 +77,14 @@ async def test_a_model_that_answered_in_another_form_and_then_fails_is_found_out
         assert bench.said[-1] == "critical MODEL_HUNG"
 
 
-async def test_what_a_model_refuses_from_the_beginning_may_be_the_question() -> None:
+async def test_a_canary_that_a_model_refuses_from_the_start_is_only_a_warning() -> None:
     async with probing(canaries={}) as bench:
         bench.chat.error = Rejected("INTERNAL: expected a parameter")
         await bench.pass_(100)
         assert bench.said == ["warning CANARY_NEVER_PASSED"]
 
 
-async def test_a_derived_canary_that_is_never_answered_proves_nothing_for_or_against() -> None:
+async def test_a_derived_canary_that_is_never_answered_is_no_evidence() -> None:
     broken = model()
     broken.hung = True
     async with probing(broken, canaries={}) as bench:
@@ -102,7 +102,7 @@ async def test_a_derived_canary_that_is_never_answered_proves_nothing_for_or_aga
         ({"outputs": (replace(SCORE, shape=(2,)),)}, Reason.CANARY_NEVER_PASSED),
     ],
 )
-async def test_what_has_passed_once_condemns_also_what_is_loaded_anew_in_the_same_form(
+async def test_a_canary_that_has_passed_once_also_counts_for_a_reload_in_the_same_form(
     changes: dict[str, object], reason: Reason
 ) -> None:
     score = model(outputs=(SCORE,))
@@ -117,7 +117,7 @@ async def test_what_has_passed_once_condemns_also_what_is_loaded_anew_in_the_sam
 
 
 @pytest.mark.parametrize("passed", [True, False])
-async def test_a_sidecar_that_is_started_anew_knows_what_has_passed_before(passed: bool) -> None:
+async def test_a_restarted_sidecar_knows_which_canaries_have_passed(passed: bool) -> None:
     score = model(outputs=(SCORE,))
     score.reply = VECTOR if passed else MATRIX
     async with probing(score, canaries={}) as bench:
@@ -131,7 +131,7 @@ async def test_a_sidecar_that_is_started_anew_knows_what_has_passed_before(passe
         assert bench.prober.proven == proven
 
 
-async def test_a_derived_canary_expects_what_two_answers_agreed_in() -> None:
+async def test_a_derived_canary_expects_what_two_answers_have_in_common() -> None:
     numbers = TensorSpec("score", "FP32", (2,))
     score = model(outputs=(numbers,))
     score.reply = Answer({"score": Tensor("FP32", np.array([1.0, 2.0], np.float32))})
@@ -144,10 +144,10 @@ async def test_a_derived_canary_expects_what_two_answers_agreed_in() -> None:
 
 
 @pytest.mark.parametrize("refuses", [True, False])
-async def test_a_model_is_not_held_to_a_question_that_it_never_answered(refuses: bool) -> None:
-    """It is particular about its input, and answers from the cache are told as such."""
+async def test_a_model_is_not_held_to_a_canary_that_it_never_answered(refuses: bool) -> None:
+    """It accepts few inputs; answers from the response cache are reported as such."""
 
-    def particular(question: InferenceRequest) -> Answer:
+    def strict(question: InferenceRequest) -> Answer:
         if question.steps[0]["text"].array[0] == b"?":
             return says("right")
         if refuses:
@@ -155,10 +155,10 @@ async def test_a_model_is_not_held_to_a_question_that_it_never_answered(refuses:
         return says("something else")
 
     async with probing(model(cached=True)) as bench:
-        bench.chat.reply = particular
+        bench.chat.reply = strict
         await bench.pass_(30)
         assert bench.said == ["passing OK"]
-        told = [event.model for event in bench.events if isinstance(event, CanaryCached)]
-        assert told == (["chat"] if refuses else [])
+        cached = [event.model for event in bench.events if isinstance(event, CanaryCached)]
+        assert cached == (["chat"] if refuses else [])
         [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]
         assert ("response cache" in found.remark) is refuses

@@ -1,4 +1,4 @@
-"""The prober and the models as they are loaded: loaded again, unloaded, changed, described."""
+"""The prober and the loaded models: reloaded, unloaded, changed, described."""
 
 from dataclasses import replace
 
@@ -53,8 +53,8 @@ async def test_answers_from_before_a_reload_are_no_longer_expected() -> None:
 LONGER = (replace(TEXT, shape=(2,)),)
 
 
-async def test_a_canary_that_waits_for_its_turn_is_made_for_the_model_as_it_is_then() -> None:
-    """Two models share a canary every two seconds, and one is another by the time of its turn."""
+async def test_a_waiting_canary_is_made_for_the_model_as_it_is_loaded_when_it_is_sent() -> None:
+    """Two models share a canary every two seconds, and one is reloaded before its turn."""
     slowly = SETTINGS.model_copy(update={"canary_rate": 0.25, "canary_interval": 8.0})
     both = demanding(model("chat")), model("embed")
     async with probing(*both, canaries={}, settings=slowly) as bench:
@@ -78,7 +78,7 @@ async def test_a_derived_canary_that_no_longer_fits_is_no_evidence() -> None:
         assert set(bench.found()) == {Reason.OK}
 
 
-async def test_a_model_that_fails_as_it_is_loaded_now_is_found_out() -> None:
+async def test_a_model_that_fails_after_a_reload_is_critical() -> None:
     async with probing(demanding(model()), canaries={}) as bench:
         await bench.pass_(5)
         load_anew(bench.chat, versions=("2",))
@@ -87,8 +87,8 @@ async def test_a_model_that_fails_as_it_is_loaded_now_is_found_out() -> None:
         assert bench.verdict.reason is Reason.CANARY_FAILED
 
 
-async def test_a_canary_is_held_against_the_model_as_it_is_loaded() -> None:
-    """What does not fit is a mistake in the configuration, and not a model that fails."""
+async def test_a_canary_is_judged_against_the_model_as_it_is_loaded() -> None:
+    """A canary that does not fit is a mistake in the configuration, not a failure of the model."""
     async with probing(demanding(model())) as bench:
         await bench.pass_(3)
         load_anew(bench.chat, inputs=LONGER)
@@ -103,7 +103,7 @@ async def test_a_canary_is_held_against_the_model_as_it_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("delay", [3.2, 3.4, 3.7, 3.9])
-async def test_learnt_expectations_do_not_apply_to_another_load(
+async def test_learned_expectations_do_not_apply_to_another_load(
     delay: float,
 ) -> None:
     numbers = TensorSpec("score", "FP32", (2,))
@@ -167,7 +167,7 @@ async def test_every_canary_can_be_sent_once_as_it_is_configured() -> None:
         assert (await bench.prober.examine())[0].finding.reason is Reason.CANARY_WRONG_ANSWER
 
 
-async def test_a_model_that_is_unloaded_is_not_ready() -> None:
+async def test_an_unloaded_model_is_not_ready() -> None:
     async with probing(model("chat"), model("embed")) as bench:
         await bench.pass_(2)
         bench.chat.ready = False
@@ -179,7 +179,7 @@ async def test_a_model_that_is_unloaded_is_not_ready() -> None:
         assert bench.verdict.models == {"embed"}
 
 
-async def test_another_version_than_expected_is_named() -> None:
+async def test_an_unexpected_version_is_named() -> None:
     async with probing(canaries={"chat": canary(version="3")}) as bench:
         await bench.pass_(2)
         assert bench.verdict.summary == (
@@ -187,7 +187,7 @@ async def test_another_version_than_expected_is_named() -> None:
         )
 
 
-async def test_a_canary_that_does_not_fit_is_a_mistake_in_the_configuration() -> None:
+async def test_a_canary_that_does_not_fit_is_a_configuration_mistake() -> None:
     misfit = canary(steps=({"prompt": says("?").outputs["text"]},))
     async with probing(canaries={"chat": misfit}) as bench:
         await bench.pass_(2)

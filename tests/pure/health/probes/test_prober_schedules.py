@@ -1,4 +1,4 @@
-"""The probing loops under schedules of trouble that Hypothesis draws, and what always holds."""
+"""The probing loops under schedules of faults that Hypothesis draws, and what always holds."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,9 +28,9 @@ from tests.support.prober_bench import (
 from tests.support.soak import times
 
 NAMES = ("chat", "embed")
-# Longer than a canary that was lost is waited for, and than any hold and window.
+# Longer than the wait for a lost canary, and than any hold and window.
 HEALING = 60.0
-# What proves that a model answers, be it slowly.
+# These prove that a model answers, even if slowly.
 ANSWERS = (Reason.OK, Reason.CANARY_SLOW)
 
 Act = Callable[[Bench, FakeModel], None]
@@ -122,7 +122,7 @@ ACTS: dict[str, Act] = {
 
 @dataclass
 class Watcher:
-    """Reads the events as they come, and knows what each model has proven since it last failed."""
+    """Reads events as they arrive, and knows what each model has proven since it last failed."""
 
     bench: Bench
     read: int = 0
@@ -154,7 +154,7 @@ class Watcher:
             self.proofs[finding.subject] = self.proofs.get(finding.subject, 0) + 1
 
 
-def heal(bench: Bench) -> None:
+def repair(bench: Bench) -> None:
     for act in ("thaw", "ready", "statistics", "no maintenance", "reload again"):
         ACTS[act](bench, bench.chat)
     bench.release()
@@ -170,10 +170,10 @@ schedules = st.lists(
 )
 
 
-@pytest.mark.timeout(900)  # half a minute of one core, on a slow machine that is shared
+@pytest.mark.timeout(900)  # half a minute of one core on a slow, shared machine
 @settings(max_examples=times(40, soaking=400))
 @given(schedules)
-def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
+def test_only_proven_models_are_served_and_all_pass_once_all_faults_are_over(
     schedule: list[tuple[str, str, float]],
 ) -> None:
     async def run() -> None:
@@ -183,7 +183,7 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
             for act, name, seconds in schedule:
                 ACTS[act](bench, bench.triton.models[name])
                 await bench.pass_(seconds, watcher.look)
-            heal(bench)
+            repair(bench)
             for _ in range(int(HEALING)):
                 await bench.clock.advance(1.0)
                 watcher.look()
@@ -201,10 +201,10 @@ def test_nothing_is_served_unproven_and_all_is_well_when_all_is_well(
     ),
     st.sampled_from([None, 0.5]),
 )
-def test_a_correct_model_is_never_found_wrong_however_often_it_is_reloaded(
+def test_a_correct_model_is_never_wrong_however_often_it_is_reloaded(
     loads: list[tuple[str, float, float]], rate: float | None
 ) -> None:
-    """Each time with other inputs, and in the middle of canaries that wait or are on their way."""
+    """Each time with other inputs, and while canaries wait or are in flight."""
 
     async def run() -> None:
         both = [demanding(model(name)) for name in NAMES]
