@@ -49,7 +49,7 @@ async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
     assert set(seen.reason.split("; ")) == said
 
 
-async def test_a_primary_that_is_taken_out_of_service_does_not_promote_anything() -> None:
+async def test_a_primary_that_is_taken_out_of_service_is_not_promoting() -> None:
     consul, own = FakeConsul(), instance("a")
     await consul.register_service(registration(own, InstanceMeta(role="primary")))
     for check in (own.verdict_check, own.sidecar_check):

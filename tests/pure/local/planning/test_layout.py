@@ -55,7 +55,7 @@ def test_parts_start_after_what_they_need() -> None:
     for part in parts.values():
         assert set(part.after) <= seen
         seen.add(part.name)
-    # Either lives without the other.
+    # Each can run without the other.
     assert "triton-0" not in parts["sidecar-0"].after
     assert parts["triton-0"].after == ()
 
@@ -119,7 +119,7 @@ def test_envoy_gets_its_addresses() -> None:
     [cluster] = config["static_resources"]["clusters"]
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     assert endpoint["address"]["socket_address"]["port_value"] == plan.ports.xds
-    assert BOOTSTRAP["node"]["id"] == "here"  # the argument is left alone
+    assert BOOTSTRAP["node"]["id"] == "here"  # the argument is not modified
 
 
 @pytest.mark.parametrize("key", ["admin", "dynamic_resources", "static_resources"])

@@ -18,7 +18,7 @@ def make(folder: Path, canary: str) -> Path:
     return folder
 
 
-def test_further_models_come_after_the_demo_models(tmp_path: Path) -> None:
+def test_additional_models_come_after_the_demo_models(tmp_path: Path) -> None:
     own = make(tmp_path / "own", "[canary.own]\ntimeout = '3s'")
     found = models.find([own])
     assert tuple(found) == (*MODELS, "own")
@@ -62,7 +62,7 @@ def test_a_model_without_a_canary_table_is_refused(
         models.find([make(tmp_path / "own", canary)])
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{tmp_path}: expected the folder of a model"):
         models.find([tmp_path])
     own = make(tmp_path / "own", "")

@@ -42,6 +42,6 @@ def test_paths_that_need_escapes(path: str) -> None:
     assert read["canary"]["a b"]["x"][0]["y"] == path
 
 
-def test_a_value_without_toml_is_an_error() -> None:
+def test_a_value_that_toml_cannot_express_is_an_error() -> None:
     with pytest.raises(TypeError, match="NoneType"):
         toml.dumps({"nothing": None})
