@@ -29,7 +29,7 @@ MODELS = st.lists(
 )
 
 
-def test_a_digest_says_how_it_was_made() -> None:
+def test_a_digest_names_its_source() -> None:
     assert digest([ModelDescription("chat", ("1",), b"c")]).startswith("triton-")
     assert files_digest([CHAT]).startswith("files-")
     assert [len(found.rpartition("-")[2]) for found in (digest([]), files_digest([]))] == [16, 16]
@@ -51,13 +51,15 @@ def test_the_digest_of_files_distinguishes_sets_and_ignores_order() -> None:
     assert len({files_digest(models) for models in sets}) == len(sets)
 
 
-def test_a_name_that_is_no_text_counts_too() -> None:
+def test_a_file_name_that_is_not_text_counts_too() -> None:
     odd = [replace(EMBED, files=((name, "cc"),)) for name in ("1/\udc80", "1/\udc81")]
     assert len({files_digest([model]) for model in odd}) == len(odd)
 
 
 @given(MODELS, MODELS)
-def test_other_sets_have_other_digests(ours: list[ModelFiles], theirs: list[ModelFiles]) -> None:
+def test_different_sets_have_different_digests(
+    ours: list[ModelFiles], theirs: list[ModelFiles]
+) -> None:
     def plain(models: list[ModelFiles]) -> object:
         return {model.name: (set(model.versions), set(model.files)) for model in models}
 
@@ -85,7 +87,7 @@ def test_other_sets_have_other_digests(ours: list[ModelFiles], theirs: list[Mode
         ),
     ],
 )
-def test_the_parts_of_a_config_that_count(text: str, found: ConfigFile) -> None:
+def test_which_parts_of_a_config_count(text: str, found: ConfigFile) -> None:
     assert config_file(parse_config(text)) == found
 
 

@@ -1,4 +1,4 @@
-"""The loop that keeps the digest of the model set, with files and without."""
+"""The loop that maintains the digest of the model set, with and without files."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ def served(*versions: str) -> TritonIdentity:
 
 
 class Bench:
-    """A `ModelSetWatch` that runs, on a clock turned by hand."""
+    """A `ModelSetWatch` that runs, on a manual clock."""
 
     def __init__(
         self, folder: Path | None, state: Path | None = None, interval: float = 30.0
@@ -74,7 +74,7 @@ class Bench:
         )
 
     def look(self, *statistics: Statistics) -> None:
-        """See Triton's counters, as a prober does: the cell has them as of the load."""
+        """Read Triton's counters, as a prober does: the cell has them as of the load."""
         self._looked = self._looked.after(by_name(statistics))
         self.loads.set(self._looked)
 
@@ -97,7 +97,7 @@ class Bench:
             await asyncio.wait({self.file._writing})
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let time pass until it is so, but none while a thread reads or writes."""
+        """Advance the clock until the condition holds, but not while a thread reads or writes."""
         async with asyncio.timeout(LONG):
             while not condition():
                 if not at_work():
@@ -106,11 +106,11 @@ class Bench:
 
 
 def at_work() -> bool:
-    """Whether files are read or written, which the clock knows nothing of."""
+    """Whether a thread reads or writes files, which the clock does not know."""
     return any(each.name in ("model files", "model memory") for each in threading.enumerate())
 
 
-async def test_without_files_the_digest_is_by_triton_s_descriptions() -> None:
+async def test_without_files_the_digest_covers_triton_s_descriptions() -> None:
     async with Bench(None) as bench:
         await bench.clock.advance(100)
         assert bench.watch.digest.value == ""
@@ -132,7 +132,7 @@ async def test_dependencies_of_served_models_are_described_as_well() -> None:
         await bench.clock.advance(0)
         inner, called = (triton.models[name].description for name in ("inner", "called"))
         assert bench.watch.digest.value == digest([both, inner, called])
-        # It is loaded anew by itself: nothing of what is served has changed.
+        # It is reloaded without any change to the served models.
         triton.models["called"].description = newer = replace(called, versions=("2",))
         bench.look(Statistics("called", "1", successes=5))
         bench.look(Statistics("called", "2"))
@@ -141,7 +141,7 @@ async def test_dependencies_of_served_models_are_described_as_well() -> None:
         triton.models["called"].loaded = False
         bench.look()
         await bench.clock.advance(0)
-        assert bench.watch.digest.value == ""  # nobody knows which it is
+        assert bench.watch.digest.value == ""  # its version is unknown
         triton.models["called"].loaded = True
         await bench.clock.advance(30)
         assert bench.watch.digest.value == digest([both, inner, newer])
@@ -156,12 +156,12 @@ async def test_a_cold_standby_has_the_digest_of_what_it_would_load(models: Path)
         assert bench.watch.digest.version == version
         bench.identity.set(served("1"))
         await bench.clock.advance(0)
-        assert bench.watch.digest.value != cold  # rather "" than that of another version
+        assert bench.watch.digest.value != cold  # "" rather than the digest of another version
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1",)))
     assert bench.told == []
 
 
-async def test_the_order_of_versions_changes_nothing(models: Path) -> None:
+async def test_the_order_of_versions_does_not_matter(models: Path) -> None:
     async with Bench(models) as bench:
         bench.identity.set(served("1", "2"))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
@@ -194,7 +194,7 @@ LOADED_ANEW = {
 
 
 @pytest.mark.parametrize("loading", LOADED_ANEW)
-async def test_changed_files_count_when_they_are_loaded(models: Path, loading: str) -> None:
+async def test_changed_files_count_once_they_are_loaded(models: Path, loading: str) -> None:
     async with Bench(models) as bench:
         bench.identity.set(served("2"))
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
@@ -236,7 +236,7 @@ async def test_unreadable_files_are_reported_once_and_the_last_digest_stays(mode
         bench.identity.set(served("1", "2"))
         await bench.until(lambda: bench.watch.digest.value == "")
         assert len(bench.told) == 1
-        link.unlink()  # which a look may meet halfway, and has another reason then
+        link.unlink()  # a read may see it halfway, and report another reason
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
     assert bench.told[-1] == ""
     assert "expected a link to something that is there" in bench.told[0]
@@ -258,17 +258,17 @@ async def test_loaded_models_without_readable_files_have_no_digest(
         link.unlink()
         before = bench.clock.now()
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
-        assert bench.clock.now() - before < 3600  # soon, however seldom it looks else
+        assert bench.clock.now() - before < 3600  # soon, despite the interval
 
 
-async def test_a_long_reading_blocks_nothing_and_is_abandoned_at_the_end(
+async def test_a_long_read_blocks_nothing_and_is_abandoned_at_the_end(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading, go_on = threading.Event(), threading.Event()
+    reading, proceed = threading.Event(), threading.Event()
 
     def slow(path: Path) -> object:
         reading.set()
-        assert go_on.wait(LONG)
+        assert proceed.wait(LONG)
         return opened(path)
 
     opened = repository._opened
@@ -276,7 +276,7 @@ async def test_a_long_reading_blocks_nothing_and_is_abandoned_at_the_end(
     async with Bench(models) as bench:
         await bench.until(reading.is_set)
         assert bench.watch.digest.value == ""
-    go_on.set()
+    proceed.set()
     await asyncio.get_running_loop().shutdown_default_executor()
     reader = bench.watch._repository
     assert reader is not None
@@ -288,9 +288,10 @@ def asked(times: int, seconds: float = 1.0) -> Statistics:
 
 
 async def loaded_and_edited(models: Path, state: Path, stopped: bool = True) -> str:
-    """Have a sidecar see a model loaded, edited and asked; gives the digest of what is loaded.
+    """Have a sidecar see a model loaded, edited and queried; returns the digest of the loaded
+    model.
 
-    It is `stopped` in order, or some time later without any.
+    It is `stopped` gracefully, or some time later without saving.
     """
     async with Bench(models, state, interval=120.0) as bench:
         bench.identity.set(served("2"))
@@ -308,7 +309,7 @@ async def loaded_and_edited(models: Path, state: Path, stopped: bool = True) -> 
         else:
             before = bench.clock.now()
             await bench.until(lambda: b'"successes":5' in state.read_bytes())
-            assert bench.clock.now() - before < 60  # however seldom it looks at the files
+            assert bench.clock.now() - before < 60  # however seldom it reads the files
     return digest
 
 
@@ -330,9 +331,9 @@ async def test_a_restarted_sidecar_remembers_what_is_loaded(
     loaded = await loaded_and_edited(models, state, stopped)
     async with Bench(models, state) as bench:
         await bench.until(lambda: bench.watch.digest.value != "")
-        assert bench.watch.digest.value == loaded  # nothing else is told before Triton is asked
+        assert bench.watch.digest.value == loaded  # until Triton is queried
         if statistics:
-            # As Triton has counted by now, which is told by the first look at it.
+            # Triton's present counters, as the first read returns them.
             bench.look(*statistics)
         bench.identity.set(served("2"))
         expected = loaded if same else found(models, ("2",))
@@ -364,7 +365,7 @@ async def test_without_a_saved_state_the_files_on_disk_count(
 ) -> None:
     state = tmp_path / "state.json"
     await loaded_and_edited(models, state)
-    if spoilt is None:  # of another start of the machine
+    if spoilt is None:  # from another boot of the machine
         text = state.read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         assert boot in text
@@ -386,7 +387,7 @@ def test_without_a_boot_id_nothing_is_restored() -> None:
         assert loaded_set.restore(loaded_set.dump(each, "a"), "a", boot) == LoadedSet()
 
 
-def test_the_proof_of_a_canary_outlives_a_reboot() -> None:
+def test_a_canarys_proof_survives_a_reboot() -> None:
     memory = LoadedSet("b", proven={"chat": Proven("f", passed=True)})
     for boot in ("b", "another", ""):
         restored = loaded_set.restore(loaded_set.dump(memory, "a"), "a", boot)
@@ -396,7 +397,7 @@ def test_the_proof_of_a_canary_outlives_a_reboot() -> None:
 
 
 class Written:
-    """A memory's file, and what was told of it: whether something was wrong, and on what thread."""
+    """A state file, and what was reported about it: whether a write failed, and on which thread."""
 
     def __init__(self, path: Path, instance: str = "a") -> None:
         self.told: list[str] = []
@@ -456,7 +457,7 @@ async def test_an_empty_or_own_file_is_replaced(tmp_path: Path) -> None:
     assert not cached_state.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
 
 
-async def test_a_disk_that_hangs_hinders_neither_the_watch_nor_the_end(
+async def test_a_disk_that_hangs_delays_neither_the_watch_nor_the_stop(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, writers, replace_file = threading.Event(), list[threading.Thread](), atomic_file.replace

@@ -22,7 +22,7 @@ ENSEMBLE = 'ensemble_scheduling { step [ { model_name: "chat" }, { model_name: "
 
 
 def later() -> float:
-    """A wall clock that is past the time in which a change may go unseen."""
+    """A wall clock past the time in which a change may go unnoticed."""
     return time.time() + 3600
 
 
@@ -60,10 +60,10 @@ def test_the_loaded_versions_are_read_or_else_those_that_would_be_loaded(models:
     assert named(models) == ["2/model.py"]
 
 
-def test_every_change_that_counts_is_seen_and_no_other(models: Path) -> None:
+def test_every_change_that_counts_is_noticed_and_no_other(models: Path) -> None:
     reader, seen = Repository(models), set()
 
-    def now() -> str:
+    def current() -> str:
         return files_digest(reader.read({"chat": None}))
 
     changes: list[Callable[[], object]] = [
@@ -76,13 +76,13 @@ def test_every_change_that_counts_is_seen_and_no_other(models: Path) -> None:
     ]
     for change in changes:
         change()
-        seen.add(now())
+        seen.add(current())
     assert len(seen) == len(changes)
     write(models / "chat" / "canary.toml")
     write(models / "chat" / "1" / "model.py", "another")
     write(models / "chat" / "3" / "__pycache__" / "model.pyc")
     os.utime(models / "chat" / "3" / "model.py", (1, 1))
-    assert now() in seen
+    assert current() in seen
 
 
 SAME = (
@@ -104,7 +104,7 @@ OTHERS = (
 )
 
 
-def test_settings_for_the_host_do_not_change_the_model(models: Path) -> None:
+def test_settings_for_the_host_do_not_change_the_digest(models: Path) -> None:
     def said(text: str) -> str:
         write(models / "chat" / CONFIG, text)
         return found(models)
@@ -135,7 +135,7 @@ def test_the_models_that_a_model_calls_belong_to_its_set(models: Path) -> None:
     assert before[1] == after[1]
 
 
-def test_a_change_that_keeps_size_and_time_is_seen(models: Path) -> None:
+def test_a_change_that_keeps_size_and_time_is_noticed(models: Path) -> None:
     path = models / "chat" / "2" / "model.py"
     reader = Repository(models)
     before, status = reader.read({"chat": None}), path.stat()
@@ -157,7 +157,7 @@ def test_an_unchanged_file_is_not_read_again(models: Path) -> None:
 
 
 def test_a_just_changed_file_is_read_again(models: Path) -> None:
-    """Within one tick of a file system's clock it might have changed again unseen."""
+    """Within one tick of the file system's clock it might have changed again unnoticed."""
     reader = Repository(models)
     reader.read({"chat": None})
     read = reader.bytes_read
@@ -174,7 +174,7 @@ def test_a_missing_file_is_forgotten(models: Path) -> None:
     assert reader.bytes_read == read + len("two")
 
 
-def test_an_ensemble_brings_its_models(models: Path) -> None:
+def test_an_ensemble_includes_its_models(models: Path) -> None:
     write(models / "both" / "config.pbtxt", ENSEMBLE)
     (models / "both" / "1").mkdir()
     write(models / "inner" / "4" / "model.onnx")
@@ -186,7 +186,7 @@ def test_an_ensemble_brings_its_models(models: Path) -> None:
     ]
 
 
-def test_links_are_followed_but_not_in_circles(models: Path, tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_cycles(models: Path, tmp_path: Path) -> None:
     plain = found(models)
     (models / "chat" / "2").rename(tmp_path / "elsewhere")
     (models / "chat" / "2").symlink_to(tmp_path / "elsewhere")
@@ -234,7 +234,7 @@ def test_links_are_followed_but_not_in_circles(models: Path, tmp_path: Path) -> 
         ),
     ],
 )
-def test_faults_for_the_operator(
+def test_faults_that_an_operator_can_fix(
     models: Path, change: Callable[[Path], object], words: str
 ) -> None:
     change(models / "chat")
@@ -242,14 +242,14 @@ def test_faults_for_the_operator(
         Repository(models).read({"chat": None})
 
 
-def test_a_loaded_version_has_to_be_there(models: Path) -> None:
+def test_a_loaded_version_has_to_exist(models: Path) -> None:
     with pytest.raises(ConfigError, match="expected the folder of version 3"):
         Repository(models).read({"chat": ("2", "3")})
 
 
 @contextmanager
-def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) -> Iterator[None]:
-    """Before a file is opened `act` is called with its path."""
+def before_open(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None]) -> Iterator[None]:
+    """Call `act` with each path before the file is opened."""
     original = module._opened
 
     def opened(path: Path) -> object:
@@ -276,12 +276,12 @@ def into_a_pipe(path: Path) -> None:
         (into_a_pipe, "changed while it was read"),
     ],
 )
-def test_a_change_while_it_is_read_is_no_digest(
+def test_a_change_during_a_read_makes_no_digest(
     models: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], words: str
 ) -> None:
     (models / "chat" / "config.pbtxt").unlink()
     reader = Repository(models)
-    with meanwhile(monkeypatch, act), pytest.raises(Unavailable, match=words):
+    with before_open(monkeypatch, act), pytest.raises(Unavailable, match=words):
         reader.read({"chat": ("2",)})
 
 
@@ -289,13 +289,13 @@ def test_a_change_while_it_is_read_is_no_digest(
     ("number", "error"),
     [(errno.EACCES, ConfigError), (errno.EIO, Unavailable), (errno.ESTALE, Unavailable)],
 )
-def test_faults_of_the_system(
+def test_errors_of_the_operating_system(
     models: Path, monkeypatch: pytest.MonkeyPatch, number: int, error: type[SidecarError]
 ) -> None:
     def refuse(path: Path) -> None:
         raise OSError(number, os.strerror(number))
 
-    with meanwhile(monkeypatch, refuse), pytest.raises(error, match=os.strerror(number)):
+    with before_open(monkeypatch, refuse), pytest.raises(error, match=os.strerror(number)):
         Repository(models).read({"chat": None})
 
 
