@@ -1,4 +1,4 @@
-"""What others are told: documents, alerts, and what gives way when there is too much of it."""
+"""What receivers get: documents, alerts, and which changes are dropped if there are too many."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def test_a_document_is_one_line_of_ascii(why: str, detail: str) -> None:
         assert json.loads(line) == document(change)
 
 
-def test_an_alert_of_a_role_ends_by_itself() -> None:
+def test_an_alert_of_a_role_ends_automatically() -> None:
     late = AT + 3600
     assert alert(role(why="the lock was free"), late, 60) == {
         "labels": {"alertname": "TritonRoleChanged", "service": "triton", "instance": "triton-0",
@@ -90,20 +90,20 @@ def test_an_alert_of_a_role_ends_by_itself() -> None:
 
 
 def test_an_alert_lasts_while_critical_lasts() -> None:
-    ill = alert(verdict(State.CRITICAL, "chat: broken pipe"), AT + 540, 60)
-    well = alert(verdict(State.PASSING), AT + 540, 60)
-    assert ill["annotations"] == {
+    critical = alert(verdict(State.CRITICAL, "chat: broken pipe"), AT + 540, 60)
+    passing = alert(verdict(State.PASSING), AT + 540, 60)
+    assert critical["annotations"] == {
         "summary": "triton-0 does not serve (CANARY_FAILED)",
         "description": "passing → critical: chat: broken pipe",
     }
-    assert ill["labels"] == well["labels"]  # or the one would not end the other
-    assert ill["startsAt"] == "2026-03-01T12:30:05.250Z"
-    assert ill["endsAt"] == "2026-03-01T12:43:05.250Z"  # four repetitions from now
-    assert well["endsAt"] == "2026-03-01T12:30:05.250Z"
+    assert critical["labels"] == passing["labels"]  # otherwise the one would not end the other
+    assert critical["startsAt"] == "2026-03-01T12:30:05.250Z"
+    assert critical["endsAt"] == "2026-03-01T12:43:05.250Z"  # four repetitions from now
+    assert passing["endsAt"] == "2026-03-01T12:30:05.250Z"
 
 
 @pytest.mark.parametrize("state", [each for each in State if each is not State.CRITICAL])
-def test_ordered_states_raise_no_alarm(state: State) -> None:
+def test_states_that_an_operator_ordered_raise_no_alert(state: State) -> None:
     change = verdict(state)
     assert not change.alarming
     assert alert(change, AT + 1, 60)["endsAt"] == timestamp(AT)
@@ -123,14 +123,14 @@ def test_alerts_have_the_form_of_alertmanager(change: Change, after: int, resend
         assert isinstance(texts, dict)
         assert all(isinstance(text, str) and text for text in texts.values())
         assert all(re.fullmatch("[a-z_]+", name) for name in texts)
-    # It refuses alerts that end before they begin.
+    # It rejects alerts that end before they start.
     assert str(shaped["startsAt"]) <= str(shaped["endsAt"])
     for key in ("startsAt", "endsAt"):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(shaped[key]))
 
 
 @given(st.lists(changes, max_size=3 * LIMIT))
-def test_what_waits_is_bounded_and_in_order_and_has_the_newest(given: list[Change]) -> None:
+def test_the_backlog_is_bounded_ordered_and_keeps_the_newest(given: list[Change]) -> None:
     waiting: tuple[Change, ...] = ()
     dropped = []
     for change in given:
@@ -148,23 +148,23 @@ def test_what_waits_is_bounded_and_in_order_and_has_the_newest(given: list[Chang
 @pytest.mark.parametrize(
     ("waiting", "attempts", "then"),
     [
-        ((), 100, Next.AGAIN),  # whoever comes back has to hear how things are
+        ((), 100, Next.AGAIN),  # a receiver that is back has to learn the present state
         ((role(),), 2, Next.AGAIN),
         ((role(),), 3, Next.NEVER),
         ((verdict(),), 3, Next.LAST),
         ((verdict(), role()), 3, Next.NEVER),
     ],
 )
-def test_what_becomes_of_an_undelivered_change(
+def test_what_happens_to_an_undelivered_change(
     waiting: tuple[Change, ...], attempts: int, then: Next
 ) -> None:
     assert after_failure(waiting, role(), attempts, retries=2) is then
 
 
-def test_pauses_grow_to_a_bound() -> None:
+def test_pauses_grow_up_to_a_maximum() -> None:
     assert [pause(n) for n in (1, 2, 3, 4, 5, 6, 7, 10**6)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_outdated_is_what_the_same_subject_has_newer_news_of() -> None:
+def test_a_change_is_outdated_by_a_newer_one_of_the_same_subject() -> None:
     assert outdated((verdict(), role()), role())
     assert not outdated((verdict(),), role())

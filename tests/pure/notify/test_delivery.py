@@ -1,4 +1,4 @@
-"""The loop of a target, by the clock: what is sent when, and what is told of it."""
+"""The loop of one target on a manual clock: what is sent when, and what is logged about it."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def verdict(state: str) -> VerdictChange:
 
 
 class Bench:
-    """A target whose requests end as `answer` says; `sent` is what it has taken."""
+    """A target whose requests end as `answer` says; `sent` are the documents it has accepted."""
 
     def __init__(self, settings: NotifySettings) -> None:
         self.clock = VirtualClock()
@@ -78,7 +78,7 @@ async def test_changes_are_delivered_in_order() -> None:
         assert bench.told == []
 
 
-async def test_only_the_wanted_subjects_are_delivered() -> None:
+async def test_only_the_configured_subjects_are_delivered() -> None:
     async with running(on=("verdict",)) as bench:
         bench.target.put(role(1))
         bench.target.put(verdict("critical"))
@@ -86,7 +86,7 @@ async def test_only_the_wanted_subjects_are_delivered() -> None:
         assert [each["event"] for each in bench.sent] == ["verdict_change"]
 
 
-async def test_attempts_are_further_and_further_apart() -> None:
+async def test_the_intervals_between_attempts_grow() -> None:
     async with running() as bench:
         bench.answer = Unavailable("answered 500")
         bench.target.put(role(1))
@@ -101,7 +101,7 @@ async def test_attempts_are_further_and_further_apart() -> None:
         assert epochs(bench) == [1, 2]
 
 
-async def test_a_refusal_is_final() -> None:
+async def test_a_rejection_is_final() -> None:
     async with running() as bench:
         bench.answer = Rejected("answered 400")
         bench.target.put(role(1))
@@ -110,7 +110,7 @@ async def test_a_refusal_is_final() -> None:
         assert bench.told == [NotificationDropped("t", "role: standby → primary", "answered 400")]
 
 
-async def test_a_target_that_returns_gets_the_present_state() -> None:
+async def test_a_target_that_is_back_gets_the_present_state() -> None:
     async with running(retries=1) as bench:
         bench.answer = Unavailable("answered 503")
         for epoch in range(50):
@@ -125,7 +125,7 @@ async def test_a_target_that_returns_gets_the_present_state() -> None:
         assert len(bench.sent) <= LIMIT + 1
 
 
-async def test_one_that_is_never_taken_does_not_hold_up_the_other_subject() -> None:
+async def test_a_change_that_is_never_accepted_does_not_delay_the_other_subject() -> None:
     async with running(retries=0) as bench:
         take = bench.post
 
@@ -139,7 +139,7 @@ async def test_one_that_is_never_taken_does_not_hold_up_the_other_subject() -> N
         await bench.clock.advance(60)
         assert [each["event"] for each in bench.sent] == ["verdict_change"]
         assert bench.dropped() == []
-        # And it does not hurry, with two that wait for each other.
+        # And it does not retry faster because two changes wait.
         assert len(bench.attempts) < 10
 
 
@@ -159,7 +159,7 @@ async def test_an_alert_is_repeated_while_it_lasts() -> None:
         assert len(bench.attempts) == 5
 
 
-async def test_an_alert_is_repeated_after_a_refusal_too() -> None:
+async def test_an_alert_is_repeated_after_a_rejection_too() -> None:
     async with running(kind="alertmanager", resend=60) as bench:
         bench.answer = Rejected("answered 401")
         bench.target.put(verdict("critical"))
@@ -169,7 +169,7 @@ async def test_an_alert_is_repeated_after_a_refusal_too() -> None:
         assert [body[0]["labels"]["alertname"] for body in bench.sent] == ["TritonNotServing"]
 
 
-async def test_an_end_overtakes_an_undelivered_alert() -> None:
+async def test_the_end_of_an_alert_replaces_the_undelivered_alert() -> None:
     async with running(kind="alertmanager", retries=0, resend=60) as bench:
         bench.answer = Unavailable("answered 500")
         bench.target.put(verdict("critical"))
