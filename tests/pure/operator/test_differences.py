@@ -1,4 +1,4 @@
-"""Where Envoys and control planes are not of one mind."""
+"""Where Envoys and control planes disagree."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def published(version: str, *places: int | None) -> Any:
     )
 
 
-def test_what_is_equal_is_no_difference() -> None:
+def test_equal_snapshots_have_no_differences() -> None:
     assert list(disagreements({"one": published("v", 0, 1), "two": published("v", 0, 1)})) == []
     assert list(disagreements({"one": published("v", 0)})) == []
 
@@ -38,7 +38,7 @@ def test_versions_and_places_are_compared() -> None:
     ]
 
 
-def test_what_an_envoy_lacks_is_listed_with_its_error() -> None:
+def test_a_resource_that_an_envoy_lacks_is_listed_with_its_error() -> None:
     behind = {"name": "triton", "publishedVersion": "w", "heldVersion": "v", "standing": "ERROR"}
     state = {"typeUrl": CLUSTER, "refusedVersion": "w", "refusedReason": "no", "behind": [behind]}
     response = ParseDict(

@@ -1,4 +1,4 @@
-"""What Consul adds to what control planes say."""
+"""What Consul adds to the control planes' replies."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +44,7 @@ def client(found: Any) -> OperatorClient:
     ("after", "services", "settles"),
     [(600.0, ("t",), True), (-1.0, ("t",), False), (None, ("t",), False), (600.0, (), False)],
 )
-async def test_how_long_an_instance_settles_that_was_explained(
+async def test_how_long_an_explained_instance_still_settles(
     after: float | None, services: tuple[str, ...], settles: bool
 ) -> None:
     found = await consul(None if after is None else CLOCK.wall() + after)
@@ -52,7 +52,7 @@ async def test_how_long_an_instance_settles_that_was_explained(
     assert (told > 0) == settles
 
 
-async def test_an_explanation_stands_without_consul() -> None:
+async def test_an_explanation_does_not_need_consul() -> None:
     async def refused(*_: object, **__: object) -> None:
         raise Rejected("Permission denied")
 
@@ -60,7 +60,7 @@ async def test_an_explanation_stands_without_consul() -> None:
     assert await inspection.settling(client(found), explained("t"), "a") == 0.0
 
 
-def test_that_it_settles_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settling_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     text_output.explanations(explained("t"), 2.3)
     assert capsys.readouterr().out.endswith(
         "settling, 3 s to go before it takes the role of primary\n"

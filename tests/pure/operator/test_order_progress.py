@@ -1,4 +1,4 @@
-"""How far an order has come."""
+"""How far an order has progressed."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -54,7 +54,7 @@ def test_each_step_is_reported_once() -> None:
     assert (known.primary, known.epoch, known.over, known.failed) == ("b", 53, True, "")
 
 
-def test_steps_that_were_not_read_in_between_are_reported_all_the_same() -> None:
+def test_steps_that_were_missed_in_between_are_still_reported() -> None:
     _, told = seen(TAKEN)
     assert told == [PROVED, RELEASED, LEADS]
 
@@ -68,7 +68,7 @@ def test_the_choice_of_a_candidate_is_reported() -> None:
 
 
 @pytest.mark.parametrize("states", [[TAKEN], [replace(FREED, order=None), TAKEN]])
-def test_a_choice_that_was_not_read_in_time_shows_in_its_proof(
+def test_a_choice_that_was_missed_is_read_from_its_proof(
     states: list[ElectionState],
 ) -> None:
     _, told = seen(*states, order=replace(ORDER, to=None))
@@ -81,7 +81,7 @@ def test_a_choice_that_was_not_read_in_time_shows_in_its_proof(
         ([BEFORE], "", False, True),
         ([GIVEN], "", False, True),
         ([PROVEN], "", False, True),
-        ([UNFIT], "", False, True),  # the holder drops it
+        ([UNFIT], "", False, True),  # the holder drops the order
         ([FREED], "", False, False),
         ([CANCELLED], "b is not fit", True, False),
         ([REMOVED], "the order was removed", True, False),
@@ -89,7 +89,9 @@ def test_a_choice_that_was_not_read_in_time_shows_in_its_proof(
         ([CANCELLED, TAKEN], "b is not fit", True, False),
     ],
 )
-def test_how_it_ends(states: list[ElectionState], failed: str, over: bool, revocable: bool) -> None:
+def test_how_an_order_ends(
+    states: list[ElectionState], failed: str, over: bool, revocable: bool
+) -> None:
     known, _ = seen(*states)
     assert (known.failed, known.over, known.revocable) == (failed, over, revocable)
 
@@ -102,7 +104,7 @@ def test_without_a_holder_the_order_of_an_unfit_candidate_stays() -> None:
     assert told == []
 
 
-def test_the_proof_of_another_order_says_nothing() -> None:
+def test_the_proof_of_another_order_does_not_count() -> None:
     stale = replace(GIVEN, proof=Proof("other", "b", True, "", 90))
     assert not seen(stale)[0].proven
 
@@ -115,11 +117,11 @@ def test_the_proof_of_another_order_says_nothing() -> None:
         ([FREED], "a has released the role, b has not taken it yet"),
     ],
 )
-def test_where_it_stands(states: list[ElectionState], text: str) -> None:
+def test_how_progress_is_described(states: list[ElectionState], text: str) -> None:
     assert order_progress.describe(seen(*states)[0], "a") == text
 
 
-def test_a_candidate_that_settles_is_described_so() -> None:
+def test_a_candidate_that_settles_is_described_as_such() -> None:
     known, _ = seen(GIVEN)
     assert order_progress.describe(known, "a", 1.2) == "b is settling, 2 s to go"
 
@@ -128,7 +130,7 @@ def test_a_candidate_that_settles_is_described_so() -> None:
     ("told", "cost"),
     [
         (Failures(9, 1, counted=1, unknown=1), Failures(9, 1, counted=1, unknown=1)),
-        (Failures(0, 0, counted=0, unknown=1), None),  # nobody has said that none failed
+        (Failures(0, 0, counted=0, unknown=1), None),  # it is not known that none failed
         (None, None),
     ],
 )
@@ -163,16 +165,16 @@ NOW = datetime(2026, 1, 31, 14, 30, 5)
         ("2036-02-03T04:05+01:00", datetime.fromisoformat("2036-02-03T03:05+00:00")),
     ],
 )
-def test_moments(text: str, expected: datetime) -> None:
+def test_valid_times(text: str, expected: datetime) -> None:
     assert parse_time(text, NOW) == expected.timestamp()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "24:00", "12:60", "2026-13-01", "15"])
-def test_what_is_no_moment(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(ValueError, match="expected a time such as 03:00"):
         parse_time(text, NOW)
 
 
-def test_a_moment_that_is_over() -> None:
+def test_a_time_in_the_past() -> None:
     with pytest.raises(ValueError, match="expected a time to come"):
         parse_time("2026-01-31T14:30:05", NOW)

@@ -9,7 +9,7 @@ from sidecar.operator import service_status
 from tests.support.operator_scene import SETS, cold, entry, seen
 
 
-def test_rows_tell_role_reason_and_objections() -> None:
+def test_rows_have_role_reason_and_objections() -> None:
     now = seen(
         entry("a", "critical", "CRITICAL MODEL_HUNG: chat\nlayers"),
         entry("b", model_set=SETS["new"], priority="200"),
@@ -31,7 +31,7 @@ def test_rows_tell_role_reason_and_objections() -> None:
         (cold("a"), "promoting"),
         (entry("a", "critical", "STARTING NOT_PROVEN_YET", role="promoting"), "promoting"),
         (entry("a", role="promoting"), "primary"),
-        # Taken out of service it promotes nothing.
+        # Out of service, it promotes nothing.
         (entry("a", maintenance="new disk"), "primary"),
     ],
 )
@@ -39,7 +39,7 @@ def test_an_instance_that_loads_its_models_is_promoting(holder: ServiceEntry, ro
     assert service_status.rows(seen(holder))[0].role == role
 
 
-def test_a_stale_entry_is_not_shown_next_to_its_instance() -> None:
+def test_a_stale_entry_is_not_shown_next_to_the_real_one() -> None:
     gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
     ghost = replace(entry("a"), node="old", checks=(gone,))
     for entries in ((ghost, entry("a")), (entry("a"), ghost)):
@@ -47,7 +47,7 @@ def test_a_stale_entry_is_not_shown_next_to_its_instance() -> None:
         assert (row.verdict, row.reason) == ("passing", "")
 
 
-def test_a_failing_check_that_says_something_counts_more() -> None:
+def test_a_failing_check_with_an_output_takes_precedence() -> None:
     alive = Check("a:sidecar", "Sidecar alive", "critical", "", "a", "what it is about")
     lapsed = entry("a", "critical", "CRITICAL SERVER_DOWN")
     both = replace(lapsed, checks=(alive, *lapsed.checks))
@@ -60,9 +60,7 @@ def test_a_failing_check_that_says_something_counts_more() -> None:
     ("check", "output"),
     [("a:sidecar", "gRPC check 127.0.0.1:9001/live: success"), ("a:verdict", "PASSING OK")],
 )
-def test_what_a_check_said_before_its_agent_was_restarted_is_no_reason(
-    check: str, output: str
-) -> None:
+def test_an_output_from_before_the_agents_restart_is_not_a_reason(check: str, output: str) -> None:
     restarted = Check(check, "The check", "critical", output, "a", "what it is about")
     found = service_status.rows(seen(replace(entry("a"), checks=(restarted,))))[0]
     assert found.reason == "The check has not run yet"

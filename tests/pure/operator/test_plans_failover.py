@@ -1,4 +1,4 @@
-"""What a failover is to be, forced or not, and why it is refused."""
+"""What a failover does, forced or not, and why it is refused."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def test_failover_of_the_last_holder_back_to_itself() -> None:
     assert plans.failover(seen(entry("a"), holder=None), WISH).order.to == "a"
 
 
-def test_force_says_what_it_overrides() -> None:
+def test_force_lists_what_it_overrides() -> None:
     now = seen(
         entry("a"),
         entry("b", model_set=SETS["new"], tags=["nofailover"]),
@@ -57,7 +57,7 @@ def test_force_takes_the_one_with_the_fewest_objections() -> None:
     assert plans.failover(now, replace(WISH, force=True)).order.to == "c"
 
 
-def test_force_takes_one_that_has_settled_of_equals() -> None:
+def test_among_equals_force_takes_one_that_has_settled() -> None:
     settling = entry("b", "warning", "WARNING", priority="200", settled_at=f"{NOW + 3}")
     now = seen(entry("a", "critical"), settling, entry("c", "warning", "WARNING"))
     assert plans.failover(now, replace(WISH, force=True)).order.to == "c"
@@ -70,13 +70,16 @@ def test_force_may_take_a_cold_standby() -> None:
 
 FORCED = replace(WISH, force=True)
 ASKED = seen(entry("a"), entry("b", "warning", "DEGRADED GPU at 91 C"), entry("c", "critical"))
-MEANWHILE = {
-    "all as it was": (ASKED, ""),
+SINCE_CONFIRMED = {
+    "nothing changed": (ASKED, ""),
     "another reason for the same verdict": (
         seen(entry("a"), entry("b", "warning", "DEGRADED GPU at 92 C"), entry("c")),
         "",
     ),
-    "the overridden is well again": (seen(entry("a"), entry("b"), entry("c", "critical")), ""),
+    "the overridden instance is healthy again": (
+        seen(entry("a"), entry("b"), entry("c", "critical")),
+        "",
+    ),
     "another primary": (
         seen(entry("a"), entry("b", "warning"), entry("c"), holder="c", last="c"),
         "nothing was written: c has become primary; c serves, and is forced out of the role",
@@ -109,16 +112,16 @@ MEANWHILE = {
 }
 
 
-@pytest.mark.parametrize("case", MEANWHILE)
-def test_what_nobody_confirmed_is_not_done(case: str) -> None:
-    now, why = MEANWHILE[case]
-    agreed = plans.failover(ASKED, FORCED)
-    assert agreed.order.to == "b"
+@pytest.mark.parametrize("case", SINCE_CONFIRMED)
+def test_only_what_was_confirmed_is_executed(case: str) -> None:
+    now, why = SINCE_CONFIRMED[case]
+    approved = plans.failover(ASKED, FORCED)
+    assert approved.order.to == "b"
     if not why:
-        assert plans.confirmed(now, FORCED, agreed).order == agreed.order
+        assert plans.confirmed(now, FORCED, approved).order == approved.order
         return
     with pytest.raises(Conflict, match=why):
-        plans.confirmed(now, FORCED, agreed)
+        plans.confirmed(now, FORCED, approved)
 
 
 FAILOVERS = {
@@ -127,7 +130,7 @@ FAILOVERS = {
         WISH,
         "a is primary and serves (passing); use `switchover`, or `--force`",
     ),
-    "a strained primary": (
+    "an overloaded primary": (
         seen(entry("a", "warning", "x"), entry("b")),
         WISH,
         "a is primary and serves (warning)",
@@ -158,7 +161,7 @@ FAILOVERS = {
         "a is primary already",
     ),
     "forced, unknown": (seen(entry("a")), replace(FORCED, to="x"), "x: no such instance"),
-    "forced, nobody serves": (
+    "forced, no instance serves": (
         seen(entry("a"), entry("b", "critical", "dead")),
         FORCED,
         "no other instance may become primary: b: its verdict is critical: dead",

@@ -1,4 +1,4 @@
-"""What a switchover is to be, and why it is refused."""
+"""What a switchover does, and why it is refused."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ from sidecar.runtime.errors import Conflict
 from tests.support.operator_scene import NOW, PENDING, SETS, WISH, cold, entry, pending, seen
 
 
-def test_switchover_names_the_best() -> None:
+def test_switchover_names_the_best_candidate() -> None:
     now = seen(entry("a"), entry("b"), entry("c", priority="200"), cold("d"))
     plan = plans.switchover(now, WISH)
     assert plan.order == Order("order-1", Kind.SWITCHOVER, NOW, "jane@desk", "c")
     assert (plan.index, plan.replaced, plan.lost) == (0, None, ())
 
 
-def test_switchover_names_one_that_has_settled() -> None:
+def test_switchover_prefers_a_candidate_that_has_settled() -> None:
     settling = entry("c", priority="200", settled_at=f"{NOW + 3}")
     assert plans.switchover(seen(entry("a"), entry("b"), settling), WISH).order.to == "b"
     assert plans.switchover(seen(entry("a"), settling), WISH).order.to == "c"
@@ -25,33 +25,33 @@ def test_switchover_names_one_that_has_settled() -> None:
     assert plans.switchover(seen(entry("a"), unfit, settling), WISH).order.to == "c"
 
 
-def test_switchover_for_later_leaves_the_choice_until_then() -> None:
+def test_a_scheduled_switchover_chooses_its_candidate_when_it_is_due() -> None:
     plan = plans.switchover(seen(entry("a"), entry("b")), replace(WISH, at=NOW + 60))
     assert (plan.order.to, plan.order.at) == (None, NOW + 60)
 
 
-def test_switchover_for_later_to_somebody_in_particular() -> None:
+def test_a_scheduled_switchover_may_name_its_candidate() -> None:
     wish = replace(WISH, at=NOW + 60, to="b")
     assert plans.switchover(seen(entry("a"), entry("b")), wish).order.to == "b"
 
 
-def test_an_order_that_has_expired_gives_way() -> None:
+def test_an_expired_order_is_replaced() -> None:
     plan = plans.switchover(seen(entry("a"), entry("b"), order=pending(NOW - 61)), WISH)
     assert plan.index == 50
 
 
-def test_switchover_goes_on_while_paused() -> None:
+def test_switchover_works_while_paused() -> None:
     now = seen(entry("a"), entry("b"), pause=Pause(NOW, "joe@desk"))
     assert plans.switchover(now, WISH).order.to == "b"
 
 
 SWITCHOVERS = {
-    "nobody is primary": (
+    "no primary": (
         seen(entry("a"), entry("b"), holder=None),
         WISH,
         "there is no primary; `failover` elects one",
     ),
-    "nothing is seen at all": (
+    "no instance is visible": (
         seen(holder=None, last=None),
         WISH,
         "the ACL token may lack read access",
@@ -66,7 +66,7 @@ SWITCHOVERS = {
         replace(WISH, to="a"),
         "a is primary already",
     ),
-    "sick": (
+    "critical": (
         seen(entry("a"), entry("b", "critical", "CRITICAL MODEL_HUNG: chat\nmore")),
         replace(WISH, to="b"),
         "b may not become primary: its verdict is critical: CRITICAL MODEL_HUNG: chat",
@@ -96,18 +96,18 @@ SWITCHOVERS = {
         replace(WISH, to="b"),
         f"it serves the model set {SETS['old']}, not {SETS['new']}",
     ),
-    "unfit by its own word": (
+    "unfit by its own report": (
         seen(entry("a"), entry("b", unfit="its promotion failed: x")),
         replace(WISH, to="b"),
         "its promotion failed: x",
     ),
-    "nobody fit": (
+    "no fit instance": (
         seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "gone")),
         WISH,
         "no other instance may become primary: b: it is tagged nofailover; c: its verdict is",
     ),
     "alone": (seen(entry("a")), WISH, "there is no other instance"),
-    "alone later": (seen(entry("a")), replace(WISH, at=NOW + 9), "there is no other instance"),
+    "alone, scheduled": (seen(entry("a")), replace(WISH, at=NOW + 9), "there is no other instance"),
     "another order": (
         seen(entry("a"), entry("b"), order=pending()),
         WISH,
