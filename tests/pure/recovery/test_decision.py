@@ -1,4 +1,4 @@
-"""When recovery acts, and when it does not: tables, and a state machine that tries to break it."""
+"""When recovery acts: tables, and a state machine that tries to break the rules."""
 
 from dataclasses import replace
 
@@ -46,8 +46,8 @@ GONE = Facts(
     models=Loadable(("m",)),
 )
 FAILED = Facts(State.CRITICAL, Reason.CANARY_FAILED, 1000.0, "m: no", Peers(2, 0))
-ILL = Ledger(unhealthy_since=900.0)
-OPENED = replace(ILL, opened=1000.0)
+DOWN = Ledger(unhealthy_since=900.0)
+OPENED = replace(DOWN, opened=1000.0)
 
 
 def tried(*ended: float, streak: int | None = None) -> Ledger:
@@ -55,15 +55,15 @@ def tried(*ended: float, streak: int | None = None) -> Ledger:
     return Ledger(900.0, None, attempts, len(ended) if streak is None else streak)
 
 
-RESTARTED = acted(ILL, Attempt(900.0, 910.0))
-UNMENDED = acted(RESTARTED, Attempt(940.0, 950.0, "no", loaded=True))
+RESTARTED = acted(DOWN, Attempt(900.0, 910.0))
+NOT_FIXED = acted(RESTARTED, Attempt(940.0, 950.0, "no", loaded=True))
 FEW = replace(RULES, budget=1)
 LOADING = replace(GONE, models=Loadable((), ("m",)))
-FAILED_LOAD = acted(ILL, Attempt(900.0, 950.0, "no such file", loaded=True))
+FAILED_LOAD = acted(DOWN, Attempt(900.0, 950.0, "no such file", loaded=True))
 TABLE = [
-    ("ill for long enough", ILL, FAILED, RULES, Act("CANARY_FAILED: m: no")),
-    ("a reason without detail", ILL, replace(FAILED, detail=""), RULES, Act("CANARY_FAILED")),
-    ("a dry run", ILL, FAILED, replace(RULES, dry_run=True), Act("CANARY_FAILED: m: no", True)),
+    ("unhealthy for long enough", DOWN, FAILED, RULES, Act("CANARY_FAILED: m: no")),
+    ("a reason without detail", DOWN, replace(FAILED, detail=""), RULES, Act("CANARY_FAILED")),
+    ("a dry run", DOWN, FAILED, replace(RULES, dry_run=True), Act("CANARY_FAILED: m: no", True)),
     ("starting", Ledger(), replace(FAILED, state=State.STARTING), RULES, Idle()),
     ("passing", Ledger(), replace(FAILED, state=State.PASSING), RULES, Idle()),
     ("warning", Ledger(), replace(FAILED, state=State.WARNING), RULES, Idle()),
@@ -73,127 +73,136 @@ TABLE = [
      Idle("no action on CONFIG")),
     ("the wrong version", Ledger(), replace(FAILED, reason=Reason.MODEL_WRONG_VERSION), RULES,
      Idle("no action on MODEL_WRONG_VERSION")),
-    ("a reason that is not listed", ILL, FAILED,
+    ("an unlisted reason", DOWN, FAILED,
      replace(RULES, reasons=frozenset({Reason.MODEL_HUNG})), Idle("no action on CANARY_FAILED")),
-    ("ill for too short", Ledger(971.0), FAILED, RULES,
+    ("not unhealthy for long enough", Ledger(971.0), FAILED, RULES,
      Wait(1001.0, "CANARY_FAILED for less than 30 s so far")),
-    ("ill for exactly as long", Ledger(970.0), FAILED, RULES, Act("CANARY_FAILED: m: no")),
-    ("hung is less patient", Ledger(994.0), replace(FAILED, reason=Reason.MODEL_HUNG), RULES,
+    ("unhealthy for exactly that long", Ledger(970.0), FAILED, RULES, Act("CANARY_FAILED: m: no")),
+    ("a shorter wait if it is hung", Ledger(994.0), replace(FAILED, reason=Reason.MODEL_HUNG),
+     RULES,
      Act("MODEL_HUNG: m: no")),
-    ("hung for too short", Ledger(996.0), replace(FAILED, reason=Reason.MODEL_HUNG), RULES,
+    ("not hung for long enough", Ledger(996.0), replace(FAILED, reason=Reason.MODEL_HUNG), RULES,
      Wait(1001.0, "MODEL_HUNG for less than 5 s so far")),
-    ("hung and at once", Ledger(1000.0), replace(FAILED, reason=Reason.MODEL_HUNG),
+    ("hung, without a wait", Ledger(1000.0), replace(FAILED, reason=Reason.MODEL_HUNG),
      replace(RULES, hung_after=0), Act("MODEL_HUNG: m: no")),
-    ("just acted: the grace is longer than the first pause", tried(990.0), FAILED, RULES,
+    ("just acted: the grace period is longer than the first pause", tried(990.0), FAILED, RULES,
      Wait(1030.0, "pausing for 40 s after action 1 in a row")),
     ("acted once, and it did not help", tried(960.0), FAILED, RULES, Act("CANARY_FAILED: m: no")),
     ("the second pause is longer", tried(900.0, 960.0), FAILED, RULES,
      Wait(1020.0, "pausing for 60 s after action 2 in a row")),
-    ("no pause is longer than the longest", tried(960.0, streak=9), FAILED, RULES,
+    ("the longest pause", tried(960.0, streak=9), FAILED, RULES,
      Wait(1060.0, "pausing for 100 s after action 9 in a row")),
-    ("the pause is forgotten after a healthy time", tried(990.0, streak=0), FAILED, RULES,
+    ("the pause is reset after a healthy period", tried(990.0, streak=0), FAILED, RULES,
      Act("CANARY_FAILED: m: no")),
     ("the budget is used up", tried(700.0, 800.0), FAILED, RULES,
      GiveUp("CANARY_FAILED after 2 actions within an hour")),
     ("an hour later there is budget again", tried(1001 - HOUR, 800.0), FAILED, RULES,
      Act("CANARY_FAILED: m: no")),
-    ("a healthy time does not refill the budget", tried(700.0, 800.0, streak=0), FAILED, RULES,
+    ("a healthy period does not refill the budget", tried(700.0, 800.0, streak=0), FAILED, RULES,
      GiveUp("CANARY_FAILED after 2 actions within an hour")),
-    ("who gave up has given up", gave_up(ILL, "enough"), FAILED, RULES, GiveUp("enough")),
-    ("also when it is healthy again", gave_up(Ledger(), "enough"),
+    ("it has given up", gave_up(DOWN, "enough"), FAILED, RULES, GiveUp("enough")),
+    ("it has given up and is healthy again", gave_up(Ledger(), "enough"),
      replace(FAILED, state=State.PASSING), RULES, GiveUp("enough")),
-    ("nobody has looked at the others", ILL, replace(FAILED, others=None), RULES, GatherFacts()),
-    ("another one is down", ILL, replace(FAILED, others=Peers(3, 1)), RULES,
+    ("the others were not read yet", DOWN, replace(FAILED, others=None), RULES, GatherFacts()),
+    ("another instance is down", DOWN, replace(FAILED, others=Peers(3, 1)), RULES,
      Wait(1002.0, "1 of 3 other instances are down")),
-    ("the others are unknown", ILL, replace(FAILED, others=Peers(unknown="no leader")), RULES,
+    ("the others are unknown", DOWN, replace(FAILED, others=Peers(unknown="no leader")), RULES,
      Wait(1002.0, "cannot tell the state of the other instances: no leader")),
-    ("there are no others", ILL, replace(FAILED, others=Peers(0, 0)), RULES,
+    ("there are no others", DOWN, replace(FAILED, others=Peers(0, 0)), RULES,
      Act("CANARY_FAILED: m: no")),
-    ("the others do not matter", ILL, replace(FAILED, others=None),
+    ("the others do not matter", DOWN, replace(FAILED, others=None),
      replace(RULES, allow_others_down=True), Act("CANARY_FAILED: m: no")),
-    ("an action is due, and automation is paused", ILL, replace(FAILED, paused=True), RULES,
+    ("an action is due, and automation is paused", DOWN, replace(FAILED, paused=True), RULES,
      Wait(None, "automation is paused; CANARY_FAILED: m: no")),
-    ("nobody gives up while automation is paused", tried(700.0, 800.0),
+    ("it does not give up while automation is paused", tried(700.0, 800.0),
      replace(FAILED, paused=True), RULES,
      Wait(None, "automation is paused; CANARY_FAILED: m: no")),
-    ("nobody pretends anything while automation is paused", ILL, replace(FAILED, paused=True),
+    ("a dry run is paused too", DOWN, replace(FAILED, paused=True),
      replace(RULES, dry_run=True), Wait(None, "automation is paused; CANARY_FAILED: m: no")),
     ("paused, and nothing is due yet", Ledger(971.0), replace(FAILED, paused=True), RULES,
      Wait(1001.0, "CANARY_FAILED for less than 30 s so far")),
-    ("paused, and well", Ledger(), replace(FAILED, state=State.PASSING, paused=True), RULES,
+    ("paused, and healthy", Ledger(), replace(FAILED, state=State.PASSING, paused=True), RULES,
      Idle()),
-    ("who gave up before a pause has given up in it", gave_up(ILL, "enough"),
+    ("it gave up before the pause", gave_up(DOWN, "enough"),
      replace(FAILED, paused=True), RULES, GiveUp("enough")),
-    ("a server that answers nobody for too short", Ledger(990.0), SILENT,
+    ("a server that has not been silent for long enough", Ledger(990.0), SILENT,
      replace(RULES, unanswered_after=15),
      Wait(1005.0, "SERVER_UNANSWERED for less than 15 s so far")),
     ("a server that has just opened its port", Ledger(980.0, opened=999.0), SILENT,
      replace(RULES, unanswered_after=5),
      Wait(1004.0, "SERVER_UNANSWERED for less than 5 s so far")),
-    ("ill for as long as any may be, then", Ledger(970.0, opened=999.0), SILENT,
+    ("unhealthy for the longest wait", Ledger(970.0, opened=999.0), SILENT,
      replace(RULES, unanswered_after=5), Act("SERVER_UNANSWERED: live: no")),
-    ("a server that answers nobody", ILL, SILENT, RULES, Act("SERVER_UNANSWERED: live: no")),
-    ("it serves nobody, so the others do not matter", ILL, replace(SILENT, others=Peers(2, 2)),
+    ("a server that answers no request", DOWN, SILENT, RULES, Act("SERVER_UNANSWERED: live: no")),
+    ("it serves nothing, so the others do not matter", DOWN, replace(SILENT, others=Peers(2, 2)),
      RULES, Act("SERVER_UNANSWERED: live: no")),
-    ("nor does it matter whether they are known", ILL, replace(SILENT, others=None), RULES,
+    ("it serves nothing, and the others are unknown", DOWN, replace(SILENT, others=None), RULES,
      Act("SERVER_UNANSWERED: live: no")),
-    ("a model was unloaded", ILL, GONE, RULES, Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("nobody has looked which are loaded", ILL, replace(GONE, others=None, models=Loadable()),
+    ("a model was unloaded", DOWN, GONE, RULES, Act("MODEL_NOT_READY: m: no", load=("m",))),
+    ("the loaded models were not read yet", DOWN, replace(GONE, others=None, models=Loadable()),
      replace(RULES, allow_others_down=True), GatherFacts()),
-    ("to load takes nothing from the others", ILL, replace(GONE, others=Peers(1, 1)), RULES,
+    ("a load does not depend on the others", DOWN, replace(GONE, others=Peers(1, 1)), RULES,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("a model was unloaded by somebody who had paused", ILL, replace(GONE, paused=True), RULES,
+    ("a model was unloaded, and automation is paused", DOWN, replace(GONE, paused=True), RULES,
      Wait(None, "automation is paused; MODEL_NOT_READY: m: no")),
     ("unloaded in maintenance", Ledger(), replace(GONE, state=State.MAINTENANCE), RULES, Idle()),
-    ("unloaded, for it is a cold standby", Ledger(), replace(GONE, state=State.COLD), RULES,
+    ("unloaded, because it is a cold standby", Ledger(), replace(GONE, state=State.COLD), RULES,
      Idle()),
-    ("unloaded, and not for long", Ledger(971.0), GONE, RULES,
+    ("not unloaded for long enough", Ledger(971.0), GONE, RULES,
      Wait(1001.0, "MODEL_NOT_READY for less than 30 s so far")),
     ("loaded too often", tried(700.0, 800.0), GONE, RULES,
      GiveUp("MODEL_NOT_READY after 2 actions within an hour")),
-    ("it may not be loaded here", ILL, GONE, replace(RULES, load=False),
+    ("it may not be loaded here", DOWN, GONE, replace(RULES, load=False),
      Act("MODEL_NOT_READY: m: no")),
-    ("nor may it be restarted", ILL, GONE, replace(RULES, load=False, reasons=frozenset()), Idle()),
-    ("it may only be loaded", ILL, GONE, replace(RULES, reasons=frozenset()),
+    ("nor restarted", DOWN, GONE, replace(RULES, load=False, reasons=frozenset()), Idle()),
+    ("it may only be loaded", DOWN, GONE, replace(RULES, reasons=frozenset()),
      Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("without an action nothing is said of what needs one", Ledger(), FAILED,
+    ("a reason that needs an action, without one", Ledger(), FAILED,
      replace(RULES, reasons=frozenset()), Idle()),
     ("loading it has failed", FAILED_LOAD, GONE, RULES, Act("MODEL_NOT_READY: m: no")),
-    ("and a restart needs the others", FAILED_LOAD, replace(GONE, others=Peers(2, 1)), RULES,
+    ("loading it has failed, and another instance is down", FAILED_LOAD,
+     replace(GONE, others=Peers(2, 1)), RULES,
      Wait(1002.0, "1 of 2 other instances are down")),
-    ("loading it has failed, and nothing else may be done", FAILED_LOAD, GONE,
+    ("loading it has failed, and no restart is allowed", FAILED_LOAD, GONE,
      replace(RULES, reasons=frozenset()), Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("it is being loaded", ILL, replace(GONE, models=Loadable((), ("m",))), RULES,
+    ("it is being loaded", DOWN, replace(GONE, models=Loadable((), ("m",))), RULES,
      Wait(1002.0, "m: being loaded")),
-    ("it is being loaded for too long", ILL, replace(GONE, models=Loadable((), ("m",))),
+    ("it is being loaded for too long", DOWN, replace(GONE, models=Loadable((), ("m",))),
      replace(RULES, load_timeout=100), Act("MODEL_NOT_READY: m: no")),
     ("it is being loaded since a restart", tried(950.0),
      replace(GONE, models=Loadable((), ("m",))), replace(RULES, load_timeout=100),
      Wait(1002.0, "m: being loaded")),
-    ("it is loaded, and yet not ready", ILL, replace(GONE, models=Loadable()), RULES,
+    ("it is loaded but not ready", DOWN, replace(GONE, models=Loadable()), RULES,
      Act("MODEL_NOT_READY: m: no")),
-    ("which may be all that can be done", ILL, replace(GONE, models=Loadable()),
+    ("it is loaded but not ready, and no restart is allowed", DOWN,
+     replace(GONE, models=Loadable()),
      replace(RULES, reasons=frozenset()),
      Wait(1030.0, "MODEL_NOT_READY: m: no: there is no model to load")),
-    ("or all that ever can", ILL, replace(GONE, models=Loadable(disabled=True)),
+    ("loading is disabled, and no restart is allowed", DOWN,
+     replace(GONE, models=Loadable(disabled=True)),
      replace(RULES, reasons=frozenset()),
      Wait(None, "MODEL_NOT_READY: m: no: there is no model to load")),
-    ("nobody knows what is loaded", ILL, replace(GONE, models=Loadable(unknown="away")), RULES,
+    ("the loaded models are unknown", DOWN, replace(GONE, models=Loadable(unknown="away")), RULES,
      Wait(1002.0, "cannot tell which models are loaded: away")),
-    ("a restart has left it out, and that has used up the budget", RESTARTED, GONE, FEW,
+    ("a restart did not load it and used up the budget", RESTARTED, GONE, FEW,
      Act("MODEL_NOT_READY: m: no", load=("m",))),
-    ("which is seen by looking", RESTARTED, replace(GONE, others=None, models=Loadable()), FEW,
+    ("after a restart the loaded models are read", RESTARTED,
+     replace(GONE, others=None, models=Loadable()), FEW,
      GatherFacts()),
-    ("the restarted loads it by itself", RESTARTED, LOADING, FEW, Wait(1002.0, "m: being loaded")),
-    ("for too long", RESTARTED, LOADING, replace(FEW, load_timeout=50),
+    ("the restarted Triton is loading it", RESTARTED, LOADING, FEW,
+     Wait(1002.0, "m: being loaded")),
+    ("the restarted Triton is loading it for too long", RESTARTED, LOADING,
+     replace(FEW, load_timeout=50),
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
-    ("or has loaded it, and it is not ready", RESTARTED, replace(GONE, models=Loadable()), FEW,
+    ("the restarted Triton has loaded it but it is not ready", RESTARTED,
+     replace(GONE, models=Loadable()), FEW,
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
-    ("a restart that helped nothing else is no excuse", RESTARTED, FAILED, FEW,
+    ("a restart that fixed nothing else is no excuse", RESTARTED, FAILED, FEW,
      GiveUp("CANARY_FAILED after 1 actions within an hour")),
-    ("what it left out cannot be loaded", UNMENDED, GONE, FEW,
+    ("the load after a restart has failed", NOT_FIXED, GONE, FEW,
      GiveUp("MODEL_NOT_READY after 1 actions within an hour")),
-    ("nobody looks at the others in vain", tried(990.0), replace(FAILED, others=None), RULES,
+    ("the others are not read before they matter", tried(990.0), replace(FAILED, others=None),
+     RULES,
      Wait(1030.0, "pausing for 40 s after action 1 in a row")),
 ]  # fmt: skip
 
@@ -211,16 +220,16 @@ def test_decisions(ledger: Ledger, facts: Facts, rules: RecoveryRules, decision:
     ("before", "state", "reason", "after"),
     [
         (Ledger(), State.CRITICAL, Reason.CANARY_FAILED, Ledger(unhealthy_since=1000.0)),
-        (ILL, State.CRITICAL, Reason.PORT_UNREACHABLE, replace(ILL, closed=True)),
-        (replace(ILL, closed=True), State.CRITICAL, Reason.SERVER_UNANSWERED, OPENED),
+        (DOWN, State.CRITICAL, Reason.PORT_UNREACHABLE, replace(DOWN, closed=True)),
+        (replace(DOWN, closed=True), State.CRITICAL, Reason.SERVER_UNANSWERED, OPENED),
         (OPENED, State.CRITICAL, Reason.MODEL_HUNG, OPENED),
         (replace(OPENED, opened=950.0), State.CRITICAL, Reason.PORT_UNREACHABLE,
-         replace(ILL, closed=True)),
+         replace(DOWN, closed=True)),
         (OPENED, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
-        (ILL, State.CRITICAL, Reason.CONFIG, Ledger()),
-        (ILL, State.DRAINING, Reason.DRAINING, Ledger()),
-        (ILL, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
-        (ILL, State.WARNING, Reason.MODEL_BUSY, Ledger(healthy_since=1000.0)),
+        (DOWN, State.CRITICAL, Reason.CONFIG, Ledger()),
+        (DOWN, State.DRAINING, Reason.DRAINING, Ledger()),
+        (DOWN, State.PASSING, Reason.OK, Ledger(healthy_since=1000.0)),
+        (DOWN, State.WARNING, Reason.MODEL_BUSY, Ledger(healthy_since=1000.0)),
         (Ledger(healthy_since=900.0), State.WARNING, Reason.GPU_HOT, Ledger(healthy_since=900.0)),
         (Ledger(healthy_since=900.0), State.STARTING, Reason.NOT_PROVEN_YET, Ledger()),
         (Ledger(healthy_since=401.0, streak=2, gave_up="x"), State.PASSING, Reason.OK,
@@ -241,7 +250,7 @@ def test_an_action_lengthens_the_streak_and_is_remembered_for_an_hour() -> None:
     assert acted(before, new) == Ledger(attempts=(lately, new), streak=3, restarted=True)
 
 
-def test_a_load_that_completes_a_restart_is_a_part_of_it() -> None:
+def test_a_load_that_completes_a_restart_is_part_of_it() -> None:
     load = Attempt(950.0, 951.0, loaded=True)
     whole = acted(RESTARTED, load)
     assert whole.attempts[-1] == replace(load, completing=True)
@@ -249,10 +258,10 @@ def test_a_load_that_completes_a_restart_is_a_part_of_it() -> None:
     assert decide(whole, replace(FAILED, now=1100.0), replace(RULES, budget=2)) == Act(
         "CANARY_FAILED: m: no"
     )
-    assert acted(whole, load).streak == 2  # what is unloaded again is another matter
+    assert acted(whole, load).streak == 2  # a model that is unloaded later is a separate case
     well = observe(RESTARTED, Facts(State.PASSING, Reason.OK, 945.0), RULES)
     assert acted(well, load).streak == 2
-    failed = acted(ILL, Attempt(900.0, 910.0, "no such unit"))
+    failed = acted(DOWN, Attempt(900.0, 910.0, "no such unit"))
     assert acted(failed, load).streak == 2
 
 
@@ -271,7 +280,7 @@ def test_only_a_recovery_that_gave_up_starts_over_at_a_reload() -> None:
     )
 
 
-def test_what_a_dry_run_pretended_counts_until_it_is_over() -> None:
+def test_the_pretended_actions_of_a_dry_run_count_until_it_ends() -> None:
     taken = tried(700.0)
     pretended = acted(
         acted(taken, Attempt(799.0, 799.0, dry_run=True)), Attempt(899.0, 899.0, "", True)
@@ -279,11 +288,11 @@ def test_what_a_dry_run_pretended_counts_until_it_is_over() -> None:
     assert (len(pretended.attempts), pretended.streak) == (3, 3)
     assert reloaded(pretended, replace(RULES, dry_run=True)) == pretended
     assert reloaded(pretended, RULES) == taken
-    alone = acted(ILL, Attempt(899.0, 899.0, dry_run=True))
-    assert reloaded(alone, RULES) == ILL
-    # The action that was taken is forgotten by the hour, and its pause with it.
+    alone = acted(DOWN, Attempt(899.0, 899.0, dry_run=True))
+    assert reloaded(alone, RULES) == DOWN
+    # The action that was taken is forgotten after an hour, and its pause with it.
     late = acted(taken, Attempt(699.0 + HOUR, 699.0 + HOUR, dry_run=True))
-    assert reloaded(late, RULES) == ILL
+    assert reloaded(late, RULES) == DOWN
 
 
 def test_reasons_that_no_restart_fixes() -> None:
@@ -300,16 +309,16 @@ def test_reasons_that_no_restart_fixes() -> None:
 @pytest.mark.parametrize(
     ("ledger", "decision", "at"),
     [
-        (ILL, Wait(1001.0, ""), 1001.0),
-        (ILL, Wait(None, ""), None),
-        (ILL, Idle(), None),
+        (DOWN, Wait(1001.0, ""), 1001.0),
+        (DOWN, Wait(None, ""), None),
+        (DOWN, Idle(), None),
         (Ledger(healthy_since=900.0), Idle(), None),
         (Ledger(healthy_since=900.0, streak=1), Idle(), 1500.0),
         (Ledger(healthy_since=900.0, gave_up="x"), GiveUp("x"), 1500.0),
         (Ledger(gave_up="x"), GiveUp("x"), None),
     ],
 )
-def test_when_to_decide_again(ledger: Ledger, decision: Decision, at: float | None) -> None:
+def test_when_it_decides_again(ledger: Ledger, decision: Decision, at: float | None) -> None:
     assert wake_at(ledger, decision, RULES) == at
 
 
@@ -320,16 +329,16 @@ def test_pauses_never_shrink_and_stay_within_their_bounds(streak: int) -> None:
 
 
 @given(
-    ill=st.integers(0, 100),
+    unhealthy=st.integers(0, 100),
     ended=st.integers(0, 200),
     streak=st.integers(0, 5),
     reason=st.sampled_from([Reason.CANARY_FAILED, Reason.MODEL_HUNG]),
     share=st.floats(0, 1, exclude_max=True),
 )
-def test_while_it_waits_only_news_could_have_changed_the_decision(
-    ill: int, ended: int, streak: int, reason: Reason, share: float
+def test_while_it_waits_only_an_event_changes_the_decision(
+    unhealthy: int, ended: int, streak: int, reason: Reason, share: float
 ) -> None:
-    ledger = Ledger(1000.0 - ill, None, (Attempt(999.0 - ended, 1000.0 - ended),), streak)
+    ledger = Ledger(1000.0 - unhealthy, None, (Attempt(999.0 - ended, 1000.0 - ended),), streak)
     facts = Facts(State.CRITICAL, reason, 1000.0)
     decided = decide(ledger, facts, RULES)
     if isinstance(decided, Wait):
@@ -341,7 +350,7 @@ def test_while_it_waits_only_news_could_have_changed_the_decision(
 
 
 class Attack(RuleBasedStateMachine):
-    """Drives the decision as the loop does, and keeps its own account of what was allowed."""
+    """Drives the decision as the loop does, and counts separately what was allowed."""
 
     @initialize(
         bounds=st.builds(
@@ -364,8 +373,8 @@ class Attack(RuleBasedStateMachine):
         self.others = Peers(2, 0)
         self.healthy_from: float | None = None
         self.actions: list[tuple[float, float]] = []
-        self.gaps: list[float] = []  # between actions with no long health in between
-        self.last: float | None = None  # end of the last action since a long health
+        self.gaps: list[float] = []  # between actions without a long healthy period
+        self.last: float | None = None  # end of the last action since a long healthy period
         self.gave_up = self.paused = False
 
     @rule(
@@ -406,7 +415,7 @@ class Attack(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 31.0, 61.0, 700.0, 1300.0]))
     def wait(self, seconds: float) -> None:
-        """Time passes; the loop wakes in it whenever it wished to."""
+        """Time passes; the loop wakes up whenever it asked to."""
         until = self.now + seconds
         while (at := self.wake()) is not None and self.now < at <= until:
             self.now = at
@@ -440,7 +449,7 @@ class Attack(RuleBasedStateMachine):
         return wake_at(self.ledger, decided, self.bounds)
 
     def step(self) -> None:
-        """One round of the loop; each action takes two seconds and mends nothing."""
+        """One round of the loop; each action takes two seconds and fixes nothing."""
         healthy_from = self.now if self.healthy_from is None else self.healthy_from
         if self.now >= healthy_from + self.bounds.forget_after:
             self.gave_up, self.gaps, self.last = False, [], None

@@ -1,4 +1,4 @@
-"""The recovery loop on a clock turned by hand, with a model of Consul beside it."""
+"""The recovery loop on a manual clock, with a model of Consul."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,8 +31,8 @@ HANGS = Verdict(State.CRITICAL, Reason.MODEL_HUNG, "m")
 PASSING = Verdict(State.PASSING, Reason.OK)
 
 
-class ShyConsul(FakeConsul):
-    """Its answers can be lost, come from servers without a leader, or lack what may not be read."""
+class LossyConsul(FakeConsul):
+    """Its answers can be lost, come from servers without a leader, or be filtered by ACLs."""
 
     lost = leaderless = narrow = False
 
@@ -55,7 +55,7 @@ class ShyConsul(FakeConsul):
 
 class Scene:
     def __init__(self, rules: RecoveryRules) -> None:
-        self.clock, self.consul = VirtualClock(), ShyConsul()
+        self.clock, self.consul = VirtualClock(), LossyConsul()
         self.verdict = Latest(PASSING)
         self.acted: list[float] = []
         self.events: list[Event] = []
@@ -94,24 +94,24 @@ async def recovery(rules: RecoveryRules = RULES) -> AsyncIterator[Scene]:
     loop.cancel()
 
 
-async def test_nothing_happens_and_nothing_is_read_while_it_passes() -> None:
+async def test_while_an_instance_passes_nothing_is_done_or_read() -> None:
     async with recovery() as scene:
         await scene.clock.advance(10_000)
         assert (scene.acted, scene.events, scene.looked) == ([], [], 0)
         assert scene.recovery.status.value == "idle"
 
 
-async def test_it_acts_pauses_longer_each_time_and_gives_up() -> None:
+async def test_it_acts_with_growing_pauses_and_gives_up() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(10_000)
-        assert scene.acted == [30, 62]  # 30 s of illness; 2 s of action and 30 s of pause
+        assert scene.acted == [30, 62]  # 30 s unhealthy; 2 s of action and 30 s of pause
         whats = [what for what, _ in scene.decided]
         assert whats == ["wait", "act", "wait", "act", "wait", "give up"]
         assert scene.recovery.status.value == f"give up ({scene.decided[-1][1]})"
 
 
-async def test_a_hung_model_is_acted_upon_at_once() -> None:
+async def test_a_hung_model_triggers_an_action_at_once() -> None:
     async with recovery() as scene:
         await scene.clock.advance(100)
         scene.verdict.set(HANGS)
@@ -120,7 +120,7 @@ async def test_a_hung_model_is_acted_upon_at_once() -> None:
         assert scene.recovery.status.value == "act: restart it (MODEL_HUNG: m)"
 
 
-async def test_an_instance_that_recovers_in_time_is_left_alone() -> None:
+async def test_an_instance_that_recovers_in_time_is_not_restarted() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(29)
@@ -146,7 +146,7 @@ async def test_each_action_is_reported_with_its_outcome() -> None:
         ]
 
 
-async def test_a_dry_run_decides_alike_and_acts_not() -> None:
+async def test_a_dry_run_decides_the_same_and_does_nothing() -> None:
     async with recovery() as wet, recovery(replace(RULES, dry_run=True)) as dry:
         for scene in (wet, dry):
             scene.verdict.set(FAILED)
@@ -157,7 +157,7 @@ async def test_a_dry_run_decides_alike_and_acts_not() -> None:
         assert dry.recovery.status.value.endswith("dry run")
 
 
-async def test_a_pause_uses_nothing_up_and_what_is_due_is_done_when_it_is_over() -> None:
+async def test_a_pause_uses_no_budget_and_due_actions_follow_it() -> None:
     async with recovery() as scene:
         scene.recovery.pause(paused=True)
         scene.verdict.set(FAILED)
@@ -167,12 +167,12 @@ async def test_a_pause_uses_nothing_up_and_what_is_due_is_done_when_it_is_over()
         assert not any(isinstance(each, RecoveryDecided) and each.dry_run for each in scene.events)
         scene.recovery.pause(paused=False)
         await scene.clock.advance(10_000)
-        # As if there had been no pause: the whole budget, and the short pauses first.
+        # As if there had been no pause: the whole budget, with the short pauses first.
         assert scene.acted == [4000, 4032]
         assert scene.decided[-1][0] == "give up"
 
 
-async def test_it_does_not_give_up_in_a_pause_that_outlasts_the_hour_of_its_actions() -> None:
+async def test_it_does_not_give_up_during_a_pause_that_outlasts_the_hour_of_its_actions() -> None:
     async with recovery() as scene:
         scene.verdict.set(FAILED)
         await scene.clock.advance(70)
@@ -185,7 +185,7 @@ async def test_it_does_not_give_up_in_a_pause_that_outlasts_the_hour_of_its_acti
         assert len(scene.acted) == 3
 
 
-async def test_a_recovery_that_gave_up_stays_so_over_a_pause() -> None:
+async def test_a_recovery_that_gave_up_stays_so_after_a_pause() -> None:
     async with recovery() as scene:
         scene.verdict.set(HANGS)
         await scene.clock.advance(1000)
@@ -196,11 +196,11 @@ async def test_a_recovery_that_gave_up_stays_so_over_a_pause() -> None:
         assert len(scene.acted) == 2
 
 
-async def test_what_a_dry_run_pretended_is_forgotten_when_it_is_over() -> None:
+async def test_the_pretended_actions_of_a_dry_run_are_forgotten_when_it_ends() -> None:
     dry = replace(RULES, dry_run=True)
     async with recovery(dry) as scene:
         scene.verdict.set(FAILED)
-        await scene.clock.advance(35)  # one action was pretended, and its pause goes on
+        await scene.clock.advance(35)  # one action was pretended, and its pause continues
         scene.recovery.configure(dry, scene.action)
         await settle()
         assert scene.recovery.status.value.startswith("wait (pausing for 30 s")
@@ -209,14 +209,14 @@ async def test_what_a_dry_run_pretended_is_forgotten_when_it_is_over() -> None:
         assert scene.acted == [35, 67]
 
 
-async def test_not_the_last_one_while_another_is_down() -> None:
+async def test_it_does_not_restart_the_last_instance_while_another_is_down() -> None:
     async with recovery() as scene:
         await scene.consul.set("b", "critical")
         scene.verdict.set(FAILED)
         await scene.clock.advance(1000)
         assert scene.acted == []
         assert scene.decided[-1] == ("wait", "1 of 1 other instances are down")
-        assert len(scene.decided) == 2  # what stays the same is told once
+        assert len(scene.decided) == 2  # an unchanged decision is reported once
         await scene.consul.set("b", "warning")
         await scene.clock.advance(2)
         assert len(scene.acted) == 1
@@ -234,7 +234,7 @@ async def test_it_may_be_allowed_to_act_while_another_is_down() -> None:
     ("allowed", "actions"),
     [(False, 0), (True, 1)],
 )
-async def test_without_consul_it_acts_only_if_others_may_be_down(
+async def test_without_consul_it_acts_only_if_it_may_while_others_are_down(
     allowed: bool, actions: int
 ) -> None:
     async with recovery(replace(RULES, allow_others_down=allowed)) as scene:
@@ -244,7 +244,7 @@ async def test_without_consul_it_acts_only_if_others_may_be_down(
         assert len(scene.acted) == actions
 
 
-async def test_an_instance_that_passes_while_the_others_are_looked_at_is_left_alone() -> None:
+async def test_an_instance_that_passes_while_the_others_are_read_is_not_restarted() -> None:
     async with recovery() as scene:
         looked = scene._look
 
@@ -258,7 +258,7 @@ async def test_an_instance_that_passes_while_the_others_are_looked_at_is_left_al
         assert scene.acted == []
 
 
-async def test_a_healthy_time_ends_giving_up_but_refills_no_budget() -> None:
+async def test_a_healthy_period_ends_giving_up_but_does_not_refill_the_budget() -> None:
     async with recovery() as scene:
         scene.verdict.set(HANGS)
         await scene.clock.advance(1000)
@@ -302,22 +302,22 @@ async def test_a_reload_makes_a_waiting_recovery_decide_again() -> None:
     ],
 )
 async def test_the_others_are_counted(statuses: dict[str, str], others: Peers) -> None:
-    consul = ShyConsul()
+    consul = LossyConsul()
     for name, status in {"a": "critical", **statuses}.items():
         await consul.register(name, status)
     assert await look(consul, "t", "a") == others
 
 
-async def test_one_in_maintenance_is_down() -> None:
-    consul = ShyConsul()
+async def test_an_instance_in_maintenance_counts_as_down() -> None:
+    consul = LossyConsul()
     await consul.register("a", "critical")
     await consul.register("b", "passing")
     await consul.maintain_service("b", "upgrade")
     assert await look(consul, "t", "a") == Peers(1, 1)
 
 
-async def test_one_on_a_node_in_maintenance_is_down() -> None:
-    consul = ShyConsul()
+async def test_an_instance_on_a_node_in_maintenance_counts_as_down() -> None:
+    consul = LossyConsul()
     await consul.register("a", "critical")
     await consul.register("b", "passing")
     await consul.maintain_node("new kernel")
@@ -325,24 +325,24 @@ async def test_one_on_a_node_in_maintenance_is_down() -> None:
 
 
 async def test_ghosts_are_not_counted() -> None:
-    """Nor is the own one, on the node that it has left."""
-    consul = ShyConsul()
+    """Nor is the instance's own ghost, on the node that it has left."""
+    consul = LossyConsul()
     for name in ("a", "b"):
         await consul.register(name, "passing")
     real = consul.health_service
 
-    async def haunted(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
+    async def with_ghosts(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
         answer = await real(name, **how)
         gone = Check("serfHealth", "Serf Health Status", "critical", "Agent not live", "")
         ghosts = tuple(replace(each, node="old", checks=(gone,)) for each in answer.value)
         return replace(answer, value=(*ghosts, *answer.value))
 
-    consul.health_service = haunted  # type: ignore[method-assign]
+    consul.health_service = with_ghosts  # type: ignore[method-assign]
     assert await look(consul, "t", "a") == Peers(1, 0)
 
 
-async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
-    consul = ShyConsul()
+async def test_an_answer_that_proves_nothing_about_the_others_is_unknown() -> None:
+    consul = LossyConsul()
     assert await look(consul, "t", "a") == Peers(unknown="the catalog does not list a itself")
     consul.leaderless = True
     assert (await look(consul, "t", "a")).unknown
@@ -350,8 +350,8 @@ async def test_what_proves_nothing_about_the_others_is_unknown() -> None:
     assert await look(consul, "t", "a") == Peers(unknown="the agent is away")
 
 
-async def test_others_that_may_not_be_seen_are_unknown() -> None:
-    consul = ShyConsul()
+async def test_other_instances_hidden_by_acls_are_unknown() -> None:
+    consul = LossyConsul()
     await consul.register("a", "critical")
     assert await look(consul, "t", "a") == Peers(0, 0)
     consul.narrow = True

@@ -1,4 +1,4 @@
-"""A served model that is no longer loaded is loaded again, where Triton and people allow it."""
+"""A served model that was unloaded is loaded again, if Triton and operators allow it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -81,7 +81,7 @@ async def recovery(rules: RecoveryRules = RULES, restartable: bool = True) -> As
 
 
 @pytest.mark.parametrize("restartable", [True, False])
-async def test_what_is_served_is_loaded_again_in_order_and_nothing_else(restartable: bool) -> None:
+async def test_served_models_are_loaded_again_in_order_and_no_others(restartable: bool) -> None:
     rules = RULES if restartable else replace(RULES, reasons=frozenset())
     async with recovery(rules, restartable) as scene:
         scene.unload("embed", "strange", "chat")
@@ -93,9 +93,7 @@ async def test_what_is_served_is_loaded_again_in_order_and_nothing_else(restarta
         assert scene.restarts == 0
 
 
-async def test_a_load_that_fails_is_followed_by_a_restart_and_the_next_load_is_part_of_that() -> (
-    None
-):
+async def test_a_failed_load_is_followed_by_a_restart_whose_loads_are_part_of_it() -> None:
     async with recovery() as scene:
         scene.triton.models["chat"].load_error = Rejected("INTERNAL: out of memory")
         scene.unload("chat", "embed")
@@ -106,7 +104,7 @@ async def test_a_load_that_fails_is_followed_by_a_restart_and_the_next_load_is_p
         assert scene.recovery.status.value.startswith("give up")
 
 
-async def test_a_triton_that_loads_nothing_on_demand_is_asked_once_and_restarted() -> None:
+async def test_a_triton_without_explicit_loading_is_asked_once_and_restarted() -> None:
     async with recovery() as scene:
         scene.triton.models["chat"].load_error = Disabled("not in explicit mode")
         scene.unload("chat")
@@ -114,7 +112,7 @@ async def test_a_triton_that_loads_nothing_on_demand_is_asked_once_and_restarted
         assert scene.triton.orders == ["load chat"]
         assert scene.restarts == 1
         await scene.clock.advance(4000)
-        # The budget was left to what can be done.
+        # The budget was left for the restart.
         assert (scene.triton.orders, scene.restarts) == (["load chat"], 3)
 
 
@@ -127,13 +125,13 @@ async def test_if_nothing_can_be_done_it_says_so_and_does_not_give_up() -> None:
         assert scene.recovery.status.value.startswith(
             "wait (MODEL_NOT_READY: chat: no: there is no model"
         )
-        # Once before it tried, once after; the others would not matter.
+        # Once before the attempt, once after; the other instances would not matter.
         assert (scene.looks, scene.others_seen) == (2, 0)
 
 
-async def test_what_only_an_outside_change_can_fix_is_read_seldom() -> None:
+async def test_while_only_an_outside_change_can_help_the_index_is_read_rarely() -> None:
     async with recovery(replace(RULES, reasons=frozenset()), restartable=False) as scene:
-        scene.verdict.set(GONE)  # and yet it is loaded
+        scene.verdict.set(GONE)  # although it is loaded
         await scene.clock.advance(3030)
         assert 90 <= scene.looks <= 110
         scene.unload("chat")
@@ -150,7 +148,7 @@ async def test_what_only_an_outside_change_can_fix_is_read_seldom() -> None:
         Verdict(State.STARTING, Reason.MODEL_NOT_READY),
     ],
 )
-async def test_an_operators_unload_stays(verdict: Verdict) -> None:
+async def test_a_model_that_an_operator_unloaded_stays_unloaded(verdict: Verdict) -> None:
     async with recovery() as scene:
         scene.unload("chat")
         scene.verdict.set(verdict)
@@ -168,7 +166,7 @@ async def test_loading_stops_once_it_is_no_longer_wanted() -> None:
         assert scene.triton.orders == ["load chat"]
 
 
-async def test_an_index_that_cannot_be_read_proves_nothing() -> None:
+async def test_an_unreadable_index_proves_nothing() -> None:
     async with recovery() as scene:
         scene.unload("chat")
         scene.triton.refusal = Unavailable("busy")
@@ -179,7 +177,7 @@ async def test_an_index_that_cannot_be_read_proves_nothing() -> None:
         assert scene.triton.orders == ["load chat"]
 
 
-async def test_an_index_that_may_not_be_read_leaves_the_restart() -> None:
+async def test_without_access_to_the_index_a_restart_is_still_possible() -> None:
     async with recovery() as scene:
         scene.unload("chat")
         scene.triton.refusal = NotAdmitted("UNAVAILABLE: This protocol is restricted")
@@ -187,7 +185,7 @@ async def test_an_index_that_may_not_be_read_leaves_the_restart() -> None:
         assert (scene.triton.orders, scene.restarts) == ([], 1)
 
 
-async def test_a_pause_ends_a_row_of_loads() -> None:
+async def test_a_pause_ends_a_series_of_loads() -> None:
     async with recovery() as scene:
         scene.triton.models["chat"].load_delay = 5.0
         scene.unload("chat", "embed")
@@ -197,7 +195,7 @@ async def test_a_pause_ends_a_row_of_loads() -> None:
         assert scene.triton.orders == ["load chat"]
 
 
-async def test_a_dry_run_only_says_so() -> None:
+async def test_a_dry_run_only_reports_loads() -> None:
     async with recovery(replace(RULES, dry_run=True)) as scene:
         scene.unload("chat")
         await scene.clock.advance(30)
@@ -220,7 +218,9 @@ async def test_a_dry_run_only_says_so() -> None:
         ([("embed", "1", "UNAVAILABLE")], Loadable(("chat", "embed"))),
     ],
 )
-def test_what_an_index_says(index: list[tuple[str, str, str]], found: Loadable) -> None:
+def test_what_the_index_says_about_a_model(
+    index: list[tuple[str, str, str]], found: Loadable
+) -> None:
     entries = [IndexEntry(*each, reason="") for each in index]
     assert state(entries, ("chat", "embed")) == found
 

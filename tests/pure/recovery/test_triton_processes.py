@@ -1,4 +1,4 @@
-"""Which process answers on Triton's port."""
+"""Which process listens on Triton's port."""
 
 import psutil
 import pytest
@@ -50,6 +50,6 @@ def test_no_process_is_guessed(listeners: list[tuple[str, int, int | None]], why
         (OSError(24, "Too many open files"), "x: .*Too many open files"),
     ],
 )
-def test_foreign_errors_become_ours(error: Exception, why: str) -> None:
+def test_errors_of_psutil_and_the_system_are_translated(error: Exception, why: str) -> None:
     with pytest.raises(Rejected, match=why), _mapped("x"):
         raise error
