@@ -1,4 +1,4 @@
-"""What the checks in Consul say about an instance, and which entry of several counts."""
+"""What the checks in Consul say about an instance, and which of several entries counts."""
 
 from dataclasses import replace
 
@@ -33,14 +33,14 @@ def critical(check: Check, output: str = "it is ill") -> Check:
         ((replace(MODE, notes=""),), "Node Maintenance Mode"),
         ((DISK, MODE, OWN_MODE), "new kernel"),
         ((OWN_MODE, MODE, DISK), "new kernel"),
-        # Of other instances on the node.
+        # Checks of other instances on the node.
         ((replace(DISK, service_id="b"),), None),
         ((replace(OWN_MODE, id="_service_maintenance:b", service_id="b"),), None),
-        # What the sidecar says itself.
+        # The sidecar's own checks.
         ((critical(VERDICT), critical(SIDECAR)), None),
         ((replace(OWN_MODE, notes=WITHDRAWN),), None),
         ((replace(OWN_MODE, notes=WITHDRAWN), MODE), "new kernel"),
-        # What says nothing of the instance: its agent is gone, nobody has run the check.
+        # Checks that say nothing about the instance: its agent is gone, or the check has not run.
         ((critical(SERF, "Agent not live or unreachable"),), None),
         ((critical(DISK, ""),), None),
         ((critical(DISK, "TTL expired (last output before timeout follows): fine"),), None),
@@ -58,17 +58,19 @@ NAMED = {"withdrawal_reason": "rest"}
 @pytest.mark.parametrize(
     ("notes", "meta", "own"),
     [
-        # Its sidecar has named the reason that it gives: that one it is, whatever it says.
+        # Its sidecar has registered the reason that it gives: only that reason is its own.
         ("rest", NAMED, True),
         ("new disk", NAMED, False),
         (WITHDRAWN, NAMED, False),
         ("", NAMED, False),
-        # An earlier version's has not, and knows but one.
+        # An earlier version has not registered it, and uses only one.
         (WITHDRAWN, {}, True),
         ("rest", {}, False),
     ],
 )
-def test_whose_maintenance_mode_it_is(notes: str, meta: dict[str, str], own: bool) -> None:
+def test_whether_a_maintenance_mode_is_the_sidecars_own(
+    notes: str, meta: dict[str, str], own: bool
+) -> None:
     mode = replace(OWN_MODE, notes=notes)
     assert is_withdrawal(mode, meta) == own
     assert (objection((mode,), "a", meta) is None) == own
@@ -91,7 +93,7 @@ LIVE, GHOST = entry("new", SERF, VERDICT), entry("old", critical(SERF), VERDICT)
         ((GHOST,), [("a", "old")]),
         ((GHOST, LIVE), [("a", "new")]),
         ((LIVE, GHOST), [("a", "new")]),
-        # However ill it is, it is the one that is there.
+        # However unhealthy it is, it is the real one.
         ((GHOST, entry("new", SERF, critical(VERDICT))), [("a", "new")]),
         ((entry("new", SERF, critical(VERDICT)), entry("old", SERF)), [("a", "old")]),
         ((entry("y", SERF), entry("x", SERF)), [("a", "x")]),

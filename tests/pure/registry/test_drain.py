@@ -1,4 +1,4 @@
-"""A drain while control planes come, go, or cannot be seen, on a clock that is turned by hand."""
+"""A drain while control planes come, go, or are hidden, on a manual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,11 +22,11 @@ from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
 
 PLANES, SERVICE = "planes", "triton"
-LONG = 120.0  # seconds, longer than anything that is waited for on purpose
+LONG = 120.0  # seconds, longer than any intended wait
 
 
 class Catalog(FakeConsul):
-    """A Consul that may not answer, or not show everything of the control planes."""
+    """A Consul that may not answer, or hide some control planes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class Catalog(FakeConsul):
 
 
 class Plane:
-    """A control plane: what it says to whoever asks, while it is there."""
+    """A control plane, and what it replies while it runs."""
 
     def __init__(self) -> None:
         self.word: Latest[Any] = Latest(None)
         self.there = True
 
-    def says(self, in_flight: int, *nodes: str) -> None:
-        """That all its Envoys have reported, and what."""
+    def reports(self, in_flight: int, *nodes: str) -> None:
+        """All its Envoys have reported, with so many requests in flight."""
         count = len(nodes) or 1
         self.word.set(
             SimpleNamespace(
@@ -68,7 +68,7 @@ class Plane:
         )
 
     def prefers(self, instance: str) -> None:
-        """Who is primary, at its one Envoy."""
+        """Its one Envoy follows this primary."""
         self.word.set(
             SimpleNamespace(
                 followed=True, instance=instance, epoch=5, envoys=1, envoys_acknowledged=1
@@ -93,7 +93,7 @@ class Plane:
 
 
 class Scene:
-    """An instance that drains, and what it asks."""
+    """An instance that drains, and the control planes that it queries."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -114,7 +114,7 @@ class Scene:
 
     @asynccontextmanager
     async def draining(self) -> AsyncIterator["asyncio.Task[None]"]:
-        """The wait, which has begun."""
+        """The wait for the Envoys, which has begun."""
         wait = wait_until_idle(self.register, SERVICE, "a", self.clock, self.doubts.append)
         async with running(wait) as task:
             await self.pass_time(0.0)
@@ -146,7 +146,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     return made
 
 
-async def test_if_certainly_no_control_plane_is_registered_there_is_nothing_to_wait_for(
+async def test_if_it_is_proven_that_no_control_plane_is_registered_there_is_no_wait(
     scene: Scene,
 ) -> None:
     async with scene.draining() as drain:
@@ -154,9 +154,9 @@ async def test_if_certainly_no_control_plane_is_registered_there_is_nothing_to_w
     assert scene.doubts == []
 
 
-async def test_a_token_that_may_not_see_them_proves_nothing(scene: Scene) -> None:
+async def test_a_list_hidden_by_acls_proves_nothing(scene: Scene) -> None:
     plane = await scene.join("one")
-    plane.says(0, "envoy")
+    plane.reports(0, "envoy")
     scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
     async with scene.draining() as drain:
         await scene.pass_time()
@@ -170,7 +170,7 @@ async def test_a_token_that_may_not_see_them_proves_nothing(scene: Scene) -> Non
         assert drain.done()
 
 
-async def test_a_catalog_that_shows_nothing_at_all_proves_nothing(scene: Scene) -> None:
+async def test_a_catalog_without_the_instance_itself_proves_nothing(scene: Scene) -> None:
     await scene.consul.deregister_service("a")
     async with scene.draining() as drain:
         await scene.pass_time()
@@ -178,8 +178,8 @@ async def test_a_catalog_that_shows_nothing_at_all_proves_nothing(scene: Scene) 
         assert [SERVICE in doubt for doubt in scene.doubts] == [True]
 
 
-async def test_a_list_that_lacks_some_of_them_proves_nothing(scene: Scene) -> None:
-    (await scene.join("one")).says(0, "envoy-1")
+async def test_a_partially_hidden_list_proves_nothing(scene: Scene) -> None:
+    (await scene.join("one")).reports(0, "envoy-1")
     other = await scene.join("two")
     scene.consul.filtered, scene.consul.hidden = True, frozenset({"two"})
     async with scene.draining() as drain:
@@ -189,7 +189,7 @@ async def test_a_list_that_lacks_some_of_them_proves_nothing(scene: Scene) -> No
         scene.consul.filtered, scene.consul.hidden = False, frozenset()
         await scene.pass_time()
         assert not drain.done()
-        other.says(0, "envoy-2")
+        other.reports(0, "envoy-2")
         await scene.pass_time(0.0)
         assert drain.done()
 
@@ -206,65 +206,69 @@ async def test_servers_without_a_leader_prove_nothing(scene: Scene) -> None:
 
 async def test_a_control_plane_that_registers_during_a_drain_is_queried(scene: Scene) -> None:
     first = await scene.join("one")
-    first.says(1, "envoy-1")
+    first.reports(1, "envoy-1")
     async with scene.draining() as drain:
         second = await scene.join("two")
-        second.says(1, "envoy-2")
+        second.reports(1, "envoy-2")
         await scene.pass_time(1.0)
-        first.says(0, "envoy-1")
+        first.reports(0, "envoy-1")
         await scene.pass_time()
         assert not drain.done()
-        second.says(0, "envoy-2")
+        second.reports(0, "envoy-2")
         await scene.pass_time(0.0)
         assert drain.done()
 
 
 async def test_a_deregistered_control_plane_is_not_waited_for(scene: Scene) -> None:
-    (await scene.join("one")).says(0, "envoy-1")
+    (await scene.join("one")).reports(0, "envoy-1")
     (await scene.join("ghost")).leave()
     async with scene.draining() as drain:
         await scene.pass_time()
         assert not drain.done()
         await scene.consul.deregister_service("ghost")
         await scene.pass_time(GRACE - 1.0)
-        assert not drain.done()  # an agent that restarts may have lost it for a moment
+        assert not drain.done()  # a restarted agent may have lost it for a moment
         await scene.pass_time(3.0)
         assert drain.done()
 
 
 async def test_an_unlisted_control_plane_that_still_reports_is_waited_for(scene: Scene) -> None:
     plane = await scene.join("one")
-    plane.says(3, "envoy-1")
+    plane.reports(3, "envoy-1")
     async with scene.draining() as drain:
         await scene.consul.deregister_service("one")
         await scene.pass_time()
         assert not drain.done()
-        plane.says(0, "envoy-1")
+        plane.reports(0, "envoy-1")
         await scene.pass_time(0.0)
         assert drain.done()
 
 
-async def test_the_envoys_of_one_that_left_are_looked_for_at_the_others(scene: Scene) -> None:
+async def test_the_envoys_of_a_departed_control_plane_are_looked_for_at_the_others(
+    scene: Scene,
+) -> None:
     first, second = await scene.join("one"), await scene.join("two")
-    first.says(3, "envoy-1")
-    second.says(0, "envoy-2")
+    first.reports(3, "envoy-1")
+    second.reports(0, "envoy-2")
     async with scene.draining() as drain:
         first.leave()
         await scene.consul.deregister_service("one")
         await scene.pass_time()
-        assert not drain.done()  # nobody knows what became of the three requests
-        second.says(2, "envoy-1", "envoy-2")
+        assert not drain.done()  # the outcome of the three requests is unknown
+        second.reports(2, "envoy-1", "envoy-2")
         await scene.pass_time()
         assert not drain.done()
-        second.says(0, "envoy-1", "envoy-2")
+        second.reports(0, "envoy-1", "envoy-2")
         await scene.pass_time(0.0)
         assert drain.done()
 
 
-async def test_one_that_left_and_names_no_envoys_has_left_its_work_unknown(scene: Scene) -> None:
+async def test_a_departed_control_plane_that_named_no_envoys_leaves_its_requests_unknown(
+    scene: Scene,
+) -> None:
     first, second = await scene.join("one"), await scene.join("two")
-    first.says(3)  # an older version does not
-    second.says(0, "envoy-1")
+    first.reports(3)  # an older version does not
+    second.reports(0, "envoy-1")
     async with scene.draining() as drain:
         first.leave()
         await scene.consul.deregister_service("one")
@@ -272,20 +276,24 @@ async def test_one_that_left_and_names_no_envoys_has_left_its_work_unknown(scene
         assert not drain.done()
 
 
-async def test_one_that_left_when_all_was_done_is_not_asked_again(scene: Scene) -> None:
+async def test_a_control_plane_that_departed_with_nothing_in_flight_is_not_waited_for(
+    scene: Scene,
+) -> None:
     first, second = await scene.join("one"), await scene.join("two")
-    first.says(0, "envoy-1")
-    second.says(1, "envoy-2")
+    first.reports(0, "envoy-1")
+    second.reports(1, "envoy-2")
     async with scene.draining() as drain:
         first.leave()
         await scene.consul.deregister_service("one")
         await scene.pass_time()
-        second.says(0, "envoy-2")
+        second.reports(0, "envoy-2")
         await scene.pass_time(0.0)
         assert drain.done()
 
 
-async def test_a_list_that_is_empty_because_the_token_is_gone_ends_no_wait(scene: Scene) -> None:
+async def test_a_list_that_is_empty_because_the_token_was_revoked_ends_no_wait(
+    scene: Scene,
+) -> None:
     (await scene.join("one")).leave()
     async with scene.draining() as drain:
         scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
@@ -296,11 +304,11 @@ async def test_a_list_that_is_empty_because_the_token_is_gone_ends_no_wait(scene
 
 async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
     plane = await scene.join("one")
-    plane.says(1, "envoy-1")
+    plane.reports(1, "envoy-1")
     async with scene.draining() as drain:
         scene.consul.away = True
         await scene.pass_time(2.0)
-        plane.says(0, "envoy-1")
+        plane.reports(0, "envoy-1")
         await scene.pass_time()
         assert not drain.done()
         scene.consul.away = False
@@ -308,7 +316,7 @@ async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
         assert drain.done()
 
 
-async def test_a_switchover_queries_new_control_planes_and_believes_no_empty_list(
+async def test_a_switchover_queries_new_control_planes_and_trusts_no_empty_list(
     scene: Scene,
 ) -> None:
     def follow() -> Any:

@@ -14,7 +14,7 @@ from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import settle
 
 
-async def test_it_registers_and_pushes_what_the_verdict_is() -> None:
+async def test_it_registers_and_pushes_the_verdict() -> None:
     async with publishing() as scene:
         assert len(scene.registrations()) == 1
         await scene.shown(PASSING)
@@ -24,7 +24,7 @@ async def test_it_registers_and_pushes_what_the_verdict_is() -> None:
         assert scene.publisher.published.value == CRITICAL
 
 
-async def test_a_heartbeat_goes_on_without_news_and_is_no_news() -> None:
+async def test_heartbeats_continue_without_changes_and_are_not_events() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         pushed = len(scene.consul.pushed)
@@ -35,8 +35,8 @@ async def test_a_heartbeat_goes_on_without_news_and_is_no_news() -> None:
 
 
 @pytest.mark.parametrize("servers", [Servers.LEADING, Servers.LEADERLESS, Servers.GONE], ids=str)
-async def test_neither_slow_nor_failing_reads_hold_a_push_back(servers: Servers) -> None:
-    """Consul without a leader fails every read of the catalog; the agent still takes checks."""
+async def test_neither_slow_nor_failing_reads_delay_a_push(servers: Servers) -> None:
+    """Without a leader every read of the catalog fails; the agent still accepts check updates."""
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.set_servers(servers)
@@ -49,7 +49,7 @@ async def test_neither_slow_nor_failing_reads_hold_a_push_back(servers: Servers)
         assert len(scene.consul.pushed) > 12
 
 
-async def test_what_is_pushed_is_the_newest_verdict_after_a_silence() -> None:
+async def test_after_an_outage_the_newest_verdict_is_pushed() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         scene.consul.failing.add("update_check")
@@ -63,7 +63,7 @@ async def test_what_is_pushed_is_the_newest_verdict_after_a_silence() -> None:
         assert scene.publisher.published.value == CRITICAL
 
 
-async def test_a_deleted_entry_comes_back() -> None:
+async def test_a_deleted_entry_is_registered_again() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.deregister_service("t-0")
@@ -76,7 +76,7 @@ async def test_a_deleted_entry_comes_back() -> None:
 
 
 async def test_a_status_that_the_agent_cannot_write_is_registered_again() -> None:
-    """The token of the last registration was revoked: the catalog stays at what it was."""
+    """The token of the last registration was revoked: the catalog does not change any more."""
     async with publishing() as scene:
         await scene.shown(PASSING)
         scene.consul.stale = "passing"
@@ -87,7 +87,7 @@ async def test_a_status_that_the_agent_cannot_write_is_registered_again() -> Non
         ]
 
 
-async def test_what_is_gone_from_the_agent_is_not_registered_to_deregister_it() -> None:
+async def test_an_entry_that_the_agent_has_lost_is_not_registered_only_to_be_deregistered() -> None:
     async with publishing() as scene:
         await scene.publisher.withdraw()
         await scene.consul.deregister_service("t-0")
@@ -106,18 +106,18 @@ async def test_a_new_role_is_registered() -> None:
         assert entry.meta["epoch"] == "42"
 
 
-async def test_a_ghost_that_looks_right_does_not_hide_that_the_entry_is_gone() -> None:
+async def test_a_ghost_does_not_hide_that_the_entry_is_gone() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.clock.advance(5)
         real = scene.consul.health_service
 
-        async def haunted(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
+        async def only_ghosts(name: str, **how: Any) -> QueryResult[tuple[ServiceEntry, ...]]:
             answer = await real(name, **how)
             ghosts = tuple(replace(entry, node="old") for entry in answer.value)
             return replace(answer, value=ghosts)
 
-        scene.consul.health_service = haunted  # type: ignore[method-assign]
+        scene.consul.health_service = only_ghosts  # type: ignore[method-assign]
         before = len(scene.registrations())
         await scene.clock.advance(5)
         assert scene.registrations()[before:] == ["not in the catalog"] * (

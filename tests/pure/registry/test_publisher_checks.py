@@ -13,10 +13,10 @@ from tests.support.virtual_clock import settle
 @pytest.mark.parametrize(
     "whose", [pytest.param("service", marks=pytest.mark.wording), "node", "check"]
 )
-async def test_what_others_say_is_noticed_as_it_happens(whose: str) -> None:
+async def test_checks_of_others_are_noticed_immediately(whose: str) -> None:
     """No time passes: nothing is polled."""
 
-    async def say(on: bool) -> None:
+    async def change(on: bool) -> None:
         reason = "new disk" if on else None
         match whose:
             case "service":
@@ -31,14 +31,14 @@ async def test_what_others_say_is_noticed_as_it_happens(whose: str) -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.clock.advance(3)
-        await say(on=True)
+        await change(on=True)
         wanted = "disk: is full" if whose == "check" else "new disk"
         assert scene.said() == (wanted, whose == "service")
-        await say(on=False)
+        await change(on=False)
         assert scene.said() == (None, False)
 
 
-async def test_without_servers_the_agent_is_asked_what_others_say() -> None:
+async def test_without_servers_the_agent_is_queried_for_the_checks_of_others() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.set_servers(Servers.GONE)
@@ -48,7 +48,9 @@ async def test_without_servers_the_agent_is_asked_what_others_say() -> None:
 
 
 @pytest.mark.parametrize("whose", ["node", "check"])
-async def test_what_has_ended_at_the_agent_is_over_without_servers(whose: str) -> None:
+async def test_a_check_that_the_agent_has_cleared_no_longer_counts_without_servers(
+    whose: str,
+) -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         model = scene.consul.model
@@ -70,8 +72,8 @@ async def test_what_has_ended_at_the_agent_is_over_without_servers(whose: str) -
         assert scene.said() == (None, False)
 
 
-async def test_what_the_agent_says_of_a_check_counts_before_what_the_catalog_showed() -> None:
-    """Servers that are cut off take a minute to be missed."""
+async def test_the_agents_present_check_overrides_the_catalogs() -> None:
+    """Servers that are cut off are noticed only after a minute."""
     async with publishing() as scene:
         await scene.shown(PASSING)
         model = scene.consul.model
@@ -85,12 +87,12 @@ async def test_what_the_agent_says_of_a_check_counts_before_what_the_catalog_sho
         assert scene.said() == (None, False)
 
 
-async def test_a_check_that_has_not_run_since_the_agent_was_started_takes_nobody_out() -> None:
-    """However long that takes: Consul 1.8 does not tell how often a check runs."""
+async def test_a_check_that_has_not_run_since_the_agent_started_does_not_count() -> None:
+    """However long that takes: Consul 1.8 does not report how often a check runs."""
     async with publishing() as scene:
         await scene.shown(PASSING)
-        model, mute = scene.consul.model, replace(DISK, output="")
-        await scene.consul.change(lambda _: model.check_node(mute, mute.id))
+        model, not_run = scene.consul.model, replace(DISK, output="")
+        await scene.consul.change(lambda _: model.check_node(not_run, not_run.id))
         await scene.clock.advance(290)
         assert scene.said() == (None, False)
         await scene.consul.change(lambda _: model.check_node(DISK, DISK.id))

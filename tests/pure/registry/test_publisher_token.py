@@ -5,8 +5,8 @@ from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import settle
 
 
-async def test_a_token_that_was_replaced_is_given_to_the_agent() -> None:
-    """Which has to write, when the sidecar is dead, that it is."""
+async def test_a_replaced_token_is_registered_with_the_agent() -> None:
+    """The agent needs it to write that the sidecar is dead."""
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.clock.advance(7)
@@ -18,7 +18,7 @@ async def test_a_token_that_was_replaced_is_given_to_the_agent() -> None:
         assert (await in_catalog(scene))[INSTANCE.sidecar_check] == "critical"
 
 
-async def test_a_token_that_was_replaced_while_it_drains_is_given_to_the_agent() -> None:
+async def test_a_token_that_is_replaced_during_a_drain_is_registered_with_the_agent() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.publisher.withdraw()
@@ -31,7 +31,7 @@ async def test_a_token_that_was_replaced_while_it_drains_is_given_to_the_agent()
     assert await in_catalog(scene) == {}
 
 
-async def test_a_token_that_was_replaced_just_before_it_deregisters_leaves_no_ghost() -> None:
+async def test_a_token_that_is_replaced_just_before_deregistration_leaves_no_ghost() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.publisher.withdraw()

@@ -1,4 +1,4 @@
-"""A publisher withdraws its instance: draining, maintenance of its own and of operators."""
+"""A publisher withdraws its instance: draining, its own maintenance and an operator's."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.support.rewording import any_words as any_words
 from tests.support.virtual_clock import settle
 
 
-async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> None:
+async def test_withdrawing_keeps_the_status_and_stops_registering() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.shown(overridden(PASSING, Override.DRAIN, "told to stop"))
@@ -29,7 +29,7 @@ async def test_withdrawing_keeps_the_status_and_registers_nothing_any_more() -> 
 
 
 @pytest.mark.parametrize("verdict", [UNPROVEN, CRITICAL])
-async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
+async def test_draining_does_not_make_an_unfit_instance_pass(verdict: Verdict) -> None:
     async with publishing() as scene:
         await scene.shown(verdict)
         await scene.shown(overridden(verdict, Override.DRAIN, "told to stop"))
@@ -37,7 +37,7 @@ async def test_draining_makes_no_unfit_instance_pass(verdict: Verdict) -> None:
         assert {status for status, _ in scene.consul.pushed} == {"critical"}
 
 
-async def test_a_withdrawal_that_failed_is_made_up_for() -> None:
+async def test_a_failed_withdrawal_is_retried() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         scene.consul.failing.add("maintain_service")
@@ -49,7 +49,7 @@ async def test_a_withdrawal_that_failed_is_made_up_for() -> None:
         assert scene.maintenance() == "its own"
 
 
-async def test_withdrawing_what_was_never_registered_leaves_it_so() -> None:
+async def test_withdrawing_an_unregistered_instance_does_not_register_it() -> None:
     consul = FaultyConsul()
     consul.failing.add("register_service")
     async with publishing(consul) as scene:
@@ -59,7 +59,7 @@ async def test_withdrawing_what_was_never_registered_leaves_it_so() -> None:
         assert scene.entry() is None
 
 
-async def test_the_maintenance_of_a_predecessor_that_was_killed_is_lifted() -> None:
+async def test_the_maintenance_of_a_killed_predecessor_is_lifted() -> None:
     consul = FaultyConsul()
     async with publishing(consul) as before:
         await before.shown(PASSING)
@@ -86,7 +86,7 @@ async def test_an_operators_maintenance_outlives_the_sidecar() -> None:
 
 
 @pytest.mark.wording
-async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
+async def test_an_operators_maintenance_is_kept_and_reported() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
@@ -98,7 +98,7 @@ async def test_an_operators_maintenance_is_left_alone_and_told() -> None:
         assert scene.publisher.maintained.value is None
 
 
-async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() -> None:
+async def test_an_instance_that_stops_on_a_node_in_maintenance_is_withdrawn_too() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_node("new kernel")
@@ -107,7 +107,7 @@ async def test_who_stops_on_a_node_in_maintenance_is_withdrawn_all_the_same() ->
         assert scene.maintenance() == "its own"
 
 
-async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more() -> None:
+async def test_an_instance_that_stops_in_maintenance_publishes_that_it_no_longer_serves() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")
@@ -119,7 +119,7 @@ async def test_who_stops_in_an_operators_maintenance_says_that_it_serves_no_more
         assert scene.maintenance() == "another's"
 
 
-async def test_that_it_serves_no_more_is_said_in_the_end_though_consul_did_not_answer() -> None:
+async def test_that_it_no_longer_serves_is_published_once_consul_answers_again() -> None:
     async with publishing() as scene:
         await scene.shown(PASSING)
         await scene.consul.maintain_service("t-0", "new disk")

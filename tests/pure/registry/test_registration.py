@@ -63,7 +63,7 @@ SEEN = ServiceEntry(
 MAINTENANCE = Check("_service_maintenance:triton-0", "maintenance", "critical", "", "triton-0")
 
 
-def test_what_is_registered_in_consul() -> None:
+def test_the_registration_in_consul() -> None:
     body = registration(INSTANCE, STANDING)
     assert body["Tags"] == ["primary", "model:chat", "blue"]
     assert body["Meta"] == SEEN.meta
@@ -74,19 +74,19 @@ def test_what_is_registered_in_consul() -> None:
         "CheckID", "Name", "Notes", "TTL", "GRPC", "Interval", "Timeout",
         "FailuresBeforeCritical", "DeregisterCriticalServiceAfter",
     }  # fmt: skip
-    # A Triton may be ill for as long as it likes: only one whose sidecar is gone is forgotten.
+    # A Triton may stay unhealthy as long as it likes: only without its sidecar is it deregistered.
     assert "DeregisterCriticalServiceAfter" not in verdict
     assert (verdict.keys() | sidecar.keys()) <= known_to_consul_1_8
 
 
-def test_an_instance_says_that_it_is_strict() -> None:
+def test_strict_mode_is_in_the_meta() -> None:
     body = registration(INSTANCE, replace(STANDING, mode="strict"))
     assert body["Meta"] == {**SEEN.meta, "election_mode": "strict"}
     assert differences(INSTANCE, replace(STANDING, mode="strict"), SEEN) == IN_META
 
 
-def test_there_is_room_for_all_of_its_own_meta() -> None:
-    """Consul takes 64 pairs."""
+def test_all_of_the_sidecars_meta_fits() -> None:
+    """Consul accepts 64 pairs."""
     full = InstanceMeta(
         *("primary", 42, 25, "2.51.0", "abc", "GPU-1"),
         priority=7, standby="cold", unfit="x", settled_at=1.0, paused="x", differs="x",
@@ -97,7 +97,7 @@ def test_there_is_room_for_all_of_its_own_meta() -> None:
     assert len(registration(instance, full)["Meta"]) == 64
 
 
-def test_own_meta_wins_over_the_operators() -> None:
+def test_the_sidecars_meta_overrides_the_operators() -> None:
     body = registration(replace(INSTANCE, meta=(("role", "king"),)), STANDING)
     assert body["Meta"]["role"] == "primary"
 
@@ -115,7 +115,7 @@ def test_own_meta_wins_over_the_operators() -> None:
         (replace(SEEN, checks=CHECKS[:1]), "differs in checks triton-0:sidecar"),
     ],
 )
-def test_differences(observed: ServiceEntry | None, why: str) -> None:
+def test_differences_are_found(observed: ServiceEntry | None, why: str) -> None:
     assert differences(INSTANCE, STANDING, observed) == why
 
 
@@ -138,7 +138,7 @@ def test_the_pushed_status(state: State, before: Status, status: Status) -> None
     ("fitness", "status"),
     [(State.PASSING, "passing"), (State.WARNING, "warning"), (State.CRITICAL, "critical")],
 )
-def test_in_maintenance_the_pushed_status_tells_the_fitness(fitness: State, status: Status) -> None:
+def test_in_maintenance_the_pushed_status_is_the_fitness(fitness: State, status: Status) -> None:
     verdict = Verdict(State.MAINTENANCE, Reason.MAINTENANCE, fitness=fitness)
     assert check_status(verdict, "critical") == status
 
@@ -150,7 +150,7 @@ def test_maintenance_is_read_with_its_reason() -> None:
     assert maintenance(None) is None
 
 
-def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:
+def test_the_digest_distinguishes_sets_and_ignores_their_order() -> None:
     chat = ModelDescription("chat", ("1",), b"c", decoupled=False)
     embed = ModelDescription("embed", ("1",), b"c", decoupled=False)
     assert digest([chat, embed]) == digest([embed, chat])
@@ -164,7 +164,7 @@ def test_the_digest_tells_sets_apart_and_ignores_their_order() -> None:
     assert len({digest(models) for models in [*others, [chat, embed]]}) == len(others) + 1
 
 
-def test_when_it_will_have_settled_is_registered_until_then() -> None:
+def test_the_time_it_settles_at_is_registered_until_then() -> None:
     settling = replace(STANDING, settled_at=1_700_000_004.56)
     assert registration(INSTANCE, settling)["Meta"]["settled_at"] == "1700000004.6"
     assert "settled_at" not in registration(INSTANCE, STANDING)["Meta"]

@@ -1,4 +1,4 @@
-"""What is cut when an instance is withdrawn, on a clock that is turned by hand."""
+"""Which connections are reset when an instance is withdrawn, on a manual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ DRAINING = Verdict(State.DRAINING, Reason.OK)
 
 
 class Stage:
-    """An instance with work in flight, of which `finish` is the end."""
+    """An instance with requests in flight, which end when `finish` is called."""
 
     def __init__(self, cut: bool, hung_after: float | None) -> None:
         self.clock = VirtualClock()
@@ -69,7 +69,7 @@ async def stage(cut: bool = True, hung_after: float | None = None) -> AsyncItera
 
 
 @pytest.mark.parametrize("withdrawn", [CRITICAL, MAINTENANCE])
-async def test_what_outlives_a_withdrawal_is_cut_once(withdrawn: Verdict) -> None:
+async def test_requests_that_outlive_a_withdrawal_are_cut_once(withdrawn: Verdict) -> None:
     async with stage() as it:
         await it.becomes(PASSING, WARNING, withdrawn, seconds=29.0)
         assert it.cuts == 0
@@ -81,7 +81,7 @@ async def test_what_outlives_a_withdrawal_is_cut_once(withdrawn: Verdict) -> Non
         assert it.cuts == 2
 
 
-async def test_nothing_is_cut_that_was_finished_in_time() -> None:
+async def test_requests_that_finish_in_time_are_not_cut() -> None:
     async with stage() as it:
         await it.becomes(PASSING, CRITICAL, seconds=29.0)
         it.finish.set()
@@ -90,7 +90,7 @@ async def test_nothing_is_cut_that_was_finished_in_time() -> None:
 
 
 @pytest.mark.parametrize("over", [PASSING, WARNING, DRAINING])
-async def test_an_instance_that_serves_again_or_stops_is_left_alone(over: Verdict) -> None:
+async def test_nothing_is_cut_if_the_instance_serves_again_or_stops(over: Verdict) -> None:
     async with stage() as it:
         await it.becomes(PASSING, CRITICAL, seconds=29.0)
         await it.becomes(over, seconds=60.0)
@@ -101,7 +101,7 @@ async def test_the_time_counts_from_the_last_withdrawal() -> None:
     async with stage() as it:
         await it.becomes(PASSING, CRITICAL, seconds=29.0)
         await it.becomes(PASSING, CRITICAL, seconds=29.0)
-        # Also if nobody has noticed that it served in between.
+        # Even if no reader noticed that it served in between.
         it.verdict.set(PASSING)
         await asyncio.sleep(0)
         it.verdict.set(CRITICAL)
@@ -111,7 +111,7 @@ async def test_the_time_counts_from_the_last_withdrawal() -> None:
         assert it.cuts == 1
 
 
-async def test_an_instance_that_has_not_served_yet_is_left_alone() -> None:
+async def test_nothing_is_cut_before_an_instance_has_served() -> None:
     async with stage() as it:
         await it.becomes(CRITICAL, seconds=60.0)
         assert it.cuts == 0
@@ -130,7 +130,7 @@ async def test_unless_configured_nothing_is_cut() -> None:
 @pytest.mark.parametrize(
     "reason", [Reason.MODEL_HUNG, Reason.MODEL_STUB_DIED, Reason.CANARY_UNANSWERED]
 )
-async def test_what_is_in_flight_on_an_instance_that_hangs_is_cut_soon(
+async def test_requests_in_flight_on_a_hung_instance_are_cut_soon(
     cut: bool, reason: Reason
 ) -> None:
     async with stage(cut, hung_after=2.0) as it:
@@ -143,7 +143,7 @@ async def test_what_is_in_flight_on_an_instance_that_hangs_is_cut_soon(
 
 
 @pytest.mark.parametrize("verdict", [WARNING, WORSE, MAINTENANCE, DRAINING])
-async def test_whatever_does_not_hang_keeps_its_streams(verdict: Verdict) -> None:
+async def test_an_instance_that_does_not_hang_keeps_its_streams(verdict: Verdict) -> None:
     async with stage(cut=False, hung_after=2.0) as it:
         await it.becomes(PASSING, verdict, seconds=600.0)
         await it.withdrawal.cut()
@@ -171,7 +171,7 @@ async def test_a_hang_that_ends_in_time_is_not_cut() -> None:
         assert it.cuts == 1
 
 
-async def test_what_cannot_be_cut_is_reported_and_does_not_end_the_watch() -> None:
+async def test_a_failed_cut_is_reported_and_does_not_end_the_watch() -> None:
     async with stage() as it:
         it.broken = Rejected("ss: Operation not permitted")
         await it.becomes(PASSING, CRITICAL, seconds=100.0)
@@ -181,7 +181,7 @@ async def test_what_cannot_be_cut_is_reported_and_does_not_end_the_watch() -> No
         assert it.cuts == 1
 
 
-async def test_what_did_not_end_in_time_is_tried_again_while_the_instance_is_withdrawn() -> None:
+async def test_a_cut_that_timed_out_is_retried_while_the_instance_is_withdrawn() -> None:
     async with stage() as it:
         it.broken = DeadlineExceeded("ss: did not end within 2 s")
         await it.becomes(PASSING, CRITICAL, seconds=37.0)
@@ -201,7 +201,9 @@ async def test_what_did_not_end_in_time_is_tried_again_while_the_instance_is_wit
 @pytest.mark.parametrize(
     ("finished", "cut", "cuts"), [(True, True, 0), (False, True, 1), (False, False, 0)]
 )
-async def test_a_stop_cuts_what_its_drain_has_left(finished: bool, cut: bool, cuts: int) -> None:
+async def test_a_stop_cuts_what_is_left_after_the_drain(
+    finished: bool, cut: bool, cuts: int
+) -> None:
     async with stage(cut) as it:
         await it.becomes(PASSING, DRAINING)
         if finished:
