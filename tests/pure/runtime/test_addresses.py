@@ -20,7 +20,7 @@ ONE_HOST = "expected the IP address of one host, at which Envoys reach it"
     [
         ("10.0.0.7", "10.0.0.7"),
         ("127.0.0.1", "127.0.0.1"),
-        ("169.254.7.7", "169.254.7.7"),  # reached like any other, as clouds do
+        ("169.254.7.7", "169.254.7.7"),  # reached like any other, as in some clouds
         ("2001:DB8:0::7", "2001:db8::7"),
         ("::1", "::1"),
         ("::ffff:10.0.0.7", "::ffff:a00:7"),
@@ -184,7 +184,7 @@ def test_unknown_host_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert mistake.startswith("envoy.admin[1]: expected a host that is known, found b.invalid:1")
 
 
-def test_an_unavailable_resolver_is_no_mistake(
+def test_an_unavailable_resolver_is_not_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolver(monkeypatch, socket.EAI_AGAIN)

@@ -15,6 +15,6 @@ def test_addresses(address: str, parts: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:0", "host:65536", "::1:80", "http://h:1"])
-def test_what_is_no_address(address: str) -> None:
+def test_invalid_addresses(address: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
         split_address(address)

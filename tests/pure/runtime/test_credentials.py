@@ -24,7 +24,7 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
-def test_valid_files_are_used(made: Path) -> None:
+def test_valid_files_are_accepted(made: Path) -> None:
     own = made / "a.pem"
     assert credentials.tls("consul", own, own, made / "a.key").check_hostname
     assert credentials.tls("consul", None).cert_store_stats()

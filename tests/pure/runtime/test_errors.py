@@ -1,4 +1,4 @@
-"""Readable messages for errors of libraries and the system."""
+"""Readable messages for errors of libraries and of the system."""
 
 import socket
 

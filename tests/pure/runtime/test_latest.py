@@ -44,7 +44,7 @@ async def test_every_reader_is_woken() -> None:
     assert await asyncio.gather(*readers) == [(1, 5)] * 3
 
 
-async def test_first_of_returns_for_news_or_time_and_leaves_nothing_running() -> None:
+async def test_first_of_returns_on_a_change_or_timeout_and_leaves_nothing_running() -> None:
     cell, clock = Latest(0), VirtualClock()
     waiting = asyncio.create_task(first_of(clock, 5.0, cell.changed(0)))
     await clock.advance(4.0)

@@ -33,7 +33,7 @@ from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 from tests.support.operator_scene import NOW, entry, seen
 
 WIDTHS = (40, 60, 80, 100, 120, 200)
-# As Nomad itself registers a task's service; deploy/nomad has "triton-" before the allocation.
+# As Nomad registers a task's service; deploy/nomad puts "triton-" before the allocation.
 IDS = tuple(
     f"_nomad-task-{allocation}-group-triton-triton-grpc"
     for allocation in (
@@ -142,7 +142,7 @@ def canary_listing(wide: bool = False) -> None:
     )
 
 
-# What is printed, the ids in it, and what has to be there besides.
+# The output, the ids in it, and the other words that it must contain.
 TABLES: dict[Callable[..., None], tuple[tuple[str, ...], tuple[str, ...]]] = {
     situation: (IDS, ("passing", "critical", "primary", "standby")),
     history: (IDS[1:2], ("2026-11-24T07:36:12.135Z",)),
@@ -212,11 +212,11 @@ def test_essential_columns_are_shown_at_any_width(
     text = printed(shown, columns, NO_COLOR="1")
     ids, words = TABLES[shown]
     assert [word for word in words if word not in text] == []
-    # What a terminal would break is no table.
+    # A table whose lines a terminal would break is useless.
     assert [line for line in drawn(text) if len(line) > columns] == []
     named = {id: {cell for cell in cells(text) if names(cell, id)} for id in ids}
     assert all(named.values())
-    # Whoever reads one of them knows which is meant.
+    # Each shortened id is unambiguous.
     assert sum(map(len, named.values())) == len(set().union(*named.values()))
     short = any("…" in cell for shown in named.values() for cell in shown)
     assert text.count("--wide shows") == (short or "left out" in text)
@@ -268,7 +268,7 @@ def test_ids_are_shortened_before_columns_are_dropped(printed: Printed) -> None:
 
 
 def test_without_a_terminal_nothing_is_left_out(printed: Printed) -> None:
-    text = printed(situation, None, COLUMNS="80")  # whatever a CI says
+    text = printed(situation, None, COLUMNS="80")  # even in a CI
     assert "left out" not in text
     (line,) = [line for line in text.splitlines() if IDS[1] in line and "│" in line]
     for word in ("10.0.0.1:8001", "critical", "standby", "CANARY_WRONG_ANSWER: tinychat_unary"):

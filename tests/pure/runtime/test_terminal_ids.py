@@ -1,4 +1,4 @@
-"""Shortened ids in tables: they lose their middle, and remain distinct."""
+"""Shortened ids in tables: they lose their middle, and stay distinct."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from sidecar.runtime.terminal import Column, Grid
 pytestmark = pytest.mark.files
 
 CELLS = st.text("ab [/é界", max_size=40)
-# Many have both ends in common, and differ in their middle only.
+# Many share both ends, and differ only in the middle.
 LONG = st.builds(
     "{}{}{}".format,
     st.sampled_from(["", "_nomad-task-", "界" * 9]),
@@ -121,7 +121,7 @@ def test_wide_loses_nothing(rows: list[Row]) -> None:
         (["界" * 30], 28, ["界界界界界界…界界界界界"]),
     ],
 )
-def test_both_ends_are_kept(ids: list[str], width: int, shown: list[str]) -> None:
+def test_both_ends_of_an_id_are_kept(ids: list[str], width: int, shown: list[str]) -> None:
     grid = Grid([Column("id", shortens=True)])
     for id in ids:
         grid.add(id)
@@ -142,11 +142,11 @@ def test_a_column_is_dropped_where_ids_would_look_the_same() -> None:
     ("ids", "shown"),
     [
         ([NOMAD], [f"{NOMAD[:25]}…{NOMAD[-24:]}"]),
-        # No ends of this length tell them apart.
+        # No ends of this length distinguish them.
         ([f"{'a' * 60}x{'a' * 60}", f"{'a' * 60}y{'a' * 60}"], None),
     ],
 )
-def test_an_id_has_its_line_if_there_is_no_table(ids: list[str], shown: list[str] | None) -> None:
+def test_without_a_table_each_id_has_its_own_line(ids: list[str], shown: list[str] | None) -> None:
     grid = Grid([Column("id", shortens=True), Column("never cut")])
     for id in ids:
         grid.add(id, "x" * 100)
@@ -179,7 +179,7 @@ def test_each_command_with_a_table_takes_wide() -> None:
     }
 
 
-def test_a_command_is_wide_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_wide_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "width", lambda wide: None if wide else 60)
     model = "llama-3-70b-instruct-tensorrt-llm-for-the-customers-in-europe"
     file = tmp_path / "canary.toml"
