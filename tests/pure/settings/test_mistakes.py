@@ -1,4 +1,4 @@
-"""What is said about mistakes in settings: a line each, in words of our own."""
+"""How mistakes in settings are reported: a line each, in our own words."""
 
 from pathlib import Path
 
@@ -139,7 +139,7 @@ DEEP = "[" * 100 + "]" * 100
         (f"{MODEL}[log]\nlevel = 'loud'", "log.level: expected 'debug', 'info', 'warning' or 'err"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_in_the_words_of_the_settings(
+def test_a_mistake_is_one_line_in_the_terms_of_the_settings(
     tmp_path: Path, text: str, complaint: str | None
 ) -> None:
     path = write(tmp_path, text)
@@ -158,7 +158,7 @@ def test_a_mistake_in_secrets_does_not_show_them(tmp_path: Path) -> None:
     assert str(caught.value).endswith("consul.token: expected a string")
 
 
-def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("a, b", "[" * 100_000):
         monkeypatch.setenv("TRITON_SIDECAR_TRITON__MODELS", value)
         with pytest.raises(ConfigError) as caught:

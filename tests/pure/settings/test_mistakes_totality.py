@@ -1,4 +1,4 @@
-"""No mistake in settings is told in words of a library, by its schemas and by trying."""
+"""No mistake in settings is reported in a library's words, by its schemas and by trying."""
 
 import itertools
 import re
@@ -27,12 +27,12 @@ _BOUNDS = {
     "pattern": "string_pattern_mismatch",
 }
 _LENGTHS = {"min_length": "short", "max_length": "long"}
-# What a part of a schema can refuse besides its bounds. A kind that is not here fails the test.
+# What a part of a schema can refuse besides its bounds. An unlisted kind fails the test.
 _REFUSALS: Mapping[str, frozenset[str]] = {
     "any": frozenset(),
     "bool": frozenset({"bool_type", "bool_parsing"}),
     "dataclass": frozenset({"dataclass_type"}),
-    "dataclass-args": frozenset(),  # validated before: it is there or it is not
+    "dataclass-args": frozenset(),  # validated before: it exists or it does not
     "dataclass-field": frozenset(),
     "default": frozenset(),
     "definition-ref": frozenset(),
@@ -58,7 +58,7 @@ _REFUSALS: Mapping[str, frozenset[str]] = {
 
 
 def refusals(schema: Any) -> Iterator[str]:
-    """The types of errors that a schema of pydantic's core can give."""
+    """The types of errors that a schema of pydantic-core can raise."""
     if isinstance(schema, list | tuple):
         yield from itertools.chain.from_iterable(map(refusals, schema))
     if not isinstance(schema, dict):
@@ -83,7 +83,7 @@ def refusals(schema: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_there_are_words_for_all_that_a_schema_can_refuse(root: type[BaseModel]) -> None:
+def test_every_error_that_a_schema_can_raise_has_a_message(root: type[BaseModel]) -> None:
     found = set(refusals(root.__pydantic_core_schema__))
     assert len(found) > 10
     assert found - EXPECTED.keys() - SPECIAL == set()
@@ -97,13 +97,13 @@ def test_an_unhandled_kind_of_schema_is_noticed() -> None:
         list(refusals(New.__pydantic_core_schema__))
 
 
-def test_the_words_are_for_errors_that_there_are() -> None:
+def test_every_message_belongs_to_an_existing_error() -> None:
     known = {each["type"] for each in list_all_errors()} | {"path_type"}
     assert (EXPECTED.keys() | SPECIAL) - known == set()
 
 
 def locations(annotation: object, place: Location = ()) -> Iterator[Location]:
-    """Every key there is below a value of a kind; of lists the first, of tables any."""
+    """Every key below a value of a kind; of lists the first, of tables any."""
     for kind in mistakes._unwrapped(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for name, field in kind.model_fields.items():
@@ -118,7 +118,7 @@ def locations(annotation: object, place: Location = ()) -> Iterator[Location]:
 
 
 def tree(root: type[BaseModel], place: Location, value: object) -> dict[str, Any]:
-    """Settings with a value at a place, complete as far as it is not about that."""
+    """Settings with a value at a place, and complete everywhere else."""
     found: Any = value
     for part in reversed(place):
         found = [found] if isinstance(part, int) else {part: found}
@@ -128,9 +128,9 @@ def tree(root: type[BaseModel], place: Location, value: object) -> dict[str, Any
 
 
 def complain(root: type[BaseModel], given: dict[str, Any]) -> None:
-    """Look at each line about mistakes, if there are any."""
+    """Check every line of the error, if there is one."""
     try:
-        # Not `root(**given)`, which also looks through the environment, for most of its time.
+        # Not `root(**given)`, which also searches the environment, for most of its time.
         BaseModel.__init__(root.__new__(root), **given)
     except ValidationError as error:
         sources = [("sidecar.toml", given)]
@@ -156,7 +156,7 @@ PLACES = [(root, place) for root in ROOTS for place in dict.fromkeys(locations(r
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_every_key_refuses_in_words_of_our_own(root: type[BaseModel]) -> None:
+def test_every_key_is_refused_in_our_own_words(root: type[BaseModel]) -> None:
     places = [place for owner, place in PLACES if owner is root]
     assert len(places) > 20
     for place, value in itertools.product(places, ODD):
@@ -176,7 +176,7 @@ ANYTHING = st.recursive(
 
 @settings(max_examples=1000)
 @given(where=st.sampled_from(PLACES), value=ANYTHING)
-def test_whatever_stands_at_a_key_is_refused_in_words_of_our_own(
+def test_any_value_at_a_key_is_refused_in_our_own_words(
     where: tuple[type[BaseModel], Location], value: object
 ) -> None:
     root, place = where

@@ -1,4 +1,4 @@
-"""What `--check-config` says of paths that name the wrong kind of thing, and that it only looks."""
+"""What `--check-config` reports about paths of the wrong kind, and that it modifies nothing."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ expect = [{ output = "answer", equals = ["Hi"] }]
 
 
 def told(verb: str, folder: Path, text: str) -> list[str]:
-    """The mistakes that `--check-config` finds; what lies in the folder is as before."""
+    """The mistakes that `--check-config` finds; the folder's contents stay unchanged."""
     config = folder / "settings.toml"
     config.write_text(text)
     before = looked_at(folder)
@@ -44,7 +44,7 @@ def told(verb: str, folder: Path, text: str) -> list[str]:
 
 
 def looked_at(folder: Path) -> list[tuple[str, int, int, int]]:
-    """Everything in a folder, and what would have changed if it had been touched."""
+    """Everything in a folder, with what a modification would change."""
     found = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
     return [(str(path), seen.st_ino, seen.st_size, seen.st_mtime_ns) for path, seen in found]
 
@@ -63,12 +63,12 @@ def state(folder: Path, path: Path | str) -> list[str]:
         ("pipe", "expected a file, found something else, '{0}/pipe'"),
         ("loop", "expected a file, found '{0}/loop': Too many levels of symbolic links"),
         ("n" * 300, "expected a file, found "),
-        # It would be put aside, and replaced.
+        # It would be moved aside, and replaced.
         ("other.toml", "expected a control plane's cached catalog, found another file, "),
         ("settings.toml", "expected a control plane's cached catalog, found another file, "),
     ],
 )
-def test_a_state_that_cannot_be_kept_is_refused(tmp_path: Path, name: str, fault: str) -> None:
+def test_an_unusable_state_file_is_refused(tmp_path: Path, name: str, fault: str) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "other.toml").write_text("[xds]\n")
     (tmp_path / "loop").symlink_to("loop")
@@ -90,7 +90,7 @@ def test_a_state_with_a_nul_in_its_name_is_refused(tmp_path: Path) -> None:
         ("file", "expected a file that can be read, found "),
     ],
 )
-def test_a_state_that_may_not_be_touched_is_refused(
+def test_a_state_file_without_permissions_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denied: str, fault: str
 ) -> None:
     kept = tmp_path / "state.json"
@@ -98,21 +98,21 @@ def test_a_state_that_may_not_be_touched_is_refused(
     config = tmp_path / "settings.toml"
     config.write_text("[xds]\nstate = 'state.json'\n")
     closed = tmp_path if denied == "folder" else kept
-    # The tests may run as root, who may do everything.
+    # The tests may run as root, which may do everything.
     monkeypatch.setattr("os.access", lambda path, mode: path != closed)
     with pytest.raises(ConfigError, match=f"xds.state: {fault}'{closed}'$"):
         paths.check_xds(load_xds(config))
 
 
 @pytest.mark.parametrize("folder", ["/proc", "/sys"])
-def test_a_state_where_not_even_root_can_write_is_refused(tmp_path: Path, folder: str) -> None:
+def test_a_state_file_where_not_even_root_can_write_is_refused(tmp_path: Path, folder: str) -> None:
     [line] = state(tmp_path, f"{folder}/state.json")
     wanted = "xds.state: expected a file in a folder that may be written, found"
     assert f"{wanted} '{folder}'" in line
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_a_full_disk_passes_and_one_that_takes_nothing_does_not(
+def test_a_full_disk_is_accepted_and_a_read_only_one_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     opened = os.open
@@ -133,7 +133,7 @@ def test_a_full_disk_passes_and_one_that_takes_nothing_does_not(
         paths.check_xds(settings)
 
 
-def test_a_file_system_without_nameless_files_is_left_as_it_was(
+def test_a_file_system_without_unnamed_files_is_not_modified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
@@ -158,9 +158,7 @@ def test_a_file_system_without_nameless_files_is_left_as_it_was(
     ],
     ids=["none", "empty", "kept", "newer", "dangling"],
 )
-def test_a_state_that_can_be_kept_is_taken(
-    tmp_path: Path, prepare: Callable[[Path], object]
-) -> None:
+def test_a_usable_state_file_is_accepted(tmp_path: Path, prepare: Callable[[Path], object]) -> None:
     prepare(tmp_path / "state.json")
     assert state(tmp_path, "state.json") == []
 
@@ -214,7 +212,9 @@ def test_a_state_file_needs_no_repository(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [None, b"", loaded_set.dump(LoadedSet(), "a")])
-def test_an_own_state_file_is_accepted(tmp_path: Path, document: bytes | None) -> None:
+def test_an_existing_state_file_of_the_sidecar_is_accepted(
+    tmp_path: Path, document: bytes | None
+) -> None:
     (tmp_path / "models").mkdir()
     if document is not None:
         (tmp_path / "state.json").write_bytes(document)
@@ -237,5 +237,5 @@ action = {{ kind = "signal", pid_file = "{tmp_path}/later.pid" }}
 def test_without_a_check_no_path_is_read(tmp_path: Path) -> None:
     config = tmp_path / "xds.toml"
     config.write_text("[xds]\nstate = '/none/state'\n")
-    for load in (load_xds, load_operator):  # at a desk, the paths are those of another machine
+    for load in (load_xds, load_operator):  # the paths may be those of another machine
         assert load(config).xds.state == Path("/none/state")

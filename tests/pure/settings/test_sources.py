@@ -75,7 +75,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("[triton\n", "expected TOML"),
     ],
 )  # fmt: skip
-def test_complaints(tmp_path: Path, text: str, complaint: str) -> None:
+def test_mistakes_are_reported_with_their_source(tmp_path: Path, text: str, complaint: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_sidecar(path)
@@ -89,7 +89,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_sidecar(tmp_path / "gone.toml")
 
 
-def test_a_variable_that_names_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_matches_no_table_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_SIDECAR_HELTH__RISE", "4")
     with pytest.raises(ConfigError, match="TRITON_SIDECAR_HELTH__RISE"):
         load_xds(None)
@@ -109,14 +109,14 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ("consul.token_file: expected x", "environment (CONSUL_*): consul.token_file: expected x"),
         ("listen.grpc: expected x", "flag: listen.grpc: expected x"),
         ("drain.timeout: expected x", "environment: drain.timeout: expected x"),
-        # By default: it belongs into the file.
+        # The default: it belongs in the file.
         ("listen.metrics: expected x", "{path}: listen.metrics: expected x"),
         ("/x.npy: canary.echo.inputs.0: y\nlog.level: z", None),
         ("{path}: triton.models: expected x", "{path}: triton.models: expected x"),
         ("expected --at or --in", "expected --at or --in"),
     ],
 )
-def test_a_mistake_found_in_use_is_reported_with_its_source(
+def test_a_mistake_found_at_run_time_is_reported_with_its_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
 ) -> None:
     path = write(tmp_path, MINIMAL + "[consul]\nca_file = '/gone'\n")
@@ -132,7 +132,7 @@ def test_a_mistake_found_in_use_is_reported_with_its_source(
 
 
 @pytest.mark.parametrize("key", ["token_file", "ca_file"])
-def test_files_that_consul_needs_are_looked_for_at_the_start(tmp_path: Path, key: str) -> None:
+def test_files_that_consul_needs_are_checked_at_the_start(tmp_path: Path, key: str) -> None:
     text = MINIMAL + f"[consul]\naddress = 'https://x'\n{key} = '{tmp_path}/gone'\n"
     with pytest.raises(ConfigError, match=rf"^consul\.{key}: expected .*: No such file"):
         load_sidecar(write(tmp_path, text)).consul.access.check()
@@ -184,7 +184,7 @@ def test_explicit_settings_beat_consuls_own_variables(
     assert load_xds(None).consul.access.read_token() == "environment"
 
 
-def test_a_short_interval_is_not_made_longer_by_the_fast_one(tmp_path: Path) -> None:
+def test_a_short_interval_is_not_lengthened_by_the_fast_one(tmp_path: Path) -> None:
     path = write(tmp_path, f"{MINIMAL}[health]\ninterval = '50ms'\n")
     assert load_sidecar(path).health.interval == 0.05
 
@@ -194,7 +194,7 @@ def test_a_missing_key_without_a_file_is_reported_for_the_settings() -> None:
         load_sidecar(None)
 
 
-def test_what_models_depend_on(tmp_path: Path) -> None:
+def test_dependencies_of_models_are_read(tmp_path: Path) -> None:
     table = 'depends_on = { echo = ["tokens"], tokens = ["words", "parts"] }\n'
     text = MINIMAL.replace("[canary", table + "[canary")
     found = load_sidecar(write(tmp_path, text)).triton.depends_on

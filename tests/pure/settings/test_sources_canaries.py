@@ -1,4 +1,4 @@
-"""Canaries in settings, and in files of their own."""
+"""Canaries in settings, and in separate files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.files
         ("FP32", "3.4e38"), ("BF16", "3.38e38"), ("FP64", "1.7e308"), ("BYTES", '"ä"'),
     ],
 )  # fmt: skip
-def test_values_that_a_datatype_holds(tmp_path: Path, datatype: str, data: str) -> None:
+def test_values_that_fit_a_datatype(tmp_path: Path, datatype: str, data: str) -> None:
     inputs = one_input(datatype=f'"{datatype}"', data=f"[{data}]")
     (given,) = load_sidecar(write(tmp_path, canary(inputs))).canary["echo"].inputs or ()
     assert given.datatype == datatype
@@ -34,7 +34,7 @@ def test_values_that_a_datatype_holds(tmp_path: Path, datatype: str, data: str) 
         ("BF16", "3.4e38"), ("FP32", '"1"'), ("BYTES", "1"),
     ],
 )  # fmt: skip
-def test_values_that_a_datatype_does_not_hold(tmp_path: Path, datatype: str, data: str) -> None:
+def test_values_that_do_not_fit_a_datatype(tmp_path: Path, datatype: str, data: str) -> None:
     path = write(tmp_path, canary(one_input(datatype=f'"{datatype}"', data=f"[{data}]")))
     with pytest.raises(ConfigError) as caught:
         load_sidecar(path)
@@ -178,7 +178,7 @@ def test_a_flag_overrides_what_a_file_of_canaries_says(tmp_path: Path) -> None:
     assert load_sidecar(path, {"canary.echo.timeout": "7s"}).canary["echo"].timeout == 7.0
 
 
-def test_files_are_found_from_the_file_that_names_them(tmp_path: Path) -> None:
+def test_files_are_found_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     given = one_input(shape="", data="", file='"x.npy"')
     expect = """[{ output = "y", allclose = 'y.npy', cosine = '/y.npy' },
       { output = "z", json_schema = 'y.json' }]"""

@@ -1,4 +1,4 @@
-"""Whatever stands in a settings file is taken, or refused in lines of our own."""
+"""Whatever a settings file contains is accepted, or refused in our own words."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ FLAT = st.lists(ODD, max_size=4)
 
 
 def some(values: Mapping[str, Tree]) -> Tree:
-    """A table with one or two of these keys: a mistake is not hidden behind others."""
+    """A table with one or two of these keys, so that no mistake is hidden behind others."""
     return st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=2, unique=True).flatmap(
         lambda keys: st.fixed_dictionaries({key: values[key] for key in keys})
     )
@@ -68,16 +68,16 @@ def table(keys: Iterable[str], **known: Tree) -> Tree:
     return st.one_of(right, right, right, ANYTHING)
 
 
-def rightly(tree: Tree, **right: object) -> Tree:
-    """The table, completed by what is right."""
+def completed(tree: Tree, **right: object) -> Tree:
+    """The table, with valid values for the other keys."""
     return tree.map(lambda given: right | given if isinstance(given, dict) else given)
 
 
-INPUT = rightly(
+INPUT = completed(
     table(CanaryInput.model_fields, shape=FLAT, data=FLAT),
     name="x", datatype="FP32", shape=[1], data=[1],
 )  # fmt: skip
-EXPECT = rightly(
+EXPECT = completed(
     table(
         CanaryExpectation.model_fields,
         image=table(ImageExpectation.model_fields),
@@ -86,7 +86,7 @@ EXPECT = rightly(
     output="y",
     finite=True,
 )
-CANARY = rightly(
+CANARY = completed(
     table(
         CanarySettings.model_fields,
         inputs=st.lists(INPUT, max_size=2),
@@ -121,7 +121,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def check(path: Path | None, flags: Mapping[str, object]) -> None:
-    """What `--check-config` does, and what it promises of each line."""
+    """What `--check-config` does, and what is guaranteed about each line."""
     try:
         found = load_sidecar(path, flags)
         build_all(found)
@@ -141,20 +141,20 @@ def check(path: Path | None, flags: Mapping[str, object]) -> None:
 @given(tree=SETTINGS)
 @example(tree={"canary": {"x": {"expect": [{"output": "y", "allclose": [10**400]}]}}})
 @example(tree={"gpu": {"memory_warning": "9" * 500 + "GiB"}})
-def test_whatever_is_set_is_taken_or_refused(tree: dict[str, object]) -> None:
+def test_any_settings_are_accepted_or_refused(tree: dict[str, object]) -> None:
     check(None, {"triton.models": ["x", "x.y"], **tree})
 
 
 @given(tree=SETTINGS)
-def test_any_file_is_accepted_or_refused(tree: dict[str, object]) -> None:
+def test_any_toml_file_is_accepted_or_refused(tree: dict[str, object]) -> None:
     path = Path("sidecar.toml")
-    with contextlib.suppress(UnicodeEncodeError):  # lone surrogates are no TOML
+    with contextlib.suppress(UnicodeEncodeError):  # lone surrogates are not TOML
         path.write_text(toml.dumps({"triton": {"models": ["x", "x.y"]}, **tree}), encoding="utf-8")
         check(path, {})
 
 
 @given(text=st.text() | st.binary().map(lambda data: data.decode("latin-1")))
-def test_whatever_a_file_is_it_is_read_or_refused(text: str) -> None:
+def test_any_file_is_read_or_refused(text: str) -> None:
     path = Path("any.toml")
     path.write_bytes(text.encode(errors="surrogatepass"))
     check(path, {})

@@ -24,12 +24,12 @@ def test_capacity_and_zone_reach_the_instance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["capacity = 0", "capacity = true", "zone = ''", "zone = 'a b'"])
-def test_what_is_no_capacity_or_zone(tmp_path: Path, text: str) -> None:
+def test_invalid_capacities_and_zones(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"service.{text.partition(' ')[0]}: expected"):
         load_sidecar(write(tmp_path, f"{MINIMAL}[service]\n{text}\n"))
 
 
-def test_what_envoy_is_told_about_itself(tmp_path: Path) -> None:
+def test_the_listener_settings_reach_envoy(tmp_path: Path) -> None:
     assert load_xds(write(tmp_path, "[xds]\n")).envoy.edge == Edge()
     text = (
         '[envoy]\nlisten = "[::1]:9"\nmax_concurrent_streams = 7\nstream_idle_timeout = "5s"\n'
@@ -53,7 +53,7 @@ def test_what_envoy_is_told_about_itself(tmp_path: Path) -> None:
         "per_connection_buffer_limit_bytes = 4294967296",
     ],
 )
-def test_what_envoy_would_refuse(tmp_path: Path, text: str) -> None:
+def test_settings_that_envoy_would_reject(tmp_path: Path, text: str) -> None:
     key = text.partition(" ")[0]
     with pytest.raises(ConfigError, match=rf"envoy\.{key}: expected"):
         load_xds(write(tmp_path, f"[envoy]\n{text}\n"))
@@ -84,7 +84,7 @@ advertise = "10.0.0.7:29001"
          ("127.0.0.1", 8001, "[fd00::7]:9001", "9001")),
     ],
 )  # fmt: skip
-def test_what_is_registered_is_what_others_dial(
+def test_the_advertised_address_is_registered(
     tmp_path: Path, tables: str, told: tuple[str, int, str, str]
 ) -> None:
     body = registration(
@@ -95,23 +95,23 @@ def test_what_is_registered_is_what_others_dial(
     assert dialled == told
 
 
-def test_what_the_sidecar_dials_itself_is_not_what_others_dial(tmp_path: Path) -> None:
+def test_the_address_that_the_sidecar_dials_itself_is_not_advertised(tmp_path: Path) -> None:
     settings = load_sidecar(write(tmp_path, f"{MINIMAL}[service]\nport = 28001\n"))
     assert settings.triton.grpc == "127.0.0.1:8001"
-    assert settings.instance.endswith("-28001")  # several of a machine have the same port inside
+    assert settings.instance.endswith("-28001")  # several on one machine listen on the same port
 
 
 @pytest.mark.parametrize(
     "value", ["", "0.0.0.0", "0.0.0.0:1", "[::]:1", "::", "a b", "host:", "host:0", "http://h:1"]
 )
-def test_what_nobody_could_dial_is_not_advertised(tmp_path: Path, value: str) -> None:
+def test_an_unreachable_address_is_not_advertised(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"listen\.advertise: expected the host or host:port"):
         load_sidecar(write(tmp_path, f"{MINIMAL}[listen]\nadvertise = '{value}'"))
     with pytest.raises(ConfigError, match=r"xds\.advertise: expected the host or host:port"):
         load_xds(write(tmp_path, f"[xds]\nadvertise = '{value}'"))
 
 
-def test_an_id_may_be_as_long_as_consul_takes_it(tmp_path: Path) -> None:
+def test_an_id_may_be_as_long_as_consul_accepts(tmp_path: Path) -> None:
     id = "triton-8777dc0f-0e58-c11e-5a20-a24f0b8a70fe-group-instance-triton-grpc-of-a-long-job"
     sidecar = load_sidecar(write(tmp_path, f"{MINIMAL}[service]\nid = '{id}'\n"))
     plane = load_xds(write(tmp_path, f"[xds]\nid = '{id}'\n"))

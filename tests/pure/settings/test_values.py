@@ -1,4 +1,4 @@
-"""Durations as settings files write them."""
+"""Durations as written in settings files."""
 
 import pytest
 
@@ -23,6 +23,6 @@ def test_durations(given: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "s", "1 week", "-1s", None, True, "1e3s"])
-def test_what_is_no_duration(given: object) -> None:
+def test_invalid_durations(given: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(given)

@@ -1,4 +1,4 @@
-"""`[hooks]` and `[notify.NAME]`: what is understood, and how a mistake is told."""
+"""`[hooks]` and `[notify.NAME]`: what is accepted, and how a mistake is reported."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ URL = "url = 'http://127.0.0.1:9093/api/v2/alerts'\n"
 
 
 class OnlyNotify(BaseSettings):
-    """Settings with no other table but the one whose variables are always read."""
+    """Settings whose only table is the one whose variables are always read."""
 
     model_config = SettingsConfigDict(env_prefix=sources.ENV_PREFIX, env_nested_delimiter="__")
 
@@ -57,13 +57,15 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
     assert pager.headers["X-Scope-OrgID"].get_secret_value() == "team"
 
 
-def test_the_environment_reaches_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_can_be_set_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRITON_SIDECAR_NOTIFY__PAGER__TOKEN", "hush-hush")
     settings = load(tmp_path, f"[notify.pager]\n{URL}")
     assert settings.notify["pager"].receiver.read_token("notify.pager") == "hush-hush"
 
 
-def test_printed_settings_hold_no_secret(tmp_path: Path) -> None:
+def test_printed_settings_contain_no_secret(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         '[notify.chat]\nurl = "https://chat.example/hook/hush-a"\ntoken = "hush-b"\n'

@@ -1,4 +1,4 @@
-"""`[recovery]`: what is understood, and how a mistake is told."""
+"""`[recovery]`: what is accepted, and how a mistake is reported."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ TOKENS = 'token = "hush", token_file = "/f"'
 
 
 class OnlyRecovery(BaseSettings):
-    """Settings with no other table but the one whose variables are always read."""
+    """Settings whose only table is the one whose variables are always read."""
 
     consul: ConsulSettings = ConsulSettings()
     recovery: RecoverySettings = RecoverySettings()
@@ -147,7 +147,7 @@ def test_each_kind_of_action(tmp_path: Path, table: str, action: object) -> None
          "action.signal: expected 'KILL', 'TERM', 'INT', 'QUIT' or 'ABRT', found 'STOP'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(tmp_path: Path, table: str, complaint: str) -> None:
+def test_a_mistake_is_reported_in_one_line(tmp_path: Path, table: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"[recovery]\n{table}\n")
     (line,) = str(caught.value).splitlines()
@@ -211,7 +211,7 @@ def test_a_missing_file_for_nomad_is_reported_with_its_key(tmp_path: Path, key: 
     assert str(caught.value).endswith(f"{tmp_path / 'gone'}: No such file or directory")
 
 
-def test_a_file_that_only_the_environment_names_may_be_missing_while_it_is_not_used(
+def test_a_missing_file_that_only_the_environment_names_is_accepted_while_unused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NOMAD_CACERT", str(tmp_path / "gone"))
