@@ -1,4 +1,4 @@
-"""What counts as the right outcome of a staged fault."""
+"""Which outcome of a staged fault counts as correct."""
 
 import dataclasses
 
@@ -30,13 +30,13 @@ def warning(reason: Reason, at: float = 1.0) -> Said:
     return Said(at, "WARNING", reason, "")
 
 
-def test_the_right_verdict_is_no_trouble() -> None:
+def test_the_expected_verdict_is_a_success() -> None:
     found = outcome(WRONG, critical(Reason.CANARY_WRONG_ANSWER), failed=3)
     assert found.trouble == []
     assert found.intervals == 1.0 / WRONG.interval
 
 
-def test_what_nobody_could_know_before_is_not_counted() -> None:
+def test_the_time_before_a_fault_could_be_noticed_is_not_counted() -> None:
     late = critical(Reason.MODEL_HUNG, HANG.window + 2 * HANG.interval)
     assert outcome(HANG, late).intervals == 2
 
@@ -60,12 +60,12 @@ def test_what_nobody_could_know_before_is_not_counted() -> None:
         ),
     ],
 )
-def test_trouble_is_told(found: Outcome, complaint: str) -> None:
+def test_each_failure_is_reported(found: Outcome, complaint: str) -> None:
     assert found.trouble
     assert found.trouble[0].startswith(complaint)
 
 
-def test_a_verdict_on_the_way_does_not_hide_the_right_one() -> None:
+def test_an_earlier_verdict_does_not_hide_the_expected_one() -> None:
     on_the_way = critical(Reason.SERVER_NOT_READY, 0.2)
     right = critical(Reason.MODEL_WRONG_VERSION, 2.0)
     found = outcome(BY_NAME["wrong version loaded"], on_the_way, right)
@@ -73,11 +73,11 @@ def test_a_verdict_on_the_way_does_not_hide_the_right_one() -> None:
     assert found.trouble == []
 
 
-def test_overload_need_not_be_noticed() -> None:
+def test_overload_does_not_have_to_be_noticed() -> None:
     assert outcome(dataclasses.replace(SLOW, must_be_noticed=False)).trouble == []
 
 
-def test_every_fault_has_a_name_of_its_own_and_codes_of_its_state() -> None:
+def test_every_fault_has_a_unique_name_and_codes_of_its_state() -> None:
     assert len(BY_NAME) == len(FAULTS)
     for fault in FAULTS:
         if fault.state in ("WARNING", "CRITICAL"):

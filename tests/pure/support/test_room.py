@@ -8,7 +8,7 @@ import pytest
 from tests import room
 from tests.room import FOLDERS, ROOT
 
-# Tests of what is not in sidecar/.
+# Tests of modules outside sidecar/.
 _OTHERS = {"deploy", "docs", "support", "triton_models"}
 # Of several modules at once, or of versions.
 _SCENARIOS = {"test_garbage", "test_odd_models", "test_rolling_upgrade"}
@@ -23,17 +23,17 @@ _SCENARIOS = {"test_garbage", "test_odd_models", "test_rolling_upgrade"}
         ("lifecycle", {"tests/pure/test_lifecycle.py"}),
     ],
 )
-def test_by_its_path(name: str, some: set[str]) -> None:
+def test_a_room_is_found_by_its_path(name: str, some: set[str]) -> None:
     assert some <= set(room.main(name).split())
 
 
-def test_what_is_no_room_is_told() -> None:
+def test_an_unknown_room_is_reported() -> None:
     with pytest.raises(SystemExit, match=r"ROOM=kitchen: expected a folder .*election"):
         room.main("kitchen")
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
-def test_each_module_of_tests_is_named_after_what_it_tests(kind: str) -> None:
+def test_each_test_module_is_named_after_what_it_tests(kind: str) -> None:
     tests = ROOT / "tests" / kind
     assert [path for path in sorted(tests.rglob("test_*.py")) if not _mirrors(path, tests)] == []
 
@@ -42,7 +42,7 @@ def test_each_module_of_tests_is_named_after_what_it_tests(kind: str) -> None:
     "folder", ["pure", "contract", "integration", "support", "chaos", "checks"]
 )
 def test_no_module_imports_a_test_module(folder: str) -> None:
-    """What several tests use is in tests/support."""
+    """Code that several test modules use is in tests/support."""
     imports = re.compile(r"^\s*(from|import) tests\.\S*\btest_", re.MULTILINE)
     modules = sorted((ROOT / "tests" / folder).rglob("*.py"))
     assert [path for path in modules if imports.search(path.read_text())] == []
