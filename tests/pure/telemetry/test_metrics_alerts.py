@@ -28,7 +28,7 @@ def exported() -> Iterator[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """Headings as GitHub makes anchors of them."""
+    """The anchors that GitHub makes of the headings."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
@@ -47,7 +47,7 @@ def test_each_alert(rule: dict[str, Any]) -> None:
     assert anchor in anchors(ROOT / path)
 
 
-def test_every_paragraph_of_the_runbook_is_of_an_alert() -> None:
+def test_every_section_of_the_runbook_belongs_to_an_alert() -> None:
     names = [rule["alert"] for rule in rules()]
     text = (ROOT / "docs" / "notifications.md").read_text()
     assert re.findall(r"^### (Triton\w+)$", text, re.MULTILINE) == names
