@@ -47,7 +47,7 @@ async def endless() -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_step_that_fails_or_hangs_never_skips_the_rest() -> None:
+async def test_a_step_that_fails_or_hangs_does_not_skip_the_rest() -> None:
     assert await performed(Step("a", broken, 5), Step("b", endless, 0.01), Step("c", fine, 5)) == [
         ("a", "Consul is gone"),
         ("b", "timed out after 0.01 s"),
@@ -61,7 +61,7 @@ async def test_a_second_signal_skips_waiting_but_no_other_step() -> None:
     ) == [("wait", "skipped by a second signal"), ("deregister", "")]
 
 
-async def test_a_defect_in_a_step_is_raised_after_the_others_have_run() -> None:
+async def test_a_defect_in_a_step_is_raised_after_the_other_steps_have_run() -> None:
     ran = []
 
     async def defect() -> None:
@@ -96,14 +96,14 @@ async def test_a_failing_hook_skips_no_step_either() -> None:
 async def test_a_loop_that_ends_is_a_defect_and_the_stop_is_still_graceful() -> None:
     stopped = []
 
-    async def over() -> None:
+    async def ends_early() -> None:
         pass
 
     async def note() -> None:
         stopped.append(True)
 
     life = Lifecycle(
-        loops={"short": over, "long": endless},
+        loops={"short": ends_early, "long": endless},
         status=lambda: "",
         reload=nothing,
         stop=lambda tasks: [
