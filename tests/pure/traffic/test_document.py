@@ -41,7 +41,7 @@ def test_an_empty_document_is_the_default() -> None:
     assert dump(DEFAULTS) == "{}\n"
 
 
-def test_a_whole_document() -> None:
+def test_a_complete_document() -> None:
     text = """
     {
       "mode": "weighted",
@@ -77,7 +77,7 @@ def test_an_empty_list_is_the_default() -> None:
     assert found == DEFAULTS
 
 
-def test_forms_that_protobuf_accepts_are_accepted() -> None:
+def test_every_format_that_protobuf_accepts_is_accepted() -> None:
     snake = parse('{"limits": {"max_requests": 5, "slow_start": "1.5s"}, "release": null}')
     camel = parse(
         b'{"limits": {"maxRequests": 5.0, "slowStart": "1.500s", "maxConnections": null}}'
@@ -411,13 +411,13 @@ def check(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.5, 30.0, 1e-3 + 1e-9, 31_536_000.0, 12345.678901234])
-def test_durations_have_protobufs_format(seconds: float) -> None:
+def test_durations_are_written_in_protobufs_format(seconds: float) -> None:
     text = tree(TrafficPolicy(limits=Limits(slow_start=seconds)))["limits"]["slow_start"]
     Duration().FromJsonString(text)
     assert float(text[:-1]) == pytest.approx(seconds, abs=1e-9)
 
 
-def test_changes_name_keys() -> None:
+def test_changes_name_the_keys() -> None:
     before = parse('{"limits": {"max_requests": 5}, "release": {"tag": "v2", "percent": 1}}')
     after = parse(
         '{"mode": "active-active", "affinity": {"header": "x-a"}, "retry": {"num_retries": 2}}'
@@ -434,13 +434,13 @@ def test_changes_name_keys() -> None:
 
 
 @given(before=policies(), after=policies())
-def test_changes_are_there_where_policies_differ(
+def test_there_are_changes_exactly_if_policies_differ(
     before: TrafficPolicy, after: TrafficPolicy
 ) -> None:
     assert bool(changes(before, after)) == (before != after)
 
 
-def test_the_key() -> None:
+def test_the_key_in_consul() -> None:
     assert policy_key("chat") == "triton-sidecar/chat/policy"
     assert TrafficPolicy() == DEFAULTS == document.parse("{}")
     assert Affinity() == DEFAULTS.affinity

@@ -1,4 +1,4 @@
-"""The guard: when a release is rolled back automatically, and what that changes."""
+"""The guard: when a release is rolled back automatically, and what the rollback changes."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ USUAL = Observation(1204, 20, 40, ((0.01, 1193), (0.3, 11)), 30.0)
                 "the guard allows 5 %"
             ),
         ),
-        # As many as are allowed.
+        # As many failures as are allowed.
         (ERRORS, {"requests": 1200}, None),
         (
             ERRORS,
@@ -84,9 +84,7 @@ USUAL = Observation(1204, 20, 40, ((0.01, 1193), (0.3, 11)), 30.0)
         (Guard(max_latency=0.3, min_requests=0), {"latencies": ()}, None),
     ],
 )
-def test_limits_that_are_exceeded(
-    guard: Guard, changes: dict[str, object], why: str | None
-) -> None:
+def test_exceeded_limits(guard: Guard, changes: dict[str, object], why: str | None) -> None:
     assert judge(guard, replace(USUAL, **changes)) == why  # type: ignore[arg-type]
 
 
@@ -100,26 +98,26 @@ GUARDS = st.builds(Guard, LIMIT, LIMIT, st.integers(1, 200))
 
 
 @given(GUARDS, OBSERVATIONS, COUNT)
-def test_more_failures_never_save_a_release(guard: Guard, seen: Observation, more: int) -> None:
+def test_more_failures_never_prevent_a_rollback(guard: Guard, seen: Observation, more: int) -> None:
     if judge(guard, seen):
         assert judge(guard, replace(seen, failed=seen.failed + more))
         assert judge(guard, replace(seen, sent_again=seen.sent_again + more))
 
 
 @given(GUARDS, OBSERVATIONS)
-def test_few_requests_never_end_a_release(guard: Guard, seen: Observation) -> None:
+def test_too_few_requests_never_cause_a_rollback(guard: Guard, seen: Observation) -> None:
     if max(seen.requests, seen.measured) < guard.min_requests:
         assert judge(guard, seen) is None
 
 
 @given(GUARDS, OBSERVATIONS)
-def test_no_release_fails_by_more_than_all_of_its_requests(guard: Guard, seen: Observation) -> None:
+def test_a_release_cannot_exceed_100_percent_failures(guard: Guard, seen: Observation) -> None:
     assert seen.bad <= seen.requests
     assert judge(replace(guard, max_error_percent=100.0, max_latency=None), seen) is None
 
 
 @given(GUARDS, OBSERVATIONS)
-def test_slower_answers_never_save_a_release(guard: Guard, seen: Observation) -> None:
+def test_slower_answers_never_prevent_a_rollback(guard: Guard, seen: Observation) -> None:
     slower = replace(seen, latencies=tuple((10 * end, count) for end, count in seen.latencies))
     assert not judge(guard, seen) or judge(guard, slower)
 
@@ -161,13 +159,13 @@ def test_a_release_that_was_rolled_back_gets_no_requests() -> None:
 @pytest.mark.parametrize(
     "release", [None, replace(RELEASE, percent=10), replace(RELEASE, rolled_back="by root@vm")]
 )
-def test_a_rollback_is_for_the_release_as_it_was_ordered(release: Release | None) -> None:
+def test_a_rollback_applies_to_the_release_as_it_was_ordered(release: Release | None) -> None:
     rollbacks = {"two": Rollback(RELEASE, "too bad"), "gone": Rollback(RELEASE, "too bad")}
     assert with_rollbacks(catalog(release), rollbacks) == catalog(release)
     assert with_rollbacks(catalog(RELEASE), {}) == catalog(RELEASE)
 
 
-def test_a_rollback_leaves_the_rest_of_a_policy_alone() -> None:
+def test_a_rollback_keeps_the_rest_of_a_policy() -> None:
     policy = replace(DEFAULTS, release=RELEASE, weights=(("a", 1),))
     over = Rollback(RELEASE, "too bad").apply_to(policy)
     assert replace(over, release=RELEASE) == policy

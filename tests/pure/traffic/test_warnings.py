@@ -67,11 +67,13 @@ KILLS = "retry.num_retries: a request that kills its server"
         ),
     ],
 )
-def test_what_no_instance_matches_is_a_warning(policy: TrafficPolicy, told: list[str]) -> None:
+def test_a_policy_that_matches_no_instance_is_a_warning(
+    policy: TrafficPolicy, told: list[str]
+) -> None:
     assert list(policy_warnings(DEFAULTS, policy, ENTRIES)) == told
 
 
-def test_a_mode_that_sidecars_do_not_share_is_a_warning() -> None:
+def test_a_mode_that_differs_from_the_sidecars_is_a_warning() -> None:
     own = entry("c", OLD)
     strict = replace(own, meta={**own.meta, "election_mode": "strict"})
     told = {
