@@ -1,4 +1,4 @@
-"""`triton.headers` and `triton.header_files`: what goes with every call to Triton."""
+"""`triton.headers` and `triton.header_files`: sent with every call to Triton."""
 
 from pathlib import Path
 
@@ -64,9 +64,7 @@ def test_mistakes_are_reported_without_the_value(tmp_path: Path, table: str, wor
     ("content", "words"),
     [(None, "expected a file"), ("", "found nothing"), ("two\nlines", "on a single line")],
 )
-def test_a_file_that_cannot_be_used_names_its_key(
-    tmp_path: Path, content: str | None, words: str
-) -> None:
+def test_an_unusable_file_names_its_key(tmp_path: Path, content: str | None, words: str) -> None:
     path = tmp_path / "value"
     if content is not None:
         path.write_text(content)

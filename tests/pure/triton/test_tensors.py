@@ -28,17 +28,17 @@ def test_encoded_tensors_can_be_decoded(value: Tensor) -> None:
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10))
-def test_bytes_of_any_kind_come_back(elements: list[bytes]) -> None:
+def test_any_bytes_survive_a_round_trip(elements: list[bytes]) -> None:
     value = tensor("BYTES", [len(elements)], elements)
     assert decode("BYTES", [len(elements)], encode(value)).array.tolist() == elements
 
 
 @given(st.floats(width=32))
-def test_bf16_is_within_half_of_its_last_place(number: float) -> None:
+def test_bf16_is_exact_to_half_of_its_last_place(number: float) -> None:
     came = decode("BF16", [1], encode(tensor("BF16", [1], [number]))).array
     if np.isnan(number):
         assert np.isnan(came[0])
-    elif abs(number) < 3.38e38:  # above, the nearest is infinity
+    elif abs(number) < 3.38e38:  # above, the nearest value is infinity
         assert abs(float(came[0]) - number) <= max(abs(number) * 2**-8, 2**-134)
     assert encode(Tensor("BF16", came)) == encode(tensor("BF16", [1], [number]))
 
@@ -53,7 +53,7 @@ def test_bf16_is_within_half_of_its_last_place(number: float) -> None:
         (1.01171875, "823f"),  # half way: to the even one above
     ],
 )
-def test_bf16_has_the_upper_half_of_float32(number: float, raw: str) -> None:
+def test_bf16_is_the_upper_half_of_float32(number: float, raw: str) -> None:
     assert encode(tensor("BF16", [1], [number])).hex() == raw
 
 
