@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 MODEL = Path(__file__).resolve().parents[3] / "triton_models" / "embedder"
-# Triton puts a model's folder on the path of its process; so do we.
+# Triton adds a model's folder to the path of its process; so do we.
 sys.path.insert(0, str(MODEL / "1"))
 embedding: Any = importlib.import_module("embedding")
 
@@ -40,13 +40,13 @@ def test_similar_texts_are_closer() -> None:
     assert down @ also_down > 2 * (down @ spring)
 
 
-def test_the_largest_text_is_taken_and_a_larger_one_refused() -> None:
+def test_the_largest_text_is_accepted_and_a_larger_one_refused() -> None:
     assert embedding.embed("x" * embedding.MAX_TEXT).any()
     with pytest.raises(ValueError, match=f"text: expected at most {embedding.MAX_TEXT} bytes"):
         embedding.embed("x" * (embedding.MAX_TEXT + 1))
 
 
-def test_the_golden_answer_is_what_the_model_gives() -> None:
+def test_the_golden_answer_is_the_models_answer() -> None:
     canary = tomllib.loads((MODEL / "canary.toml").read_text())["canary"]["embedder"]
     (text,) = canary["inputs"]
     (expected,) = canary["expect"]
@@ -58,5 +58,5 @@ def test_the_golden_answer_is_what_the_model_gives() -> None:
     assert not np.allclose(embedding.embed("ready, steady, go"), golden, atol=expected["atol"])
 
 
-def test_the_declared_shape_is_the_real_one() -> None:
+def test_the_configured_shape_is_the_real_one() -> None:
     assert f"dims: [ {embedding.DIM} ]" in (MODEL / "config.pbtxt").read_text()

@@ -1,4 +1,4 @@
-"""The models that are told which fault to show: their answers, their canaries, their obedience."""
+"""The models with injectable faults: their answers, their canaries, and the faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tell(folder: Path, **control: object) -> None:
 
 
 @given(st.text(max_size=100))
-def test_a_right_answer_repeats_itself_but_no_word(text: str) -> None:
+def test_a_right_answer_is_deterministic_and_repeats_no_word(text: str) -> None:
     answer = staging.right(text)
     assert answer.words == staging.right(text).words
     assert all(one != next_ for one, next_ in zip(answer.words, answer.words[1:], strict=False))
@@ -61,7 +61,7 @@ def test_a_fault_changes_the_answer_until_it_is_over(tmp_path: Path, fault: str)
     assert stage.answer(QUESTION).text == right.text
 
 
-def test_errors_come_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
+def test_errors_occur_at_the_configured_rate(tmp_path: Path) -> None:
     stage = staging.Stage(tmp_path)
     tell(tmp_path, fault="error")
     with pytest.raises(staging.StagedError, match="told to fail"):
@@ -76,7 +76,7 @@ def test_errors_come_as_often_as_they_are_asked_for(tmp_path: Path) -> None:
     assert 2 < failed < 30
 
 
-def test_an_unknown_fault_is_an_error_of_its_own(tmp_path: Path) -> None:
+def test_an_unknown_fault_is_a_separate_error(tmp_path: Path) -> None:
     tell(tmp_path, fault="wrnog")
     with pytest.raises(staging.StagedError, match="expected one of none, wrong"):
         staging.Stage(tmp_path).answer(QUESTION)

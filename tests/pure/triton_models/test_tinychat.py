@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 MODELS = Path(__file__).resolve().parents[3] / "triton_models"
 TINYCHAT = MODELS / "tinychat" / "1"
 SHARED = ("exchange.py", "generator.py", "ngrams.json", "sampling.py")
-# Triton puts a model's folder on the path of its process; so do we.
+# Triton adds a model's folder to the path of its process; so do we.
 sys.path.insert(0, str(TINYCHAT))
 sampling: Any = importlib.import_module("sampling")
 generator: Any = importlib.import_module("generator")
@@ -45,7 +45,7 @@ def ask(prompt: str, **parameters: object) -> str:
 # --- the table ---
 
 
-def test_the_table_in_git_is_what_the_text_gives() -> None:
+def test_the_table_in_git_is_generated_from_the_text() -> None:
     text = (MODELS / "tinychat.txt").read_text(encoding="utf-8")
     assert build_ngrams().build(text).encode() == (TINYCHAT / "ngrams.json").read_bytes()
 
@@ -55,7 +55,7 @@ def test_every_token_and_pair_has_a_successor() -> None:
     tokens = table["tokens"]
     assert tokens == ["one", "two", ".", "three"]
     assert table["after_one"][0] == [1, 1, 2, 1]
-    assert table["after_two"]["2 3"] == [0, 1]  # round the end of the text to its beginning
+    assert table["after_two"]["2 3"] == [0, 1]  # from the end of the text to its beginning
     assert [tokens[start] for start in table["starts"]] == ["three"]
     assert all(table["after_one"])
 
@@ -109,7 +109,7 @@ def test_a_longer_answer_begins_with_the_shorter_one() -> None:
     assert ask("Hello", max_tokens=40, seed=3).startswith(ask("Hello", max_tokens=10, seed=3))
 
 
-def test_no_sampling_parameters_is_an_answer_too() -> None:
+def test_no_sampling_parameters_is_also_valid() -> None:
     assert sampling.parse("", 0.0) == sampling.Sampling()
     assert GENERATOR.text("Hello", sampling.Sampling()) == ask("Hello")
 
@@ -167,7 +167,7 @@ names = st.sampled_from(
 
 
 @given(st.dictionaries(names, values, max_size=4))
-def test_whatever_is_accepted_can_be_answered(parameters: dict[str, object]) -> None:
+def test_any_accepted_parameters_can_be_answered(parameters: dict[str, object]) -> None:
     try:
         asked = sampling.parse(json.dumps(parameters), 0.0)
     except sampling.BadRequest:
@@ -201,7 +201,7 @@ def steps(number: int, seen: list[int], done: threading.Event) -> Any:
     return step
 
 
-def test_a_generation_is_called_until_it_ends(running: Any) -> None:
+def test_a_generation_is_stepped_until_it_ends(running: Any) -> None:
     first: list[int] = []
     second: list[int] = []
     ended = threading.Event(), threading.Event()
@@ -211,8 +211,8 @@ def test_a_generation_is_called_until_it_ends(running: Any) -> None:
     assert (len(first), len(second)) == (20, 5)
 
 
-def test_what_has_ended_is_let_go_of(running: Any) -> None:
-    """It holds a response sender: before 2.49 Triton unloads no model of which one is left."""
+def test_an_ended_generation_is_released(running: Any) -> None:
+    """It holds a response sender: before 2.49 Triton unloads no model while one exists."""
 
     class Answer:
         def step(self, now: float) -> None:
@@ -228,7 +228,7 @@ def test_what_has_ended_is_let_go_of(running: Any) -> None:
     assert gone.wait(60)
 
 
-def test_a_broken_generation_ends_alone(running: Any, errors: list[Exception]) -> None:
+def test_a_failing_generation_ends_alone(running: Any, errors: list[Exception]) -> None:
     def broken(now: float) -> float | None:
         raise RuntimeError("broken")
 
@@ -239,7 +239,7 @@ def test_a_broken_generation_ends_alone(running: Any, errors: list[Exception]) -
     assert [str(error) for error in errors] == ["broken"]
 
 
-def test_the_limit_is_kept_and_freed(running: Any) -> None:
+def test_the_limit_is_enforced_and_slots_are_freed(running: Any) -> None:
     release = threading.Event()
     left = threading.Semaphore(0)
 
@@ -257,7 +257,7 @@ def test_the_limit_is_kept_and_freed(running: Any) -> None:
     assert all(left.acquire(timeout=60) for _ in range(3))
 
 
-def test_closing_lets_the_running_ones_end_and_takes_no_new_ones() -> None:
+def test_closing_lets_running_generations_end_and_accepts_no_new_ones() -> None:
     started = generations.Generations(limit=3, on_error=lambda error: None)
     seen: list[int] = []
     started.submit(steps(10, seen, threading.Event()))
@@ -271,7 +271,7 @@ def test_closing_lets_the_running_ones_end_and_takes_no_new_ones() -> None:
 
 
 @pytest.mark.parametrize("model", ["tinychat", "tinychat_unary"])
-def test_the_golden_answer_is_what_the_generator_gives(model: str) -> None:
+def test_the_golden_answer_is_the_generators_answer(model: str) -> None:
     canary = tomllib.loads((MODELS / model / "canary.toml").read_text())["canary"][model]
     data = {tensor["name"]: tensor["data"][0] for tensor in canary["inputs"]}
     asked = sampling.parse(data["sampling_parameters"], 5.0)
