@@ -1,4 +1,4 @@
-"""The one line that programs read of a verdict, and Consul's words around it."""
+"""The one line of a verdict that programs read, and Consul's text around it."""
 
 import pytest
 from hypothesis import given
@@ -17,18 +17,18 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.sampled_from(State), st.sampled_from(Reason), TEXT, TEXT)
-def test_what_is_written_is_read(state: State, reason: Reason, detail: str, found: str) -> None:
+def test_a_written_line_can_be_read(state: State, reason: Reason, detail: str, found: str) -> None:
     evidence = (Finding(Layer.CANARY, "chat", Reason.CANARY_FAILED, found),)
     said = report(Verdict(state, reason, detail), evidence)
     told = verdict_line.parse(said)
     assert told is not None
     assert (told.state, told.reason) == (state, reason)
-    # Of a detail that is too long the end is missing.
+    # A detail that is too long is cut at its end.
     assert " ".join(detail.split()).startswith(told.detail)
 
 
 @given(st.sampled_from(State), st.sampled_from(Reason))
-def test_no_detail_is_told_as_none(state: State, reason: Reason) -> None:
+def test_an_empty_detail_is_read_as_none(state: State, reason: Reason) -> None:
     for detail in ("", " \n"):
         assert verdict_line.parse(verdict_line.write(state, reason, detail)) == ParsedLine(
             state, reason
@@ -44,17 +44,17 @@ def test_no_detail_is_told_as_none(state: State, reason: Reason) -> None:
         *("TTL expired", "gRPC check 127.0.0.1:1/live: success", "PASSING _OK", "PASSING 1"),
     ],
 )
-def test_what_is_no_such_line_says_nothing(output: str) -> None:
+def test_any_other_output_is_no_verdict(output: str) -> None:
     assert verdict_line.parse(output) is None
 
 
 @given(st.text())
-def test_whatever_is_there_is_read_or_not(output: str) -> None:
+def test_any_text_can_be_parsed(output: str) -> None:
     told = verdict_line.parse(output)
     assert told is None or output.startswith(f"{told.state.upper()} ")
 
 
-def test_a_code_that_only_newer_versions_know_is_no_garbage() -> None:
+def test_a_code_that_only_newer_versions_know_is_valid() -> None:
     told = verdict_line.parse("CRITICAL GPU_ON_FIRE_2: it burns\nmore")
     assert told == ParsedLine(State.CRITICAL, None, "it burns")
 
@@ -84,7 +84,7 @@ LAPSED = "TTL expired (last output before timeout follows): "
         ("", None, None),
     ],
 )
-def test_what_consul_puts_around_it_is_no_part_of_it(
+def test_consuls_text_around_a_line_is_ignored(
     output: str, now: ParsedLine | None, last: State | None
 ) -> None:
     check = Check("a:verdict", "Triton verdict", "critical", output, "a")
@@ -93,7 +93,7 @@ def test_what_consul_puts_around_it_is_no_part_of_it(
     assert (told and told.state) == last
 
 
-def test_only_a_sidecar_tells_a_verdict() -> None:
+def test_only_the_verdict_check_carries_a_verdict() -> None:
     for other in ("a:sidecar", "disk", "b:verdict", "a:verdict:x"):
         check = Check(other, "", "critical", "PASSING OK", "a")
         assert checks.last_pushed_line(check) is None
