@@ -194,9 +194,7 @@ async def test_while_paused_it_does_not_hand_over() -> None:
         assert a.participant.shown.value.state is State.MAINTENANCE
 
 
-async def test_a_primary_keeps_serving_if_its_maintenance_is_cancelled_during_the_handover() -> (
-    None
-):
+async def test_a_primary_keeps_serving_if_maintenance_is_cancelled_during_the_handover() -> None:
     async with stage(a={}, b={"settle": "3s"}) as it:
         a, b = it.actors.values()
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))

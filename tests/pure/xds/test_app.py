@@ -27,7 +27,7 @@ def plane(path: Path) -> Any:
     return ControlPlane(lambda: settings, settings, consul, VirtualClock(), metrics, log)
 
 
-async def test_what_a_guard_has_rolled_back_is_kept_at_the_end(tmp_path: Path) -> None:
+async def test_a_rollback_is_saved_when_it_stops(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     ended = plane(path)
     ended._watch.state.set(CachedState(("triton",)))

@@ -14,7 +14,7 @@ from tests.support.virtual_clock import VirtualClock
 SILENT = "catalog 10 s old; Consul: no answer in time"
 
 
-async def test_a_frozen_watch_is_not_hidden_by_the_other_one() -> None:
+async def test_a_frozen_watch_is_not_hidden_by_another_one() -> None:
     clock, metrics = VirtualClock(), ControlPlaneMetrics()
     log: FilteringBoundLogger = structlog.get_logger()
     observer = Observer(metrics, clock, log)
@@ -53,7 +53,7 @@ def observed() -> tuple[VirtualClock, ControlPlaneMetrics, Observer]:
     return clock, metrics, Observer(metrics, clock, structlog.get_logger())
 
 
-async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
+async def test_the_status_line_has_the_age_of_the_catalog() -> None:
     clock, metrics, observer = observed()
     with capture_logs():
         observer.state_read(Path("state"), 3000.0, ("triton",))
@@ -69,13 +69,13 @@ async def test_the_line_for_systemd_says_how_old_the_catalog_is() -> None:
     assert b'stale{service="triton"} 0.0' in generate_latest(metrics.registry)
 
 
-async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() -> None:
+async def test_the_status_line_shows_failures_and_exclusions_at_once() -> None:
     clock, _, observer = observed()
     with capture_logs():
         for what in ("instances", "lock", "policy"):
             observer.answered("triton", what)
         await clock.advance(10.0)
-        # Another watch of another service is quiet for longer, which means nothing.
+        # Another watch of another service has been quiet for longer, which does not matter.
         observer.answered("other", "policy")
         await clock.advance(10.0)
         observer.answered("triton", "policy")
@@ -95,7 +95,7 @@ async def test_the_line_says_at_once_what_is_not_learnt_and_what_is_ignored() ->
         assert observer.status == ""
 
 
-def test_retained_instances_are_counted_by_what_they_report() -> None:
+def test_retained_instances_are_counted_by_their_reports() -> None:
     _, metrics, observer = observed()
     with capture_logs() as lines:
         observer.retained(
@@ -111,7 +111,7 @@ def test_retained_instances_are_counted_by_what_they_report() -> None:
     assert len(lines) == 3
 
 
-def test_trouble_with_the_disk_is_written_down_once_and_counted() -> None:
+def test_disk_errors_are_logged_once_and_counted() -> None:
     _, metrics, observer = observed()
     with capture_logs() as lines:
         for _ in range(3):
@@ -131,7 +131,7 @@ def test_a_rejected_policy_is_an_alert_until_a_valid_one() -> None:
     assert b'policy_refused{service="triton"} 0.0' in generate_latest(metrics.registry)
 
 
-def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
+def test_an_entry_with_an_ignored_field_is_not_excluded() -> None:
     _, metrics, observer = observed()
     with capture_logs():
         observer.skipped(
@@ -140,7 +140,7 @@ def test_what_is_ignored_of_an_entry_leaves_the_entry_in() -> None:
     assert b'entries_left_out{service="triton"} 1.0' in generate_latest(metrics.registry)
 
 
-def test_what_was_written_down_already_is_not_written_down_again() -> None:
+def test_what_was_logged_already_is_not_logged_again() -> None:
     _, metrics, observer = observed()
     instances = [f"i{number}" for number in range(100)]
     with capture_logs() as lines:
@@ -166,7 +166,7 @@ def test_what_was_written_down_already_is_not_written_down_again() -> None:
         assert len(lines) == 1
 
 
-async def test_the_line_of_one_that_was_never_answered() -> None:
+async def test_the_status_line_of_a_watch_that_was_never_answered() -> None:
     clock, _, observer = observed()
     with capture_logs():
         observer.failed("triton", "lock", "Consul: no answer in time")
@@ -179,7 +179,7 @@ async def test_the_line_of_one_that_was_never_answered() -> None:
         assert observer.status == SILENT
 
 
-async def test_what_proves_and_what_is_written_has_no_age() -> None:
+async def test_verification_and_writing_have_no_age() -> None:
     clock, _, observer = observed()
     with capture_logs():
         observer.answered("triton", "lock")

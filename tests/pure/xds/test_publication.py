@@ -15,7 +15,7 @@ A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001)
 
 
-async def test_a_place_is_known_since_the_news_came() -> None:
+async def test_a_placement_counts_from_when_the_change_arrived() -> None:
     clock = VirtualClock()
     catalog: Latest[Catalog | None] = Latest(None)
     heard = 0.0
@@ -36,7 +36,7 @@ async def test_a_place_is_known_since_the_news_came() -> None:
         await task
 
 
-def test_a_place_that_stays_keeps_its_time() -> None:
+def test_an_unchanged_placement_keeps_its_time() -> None:
     service = ServiceCatalog("triton", (A, B), Leader("a", 3))
     first = date_placements({}, placements(assign(service)), 1.0)
     assert first["triton", "a"] == DatedPlacement(Placement(0, 1), 1.0)

@@ -29,7 +29,7 @@ def settings(**changes: str) -> ControlPlaneRules:
         ({"listen": "[::]:1", "advertise": "[fd00::1]:18000"}, "fd00::1", "[fd00::1]:18000"),
     ],
 )
-def test_sidecars_are_told_where_to_dial(
+def test_the_address_that_sidecars_dial_is_registered(
     changes: dict[str, str], address: str, dialled: str
 ) -> None:
     own = settings(**changes)
@@ -49,7 +49,7 @@ def test_an_address_that_cannot_be_dialed_is_an_error(listen: str) -> None:
     "changes",
     [None, {"name": "other"}, {"port": 1}, {"meta": {"a": "b"}}, {"checks": ()}],
 )
-async def test_an_entry_that_is_gone_or_another_one_is_written_again(
+async def test_a_missing_or_changed_entry_is_registered_again(
     changes: dict[str, Any] | None,
 ) -> None:
     consul = FakeConsul(ConsulModel())
@@ -66,7 +66,7 @@ async def test_an_entry_that_is_gone_or_another_one_is_written_again(
 
 @asynccontextmanager
 async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[None]:
-    """Kept registered on a clock that has been turned on by a minute."""
+    """Kept registered while the clock advances by a minute."""
     clock = VirtualClock()
     task = asyncio.create_task(keep_registered(consul, wished, clock, structlog.get_logger()))
     await clock.advance(60.0)
@@ -79,8 +79,8 @@ async def keeping(consul: FakeConsul, wished: dict[str, Any]) -> AsyncIterator[N
             await task
 
 
-async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again() -> None:
-    """As of an earlier process, or from before the token was replaced."""
+async def test_an_entry_with_an_outdated_token_is_registered_again() -> None:
+    """From an earlier process, or from before the token was replaced."""
     consul = FakeConsul(ConsulModel())
     wished = registration(settings(listen="10.0.0.1:18000"))
     await consul.register_service(wished)
@@ -94,7 +94,7 @@ async def test_an_entry_for_which_the_agent_keeps_another_token_is_written_again
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_token_that_was_replaced_leaves_no_ghost(known: bool) -> None:
+async def test_a_replaced_token_leaves_no_ghost(known: bool) -> None:
     consul = FakeConsul(ConsulModel())
     wished = registration(settings(listen="10.0.0.1:18000"))
     if known:

@@ -1,4 +1,4 @@
-"""Responses that are put together from serialised resources."""
+"""Responses that are composed of serialised resources."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def plain(reply: Reply, is_delta: bool) -> Any:
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
-def test_a_reply_put_together_from_pieces_is_the_ordinary_message(kept: int) -> None:
+def test_a_reply_composed_of_pieces_equals_the_ordinary_message(kept: int) -> None:
     wire = Encoder(kept)
     for _ in range(3):  # three Envoys
         for reply in follow((SotwStream(), sotw), RELEASED).values():

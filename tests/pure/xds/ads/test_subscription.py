@@ -1,4 +1,4 @@
-"""Subscriptions of both variants: what is sent, in which order, and what an ACK or NACK changes."""
+"""Subscriptions of both variants: what is sent, in which order, what ACKs and NACKs change."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_everything_is_sent_in_order_and_once(opened: Opened) -> None:
     assert not any(reply.news for reply in replies.values())
 
 
-def test_a_change_goes_to_its_subscribers(opened: Opened) -> None:
+def test_a_change_is_sent_to_its_subscribers(opened: Opened) -> None:
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
     assert (reply.type_url, names_of(reply), reply.news) == (ENDPOINT, ["triton"], True)
@@ -55,7 +55,7 @@ def test_a_change_goes_to_its_subscribers(opened: Opened) -> None:
     assert list(opened[0].offers(SWAPPED)) == []
 
 
-def test_a_slow_envoy_jumps_to_the_newest(opened: Opened) -> None:
+def test_a_slow_envoy_skips_to_the_newest_version(opened: Opened) -> None:
     follow(opened, FIRST)
     first = only(opened[0], SWAPPED)
     newest = snapshot(B)
@@ -91,7 +91,7 @@ def test_only_a_confirmed_withdrawal_counts(opened: Opened) -> None:
     assert not stream.acknowledges_without("triton", "a")
     withdrawn = snapshot(replace(A, draining=True), B)
     limits, reply = stream.offers(withdrawn)
-    assert limits.type_url == RUNTIME  # or the last good one could be ejected in between
+    assert limits.type_url == RUNTIME  # otherwise the last good one could be ejected in between
     acknowledge(opened, limits)
     assert not stream.acknowledges_without("triton", "a")
     acknowledge(opened, reply)
@@ -106,7 +106,7 @@ def test_a_rejected_withdrawal_does_not_count(opened: Opened) -> None:
     assert not opened[0].acknowledges_without("triton", "a")
 
 
-def test_nothing_is_said_about_what_is_not_known(opened: Opened) -> None:
+def test_nothing_is_sent_for_an_unsettled_service(opened: Opened) -> None:
     stream, ask = opened
     unknown = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
     stream.receive(ask(ENDPOINT, "triton"))
@@ -114,7 +114,7 @@ def test_nothing_is_said_about_what_is_not_known(opened: Opened) -> None:
     assert names_of(only(stream, FIRST)) == ["triton"]
 
 
-def test_a_type_that_we_do_not_serve_is_not_answered(opened: Opened) -> None:
+def test_an_unsupported_type_is_not_answered(opened: Opened) -> None:
     stream, ask = opened
     stream.receive(ask("type.googleapis.com/envoy.Secret", "x"))
     assert list(stream.offers(FIRST)) == []
@@ -132,7 +132,7 @@ def test_a_name_subscribed_to_later_is_answered(opened: Opened) -> None:
     assert names_of(only(stream, snapshot(A, extra="other"))) == expected
 
 
-def test_an_answer_to_an_older_reply_is_ignored() -> None:
+def test_an_ack_of_an_older_reply_is_ignored() -> None:
     opened = SotwStream(), sotw
     follow(opened, FIRST)
     reply = only(opened[0], SWAPPED)
@@ -141,7 +141,7 @@ def test_an_answer_to_an_older_reply_is_ignored() -> None:
     assert isinstance(acknowledge(opened, reply), Acked)
 
 
-def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
+def test_a_star_means_all_and_an_empty_list_after_a_name_means_none() -> None:
     stream = SotwStream()
     stream.receive(sotw(CLUSTER, "*"))
     reply = only(stream, FIRST)
@@ -150,7 +150,7 @@ def test_a_star_means_all_and_naming_none_after_a_name_means_none() -> None:
     assert list(stream.offers(TUNED)) == []
 
 
-def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) -> None:
+def test_a_stream_that_never_answers_gets_one_reply_per_type(opened: Opened) -> None:
     stream, ask = opened
     for type_url in ORDER:
         stream.receive(ask(type_url, *NAMES.get(type_url, ())))
@@ -162,7 +162,7 @@ def test_a_stream_that_never_answers_is_owed_one_reply_per_type(opened: Opened) 
     assert [reply.type_url for reply in sent] == [RUNTIME, CLUSTER, ENDPOINT, LISTENER]
 
 
-def test_nothing_is_kept_but_what_was_acknowledged(opened: Opened) -> None:
+def test_only_acknowledged_resources_are_kept(opened: Opened) -> None:
     follow(opened, RELEASED)
     for type_url, subscription in opened[0].subscriptions.items():
         for name, kept in subscription.acknowledged.items():
@@ -172,7 +172,7 @@ def test_nothing_is_kept_but_what_was_acknowledged(opened: Opened) -> None:
             assert kept.routed == (RELEASED.routed if type_url == ROUTE else ())
 
 
-def test_one_bad_cluster_does_not_keep_a_new_envoy_without_routes(opened: Opened) -> None:
+def test_a_new_envoy_gets_routes_despite_one_bad_cluster(opened: Opened) -> None:
     stream, ask = opened
     stream.receive(ask(CLUSTER))
     stream.receive(ask(ROUTE, "triton"))

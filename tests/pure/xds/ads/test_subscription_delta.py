@@ -22,7 +22,7 @@ from tests.support.xds.ads_client import (
 from tests.support.xds.ads_client import opened as opened
 
 
-def test_delta_star_and_back() -> None:
+def test_delta_wildcard_and_unsubscribe() -> None:
     stream = DeltaStream()
     stream.receive(delta(CLUSTER, "*"))
     reply = only(stream, FIRST)
@@ -31,7 +31,7 @@ def test_delta_star_and_back() -> None:
     assert list(stream.offers(TUNED)) == []
 
 
-def test_delta_tells_what_is_gone() -> None:
+def test_delta_sends_removals() -> None:
     stream = DeltaStream()
     stream.receive(delta(CLUSTER))
     both = snapshot(A, extra="other")
@@ -43,7 +43,7 @@ def test_delta_tells_what_is_gone() -> None:
     assert names_of(only(stream, both)) == ["other"]
 
 
-def test_delta_removes_what_an_envoy_has_from_before() -> None:
+def test_delta_removes_resources_of_an_earlier_stream() -> None:
     stream = DeltaStream()
     version = FIRST.of(CLUSTER)["triton"].version
     stream.receive(delta(CLUSTER, has={"triton": version, "ancient": "1"}))
@@ -53,7 +53,7 @@ def test_delta_removes_what_an_envoy_has_from_before() -> None:
     assert (names_of(reply), reply.removed) == ([], ("ancient",))
 
 
-def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
+def test_delta_finds_the_bad_resource_of_a_rejected_reply() -> None:
     stream = DeltaStream()
     stream.receive(delta(CLUSTER))
     opened, newest = (stream, delta), snapshot(A, extra="other")
@@ -65,12 +65,12 @@ def test_delta_finds_out_which_resource_of_a_refused_reply_is_bad() -> None:
     assert names_of(reply) == ["triton"]
     acknowledge(opened, reply, error="triton is bad")
     assert list(stream.offers(newest)) == []
-    # It is mended.
+    # The bad resource is fixed.
     tuned = snapshot(A, policy=tuning(9.0), extra="other")
     assert names_of(only(stream, tuned)) == ["other", "triton"]
 
 
-def test_delta_greets_an_envoy_that_has_everything() -> None:
+def test_delta_answers_an_envoy_that_is_up_to_date() -> None:
     stream = DeltaStream()
     version = FIRST.of(CLUSTER)["triton"].version
     stream.receive(delta(CLUSTER, has={"triton": version}))
@@ -78,7 +78,7 @@ def test_delta_greets_an_envoy_that_has_everything() -> None:
     assert (names_of(reply), reply.removed) == ([], ())
 
 
-def test_delta_resends_what_is_asked_for_again_and_forgets_what_is_not_wanted() -> None:
+def test_delta_resends_on_request_and_stops_after_an_unsubscribe() -> None:
     opened = DeltaStream(), delta
     follow(opened, FIRST)
     stream = opened[0]

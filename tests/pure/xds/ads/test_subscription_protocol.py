@@ -1,4 +1,4 @@
-"""Subscriptions against a client that refuses at random, reconnects, and delivers late."""
+"""Subscriptions with a client that rejects at random, reconnects, and delivers late."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,11 +23,11 @@ from tests.support.xds.ads_client import FIRST, NAMES, A, B, delta, snapshot, so
 
 
 class Protocol(RuleBasedStateMachine):
-    """A client that keeps what it is told, refuses at random and reconnects; one catalog.
+    """A client that stores what it receives, rejects at random and reconnects; one catalog.
 
-    Like Envoy it asks for the endpoints of the clusters that it has. Requests and replies are
-    delivered at once or late; whenever both sides are quiet the client has exactly what the newest
-    snapshot says, or what it refused instead. Its routes never lead to a cluster that it has not.
+    Like Envoy it requests the endpoints of its clusters. Requests and replies are delivered at once
+    or late; whenever both sides are quiet, the client has exactly the newest snapshot, or what it
+    rejected instead. Its routes never lead to a cluster that it does not have.
     """
 
     delta = False
@@ -36,10 +36,10 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.has: dict[str, dict[str, str]] = {type_url: {} for type_url in ORDER}
         self.refused: set[tuple[str, str]] = set()
-        # By version: where routes lead, and who gets requests by endpoints.
+        # By version: where routes lead, and which instances get requests by endpoints.
         self.leads: dict[str, frozenset[str]] = {}
         self.gets: dict[str, frozenset[str]] = {}
-        # Clusters that were refused, and routes to them taken all the same, having no others.
+        # Clusters that were rejected, and routes to them that were accepted for lack of others.
         self.forgone: set[str] = set()
         self.newest = FIRST
         self.learn(FIRST)
@@ -66,7 +66,7 @@ class Protocol(RuleBasedStateMachine):
             self.stream.receive(request)
 
     def names(self, type_url: str) -> tuple[str, ...]:
-        """What is asked for by name."""
+        """The names that are requested."""
         if type_url == ENDPOINT:
             return tuple(sorted(self.has[CLUSTER]))
         return NAMES.get(type_url, ())
@@ -117,7 +117,7 @@ class Protocol(RuleBasedStateMachine):
         has |= {resource.name: resource.version for resource in reply.resources}
         for name in reply.removed:
             has.pop(name, None)
-        if reply.type_url == ENDPOINT:  # also of clusters that it came with
+        if reply.type_url == ENDPOINT:  # also of clusters of an earlier stream
             for resource in reply.resources:
                 routable = reply.snapshot.assignments[resource.name].routable
                 self.gets.setdefault(resource.version, routable)
@@ -133,7 +133,7 @@ class Protocol(RuleBasedStateMachine):
         return self.stream.receive(request)
 
     def follow_clusters(self, before: set[str]) -> None:
-        """Ask for the endpoints of clusters that are new, and no more for those that are gone."""
+        """Request the endpoints of new clusters, and unsubscribe from those of removed ones."""
         now = set(self.has[CLUSTER])
         for name in before - now:
             self.has[ENDPOINT].pop(name, None)
@@ -144,7 +144,7 @@ class Protocol(RuleBasedStateMachine):
             self.send(ENDPOINT, self.nonces.get(ENDPOINT, ""))
 
     @rule(type_url=st.sampled_from(ORDER))
-    def answer_what_was_never_said(self, type_url: str) -> None:
+    def acknowledge_an_unknown_nonce(self, type_url: str) -> None:
         outcome = self.stream.receive(
             delta(type_url, nonce="stale")
             if self.delta
@@ -153,7 +153,7 @@ class Protocol(RuleBasedStateMachine):
         assert outcome is None
 
     @rule(type_url=st.sampled_from((ENDPOINT, ROUTE)))
-    def ask_again(self, type_url: str) -> None:
+    def request_again(self, type_url: str) -> None:
         if self.delta:
             self.stream.receive(delta(type_url, *self.names(type_url)))
         else:
@@ -161,7 +161,7 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: self.delta and self.has[ENDPOINT])
     @rule()
-    def change_its_mind(self) -> None:
+    def change_subscription(self) -> None:
         names = self.names(ENDPOINT)
         self.stream.receive(delta(ENDPOINT, gone=names))
         self.has[ENDPOINT].clear()
@@ -176,9 +176,9 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def become_quiet(self) -> None:
-        """Deliver everything: it has to come to an end, with the client up to date.
+        """Deliver everything: it has to end, with the client up to date.
 
-        Nothing is in flight on what it came with.
+        Nothing is in flight on the clusters of an earlier stream.
         """
         for name in self.stream.inherited:
             self.stream.drop_inherited(name)
@@ -196,7 +196,7 @@ class Protocol(RuleBasedStateMachine):
         assert not extra or self.has[ROUTE]["triton"] != self.newest.of(ROUTE)["triton"].version
 
     def is_refused(self, type_url: str, name: str) -> bool:
-        """Whether the newest version was, or that of something that routes need."""
+        """Whether the newest version was rejected, or that of a resource that routes need."""
         resources: Mapping[str, Any] = self.newest.of(type_url)
         if (name, resources[name].version) in self.refused:
             return True
@@ -211,17 +211,17 @@ class Protocol(RuleBasedStateMachine):
         for type_url, subscription in self.stream.subscriptions.items():
             for name, found in subscription.acknowledged.items():
                 version = found.of(type_url)[name].version
-                # A request that names fewer endpoints may be on its way.
+                # A request that names fewer endpoints may be in flight.
                 if type_url != ENDPOINT or name in self.has[CLUSTER]:
                     assert self.has[type_url][name] == version
 
     @invariant()
-    def routes_lead_to_clusters_that_are_there(self) -> None:
+    def routes_lead_to_existing_clusters(self) -> None:
         for version in self.has[ROUTE].values():
             assert self.leads[version] <= self.has[CLUSTER].keys() | self.forgone
 
     @invariant()
-    def who_is_said_to_get_nothing_gets_nothing(self) -> None:
+    def withdrawn_instances_get_no_requests(self) -> None:
         for instance in "ab":
             if self.stream.acknowledges_without("triton", instance):
                 for name in self.has[CLUSTER]:

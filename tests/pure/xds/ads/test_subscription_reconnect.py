@@ -51,7 +51,7 @@ def test_an_envoy_that_reconnects_is_answered(opened: Opened) -> None:
     assert names_of(only(stream, FIRST)) == ["triton"]
 
 
-def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -> None:
+def test_a_reconnecting_envoy_keeps_a_cluster_until_its_routes_are_known() -> None:
     stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     old = RELEASED.of(ROUTE)["triton"].version
@@ -68,8 +68,8 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_until_its_routes_are_known() -
     assert only(stream, FIRST).removed == (RELEASE,)
 
 
-def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_there() -> None:
-    """And is told of its endpoints: what is sent again must not go to whoever is withdrawn."""
+def test_a_reconnecting_envoy_keeps_a_cluster_until_nothing_is_in_flight_on_it() -> None:
+    """And gets its endpoints: retries must not be sent to withdrawn instances."""
     stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     stream.receive(delta(CLUSTER, has=versions))
@@ -88,7 +88,7 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_until_nothing_is_in_flight_the
     assert stream.inherited == frozenset()
 
 
-def test_endpoints_for_what_envoys_came_with_are_made_once(
+def test_endpoints_of_inherited_clusters_are_built_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     newest = snapshot(A, replace(B, weight=77))
@@ -107,7 +107,7 @@ def test_endpoints_for_what_envoys_came_with_are_made_once(
     assert made == [OTHERWISE]
 
 
-def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
+def test_the_clusters_of_an_unknown_service_are_removed_at_once() -> None:
     stream = DeltaStream()
     stream.receive(delta(CLUSTER, has={"other": "1", "triton": "1"}))
     routes = {"triton": FIRST.of(ROUTE)["triton"].version}
@@ -115,7 +115,7 @@ def test_the_clusters_of_a_service_that_is_not_served_go_at_once() -> None:
     assert only(stream, FIRST).removed == ("other",)
 
 
-def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
+def test_routes_stay_on_a_serving_cluster_while_its_service_is_unsettled(
     opened: Opened,
 ) -> None:
     resume(opened, OTHERWISE)
@@ -126,10 +126,10 @@ def test_routes_stay_on_a_cluster_that_serves_while_its_service_is_not_known(
     assert ROUTE in warm(opened, SETTLED)
 
 
-def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_have_left_it(
+def test_a_reconnecting_envoy_keeps_a_cluster_of_another_name_until_routes_have_left_it(
     opened: Opened,
 ) -> None:
-    """Of another policy, or of a control plane that configures clusters otherwise."""
+    """Of another policy, or of a control plane that configures clusters differently."""
     stream = opened[0]
     resume(opened, OTHERWISE)
     replies = {reply.type_url: reply for reply in stream.offers(SETTLED)}
@@ -161,7 +161,7 @@ def test_an_envoy_that_comes_back_keeps_a_cluster_of_another_name_until_routes_h
 @pytest.mark.parametrize(
     ("clusters", "routes"), [(("triton",), "old"), ((OTHERWISE,), ""), ((), "old")]
 )
-def test_routes_go_out_where_nothing_would_be_lost_by_them(
+def test_routes_are_sent_if_nothing_can_be_lost(
     opened: Opened, clusters: tuple[str, ...], routes: str
 ) -> None:
     """Envoy has that cluster, has no routes at all, or has nothing of the service."""
@@ -169,7 +169,7 @@ def test_routes_go_out_where_nothing_would_be_lost_by_them(
     assert ROUTE in warm(opened, UNSETTLED)
 
 
-def test_an_envoy_that_comes_back_with_these_routes_may_lose_an_empty_cluster_at_once() -> None:
+def test_an_envoy_that_reconnects_with_current_routes_may_lose_an_empty_cluster_at_once() -> None:
     stream = DeltaStream()
     versions = {name: found.version for name, found in RELEASED.of(CLUSTER).items()}
     stream.receive(delta(CLUSTER, has=versions))

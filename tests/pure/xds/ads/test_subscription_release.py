@@ -1,4 +1,4 @@
-"""A cluster that comes and goes with a release: made before routes lead to it, removed after."""
+"""A cluster that a release adds and removes: before the first route to it, after the last."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_routes_wait_for_their_cluster_and_its_endpoints(opened: Opened) -> None
     with_release(opened)
 
 
-def test_a_cluster_goes_after_the_routes_to_it(opened: Opened) -> None:
+def test_a_cluster_is_removed_after_the_routes_to_it(opened: Opened) -> None:
     with_release(opened)
     due = offered(opened, FIRST)
     assert due.keys() == {RUNTIME, ROUTE}
@@ -57,7 +57,7 @@ def test_a_cluster_stays_while_the_routes_to_it_are_in_use(opened: Opened) -> No
     acknowledge(opened, due[ROUTE], error="no")
     confirm(opened, due[RUNTIME], "triton")
     assert offered(opened, FIRST) == {}
-    # Other changes go out meanwhile, and the old cluster keeps its last endpoints.
+    # Other changes are sent in the meantime, and the old cluster keeps its last endpoints.
     due = offered(opened, SWAPPED)
     assert due.keys() == {ENDPOINT}
     if opened[1] is sotw:
@@ -68,7 +68,7 @@ def test_a_cluster_stays_while_the_routes_to_it_are_in_use(opened: Opened) -> No
         assert names_of(due[ENDPOINT]) == ["triton"]
 
 
-def test_a_release_that_comes_back_before_it_has_gone_needs_no_new_cluster(opened: Opened) -> None:
+def test_a_release_that_returns_before_its_removal_needs_no_new_cluster(opened: Opened) -> None:
     with_release(opened)
     due = offered(opened, FIRST)
     for reply in due.values():
@@ -77,7 +77,7 @@ def test_a_release_that_comes_back_before_it_has_gone_needs_no_new_cluster(opene
     assert due.keys() == {RUNTIME, ROUTE}
 
 
-def test_routes_wait_for_a_cluster_that_comes_back_while_its_removal_is_on_its_way(
+def test_routes_wait_for_a_cluster_that_returns_while_its_removal_is_in_flight(
     opened: Opened,
 ) -> None:
     with_release(opened)
@@ -109,7 +109,7 @@ def test_an_instance_is_withdrawn_when_no_cluster_has_it(opened: Opened) -> None
     assert stream.acknowledges_without("triton", "a")
 
 
-def test_the_kept_endpoints_of_a_cluster_count_until_it_is_gone(opened: Opened) -> None:
+def test_the_kept_endpoints_of_a_cluster_count_until_it_is_removed(opened: Opened) -> None:
     with_release(opened)
     stream = opened[0]
     gone = snapshot(replace(A, draining=True), B)  # the release ends at the same time

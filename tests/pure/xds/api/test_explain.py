@@ -70,7 +70,7 @@ def why(
         ),
     ],
 )
-def test_a_place_has_its_reason(
+def test_each_placement_has_its_reason(
     name: str,
     instances: tuple[Instance, ...],
     policy: TrafficPolicy,
@@ -83,7 +83,7 @@ def test_a_place_has_its_reason(
     assert words in "; ".join(found.why)
 
 
-def test_a_release_puts_it_on_a_side_in_each_cluster() -> None:
+def test_a_release_gives_an_instance_one_placement_per_cluster() -> None:
     stable, released = why("b", A, B, policy=RELEASING)
     assert stable.placement == Placement(1, 1)
     assert stable.why[1] == "90 % of the requests are for the other instances"
@@ -97,7 +97,7 @@ def test_a_release_puts_it_on_a_side_in_each_cluster() -> None:
     assert released.placement == Placement(1, 1)
 
 
-def test_of_two_with_one_address_one_counts() -> None:
+def test_of_two_instances_with_one_address_one_counts() -> None:
     ghost = replace(B, address=A.address, health=Health.CRITICAL)
     [found] = why("b", A, ghost)
     assert found.placement is None
@@ -106,7 +106,7 @@ def test_of_two_with_one_address_one_counts() -> None:
     assert "; ".join(found.why).startswith("not listed: a has the same address")
 
 
-def test_what_is_retained_against_the_catalog_is_explained() -> None:
+def test_an_instance_that_is_retained_despite_the_catalog_is_explained() -> None:
     silent = RetainedState(missing={"a": 1_700_000_000.0}, stale=True, refused="mode: expected ...")
     [found] = why("a", A, B, belief=silent)
     assert found.why[1:] == (
@@ -125,7 +125,7 @@ def test_an_unknown_instance_has_no_placement_but_may_have_an_entry() -> None:
     assert found.why == ("its entry in the catalog: port 0: expected a port number",)
 
 
-def test_nothing_is_said_of_an_unsettled_service() -> None:
+def test_an_unsettled_service_has_no_explanation() -> None:
     service = ServiceCatalog("triton", (A,), settled=False)
     [found] = explain(service, {}, RetainedState(), "a")
     assert found.placement is None

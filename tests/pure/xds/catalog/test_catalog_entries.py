@@ -89,7 +89,7 @@ def test_a_silent_instance_keeps_its_last_verdict(status: str, output: str, heal
     assert (found.health, found.silent) == (Health.CRITICAL, False)
 
 
-def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> None:
+def test_a_ghost_does_not_replace_an_instance_without_a_verdict() -> None:
     gone = check("critical", "Agent not live or unreachable", "serfHealth")
     lapsed = check("critical", f"{LAPSED}PASSING OK", "triton-0:verdict")
     ghost = replace(entry(lapsed, DEAD, gone, address="10.0.0.9"), node="node-0")
@@ -100,8 +100,8 @@ def test_a_ghost_does_not_stand_in_for_one_of_which_nothing_is_known_yet() -> No
 
 
 @pytest.mark.parametrize("said", ["", LAPSED])
-def test_a_check_without_a_result_is_no_verdict(said: str) -> None:
-    """It was started again, and its Triton may have served all the time."""
+def test_a_check_without_a_result_is_not_a_verdict(said: str) -> None:
+    """The sidecar was restarted, and its Triton may have served all the time."""
     output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
     unproven = check("critical", output, "triton-0:verdict")
     for checks in ([unproven], [unproven, DEAD]):
@@ -138,18 +138,20 @@ FOREIGN = check("critical", "it is on fire", "own")
         ((WELL, MAINTAINED), False),
         ((WELL, FOREIGN), False),
         ((check("critical", "", "_node_maintenance"), WELL), False),
-        # Its sidecar does not answer: what that said last counts.
+        # Its sidecar does not answer: its last report counts.
         ((WELL, DEAD), False),
         ((WELL, DEAD, MAINTAINED), False),
         ((WELL, DEAD, FOREIGN), False),
         ((WRONG, DEAD, MAINTAINED), True),
         ((check("critical", LAPSED + "CRITICAL MODEL_HUNG"), DEAD), True),
-        # It was started again, or nobody has heard it.
+        # It was restarted, or has not reported yet.
         ((check("critical", "STARTING NOT_PROVEN_YET"), MAINTAINED), False),
         ((check("critical", LAPSED + "PASSING OK"), MAINTAINED), False),
     ],
 )
-def test_an_instance_is_ill_by_its_own_checks_alone(checks: tuple[Check, ...], ill: bool) -> None:
+def test_only_its_own_checks_make_an_instance_unhealthy(
+    checks: tuple[Check, ...], ill: bool
+) -> None:
     [found], _ = EntryReader().read([entry(*checks)])
     assert found.ill is ill
 
@@ -169,7 +171,7 @@ DISK = Check("disk", "disk", "critical", "is full", "")
         ((NODE_MODE,), WAITS, True),
         ((DISK,), WAITS, True),
         ((MODE, NODE_MODE, DISK), WAITS, True),
-        # It does not say so, or has withdrawn itself, or is ill, or its sidecar is gone.
+        # It does not announce it, has withdrawn itself, is unhealthy, or its sidecar is gone.
         ((MODE,), None, False),
         ((replace(MODE, notes="stopping in order"),), WAITS, False),
         ((NODE_MODE, replace(MODE, notes="stopping in order")), WAITS, False),
@@ -193,7 +195,7 @@ def test_which_instance_serves_until_another_one_does(
     [
         (entry(check("passing"), address="gpu-1.local"), "expected an IP address"),
         (entry(check("passing"), address=""), "expected an IP address"),
-        # Envoy refuses the whole assignment for these.
+        # Envoy rejects the whole assignment because of these.
         (entry(check("passing"), address="fe80::1%eth9"), "expected an IP address"),
         (entry(check("passing"), address="0.0.0.0"), "expected an IP address"),
         (entry(check("passing"), address="::"), "expected an IP address"),
@@ -204,19 +206,19 @@ def test_which_instance_serves_until_another_one_does(
         (entry(check("passing"), meta={"sidecar_grpc_port": "70000"}), "expected a port number"),
         (entry(check("passing"), meta={"sidecar_grpc_port": "²"}), "expected a port number"),
         (entry(check("unheard-of")), "status 'unheard-of'"),
-        # The agent of the node is gone; Triton need not be.
+        # The agent of the node is gone; Triton may still run.
         (entry(check("passing"), check("critical", "down", "serfHealth")), "has no result"),
-        # Registered, and not run yet.
+        # Registered, but not run yet.
         (entry(check("critical", "")), "has no result"),
-        # The agent has not heard of the sidecar, which it can reach, for longer than the TTL.
+        # The agent has had no update from the sidecar for longer than the TTL, but can reach it.
         (entry(check("critical", "TTL expired"), check("passing")), "has no result"),
-        # The agent was restarted; status and output are not of the same time.
+        # The agent was restarted; status and output are from different times.
         (entry(check("critical", "PASSING OK\nchat: OK"), check("passing")), "has no result"),
         (entry(check("critical", "WARNING MODEL_BUSY: m"), check("passing")), "has no result"),
         (entry(check("critical", "gRPC check 10.0.0.1:9/x: success")), "has no result"),
     ],
 )
-def test_what_cannot_be_used_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
+def test_an_unusable_entry_is_left_out_with_a_reason(bad: ServiceEntry, reason: str) -> None:
     instances, [skipped] = EntryReader().read([bad])
     assert instances == ()
     assert skipped.id == "triton-0"
@@ -243,7 +245,7 @@ def test_weights_are_kept_in_bounds(given: int, used: int) -> None:
     assert found.weight == used
 
 
-def test_order_does_not_matter() -> None:
+def test_the_order_of_entries_does_not_matter() -> None:
     entries = [entry(check("passing"), entry_id=name, port=8000 + int(name)) for name in "312"]
     assert EntryReader().read(entries) == EntryReader().read(entries[::-1])
     assert [found.id for found in EntryReader().read(entries)[0]] == ["1", "2", "3"]
@@ -252,7 +254,7 @@ def test_order_does_not_matter() -> None:
 PORT = {"sidecar_grpc_port": "9001"}
 
 
-def test_what_policies_look_at_is_read() -> None:
+def test_fields_that_policies_use_are_read() -> None:
     meta = {**PORT, "model_set": "files-1", "capacity": "64", "zone": "east"}
     [found], skipped = EntryReader().read(
         [entry(check("passing"), meta=meta, tags=("primary", "v2"), node_meta={"zone": "west"})]
@@ -270,15 +272,13 @@ def test_what_policies_look_at_is_read() -> None:
         ({"zone": "west", "availability_zone": "west-1"}, "west"),
     ],
 )
-def test_without_a_zone_of_its_own_it_has_that_of_its_node(
-    node_meta: dict[str, str], zone: str
-) -> None:
+def test_without_a_zone_it_has_that_of_its_node(node_meta: dict[str, str], zone: str) -> None:
     [found], _ = EntryReader().read([entry(check("passing"), node_meta=node_meta)])
     assert found.zone == zone
 
 
 @pytest.mark.parametrize("capacity", ["", "0", "-1", "1.5", "many", "²", "1000001", "9" * 5000])
-def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None:
+def test_an_invalid_capacity_is_ignored_with_a_reason(capacity: str) -> None:
     [found], [ignored] = EntryReader().read(
         [entry(check("passing"), meta={**PORT, "capacity": capacity})]
     )
@@ -288,7 +288,7 @@ def test_a_capacity_that_is_none_is_ignored_with_a_reason(capacity: str) -> None
     assert len(ignored.reason) < 200
 
 
-def test_rereading_gives_what_a_fresh_reader_gives() -> None:
+def test_a_second_read_equals_that_of_a_new_reader() -> None:
     reader = EntryReader()
     a, b = entry(check("passing"), entry_id="a"), entry(check("passing"), entry_id="b", port=1)
     sick = entry(check("critical"), entry_id="a")

@@ -1,4 +1,4 @@
-"""Reading the catalog repeatedly gives what a first reading gives."""
+"""Reading the catalog repeatedly gives the same result as reading it once."""
 
 from dataclasses import replace
 
@@ -36,15 +36,15 @@ ENTRIES = st.builds(
 
 
 @given(st.lists(st.lists(ENTRIES, max_size=6), max_size=4))
-def test_as_if_for_the_first_time(looks: list[list[ServiceEntry]]) -> None:
+def test_repeated_reads_equal_a_first_read(looks: list[list[ServiceEntry]]) -> None:
     reader, seen = EntryReader(), list[ServiceEntry]()
     for fresh in looks:
-        # Some are the very objects of the look before, as those that Consul did not change are.
+        # Some are the same objects as before, as those that Consul did not change are.
         seen = [*seen[::2], *fresh]
         assert reader.read(seen) == EntryReader().read(seen)
 
 
-def test_one_that_has_changed_is_read_again() -> None:
+def test_a_changed_entry_is_read_again() -> None:
     reader, first = EntryReader(), entry("a", 1, "passing", "10.0.0.1")
     assert reader.read([first]) == EntryReader().read([first])
     moved = replace(first, address="10.0.0.2")

@@ -1,4 +1,4 @@
-"""A catalog watch publishes what Consul shows, in whole pieces and within a budget of queries."""
+"""A catalog watch publishes whole changes of Consul's catalog, within a budget of queries."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def test_what_consul_shows_is_published(scene: Scene) -> None:
+async def test_the_catalog_in_consul_is_published(scene: Scene) -> None:
     assert scene.ids == ["a", "b"]
     assert scene.service.leader is not None
     assert scene.service.leader.instance == "a"
     assert scene.service.settled
 
 
-async def test_a_handover_is_published_in_one_piece(scene: Scene) -> None:
+async def test_a_handover_is_published_as_one_change(scene: Scene) -> None:
     before = len(scene.published)
     # Two watches see two changes, one after the other.
     await scene.consul.maintain_service("a", "drain")
@@ -30,13 +30,13 @@ async def test_a_handover_is_published_in_one_piece(scene: Scene) -> None:
     assert [i.id for i in found.withdrawn] == ["a"]
 
 
-async def test_a_change_that_changes_nothing_is_not_published(scene: Scene) -> None:
+async def test_an_event_without_a_change_is_not_published(scene: Scene) -> None:
     before = len(scene.published)
     await scene.change()
     assert len(scene.published) == before
 
 
-async def test_what_is_left_out_is_said(scene: Scene) -> None:
+async def test_an_excluded_instance_is_reported(scene: Scene) -> None:
     scene.consul.up("c")
     entry = scene.consul.model.services["c"]
     scene.consul.model.services["c"] = replace(entry, meta={})
@@ -54,7 +54,7 @@ async def test_the_watches_of_all_services_share_a_budget_of_retries() -> None:
     scene.consul.fault = Unavailable("Consul: no answer in time")
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
-        # Without it, 210 watches would ask more than 8,000 times; `running` takes 0.1 s.
+        # Without it, 210 watches would query more than 8,000 times; `running` takes 0.1 s.
         assert len(scene.recorded.failures) <= 210 + 20 + 10 * (10 * MINUTE + 0.1)
         scene.consul.fault = None
         await scene.clock.advance(5.0)

@@ -24,7 +24,7 @@ async def federated() -> AsyncIterator[Scene]:
         yield scene
 
 
-async def test_instances_of_other_datacenters_are_known_apart() -> None:
+async def test_instances_of_other_datacenters_have_distinct_ids() -> None:
     async with federated() as scene:
         found = [(each.id, each.datacenter) for each in scene.service.instances]
         assert found == [("a", ""), ("dc2/a", "dc2"), ("dc2/b", "dc2")]
@@ -41,20 +41,20 @@ async def test_a_datacenter_that_cannot_be_reached_freezes_its_own_part_only() -
         assert "Consul: no path to datacenter dc2" in scene.recorded.failures
 
 
-async def test_our_own_entry_proves_nothing_about_another_datacenter() -> None:
+async def test_the_control_planes_own_entry_proves_nothing_about_another_datacenter() -> None:
     async with federated() as scene:
         there = scene.consul.datacenters["dc2"]
         there.model.services.clear()
         await there.wake()
         await scene.clock.advance(10 * MINUTE)
         assert scene.ids == ["a", "dc2/a", "dc2/b"]
-        there.up("consul", "consul")  # its servers are seen
+        there.up("consul", "consul")  # its servers are listed
         await there.wake()
         await scene.clock.advance(2 * MINUTE)
         assert scene.ids == ["a"]
 
 
-async def test_a_datacenter_is_watched_for_as_long_as_the_policy_names_it() -> None:
+async def test_a_datacenter_is_watched_as_long_as_the_policy_names_it() -> None:
     async with federated() as scene:
         scene.consul.order("{}")
         await scene.change()
@@ -65,7 +65,7 @@ async def test_a_datacenter_is_watched_for_as_long_as_the_policy_names_it() -> N
         assert scene.ids == ["a", "dc2/a", "dc2/b"]
 
 
-async def test_the_own_zone_is_that_of_the_node_unless_it_is_set() -> None:
+async def test_its_zone_is_that_of_its_node_unless_it_is_set() -> None:
     for zone, expected in ((None, "west"), ("east", "east")):
         scene = Scene("triton", zone=zone)
         scene.consul.up("a")
@@ -76,7 +76,7 @@ async def test_the_own_zone_is_that_of_the_node_unless_it_is_set() -> None:
             assert scene.published[-1].zone == expected
 
 
-async def test_the_own_zone_is_found_soon_and_kept() -> None:
+async def test_its_zone_is_found_soon_and_kept() -> None:
     scene = Scene("triton", zone=None)
     scene.consul.up("a")
     async with running(scene):
@@ -90,7 +90,7 @@ async def test_the_own_zone_is_found_soon_and_kept() -> None:
     later = Scene("triton", consul=scene.consul, kept=state, zone=None)
     async with running(later):
         assert {catalog.zone for catalog in later.published} == {"west"}
-        in_zone(later, "east")  # it was moved meanwhile
+        in_zone(later, "east")  # it was moved in the meantime
         await later.clock.advance(5.0)
         assert later.published[-1].zone == "east"
     set_anew = Scene("triton", consul=scene.consul, kept=state, zone="north")
@@ -99,7 +99,7 @@ async def test_the_own_zone_is_found_soon_and_kept() -> None:
 
 
 def in_zone(scene: Scene, zone: str) -> None:
-    """Our own entry, on a node in a zone."""
+    """The control plane's own entry, on a node in a zone."""
     scene.consul.up(OWN, OWN)
     entry = scene.consul.model.services[OWN]
     scene.consul.model.services[OWN] = replace(entry, node_meta={"zone": zone})

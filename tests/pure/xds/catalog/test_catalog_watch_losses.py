@@ -1,4 +1,4 @@
-"""A catalog watch whose instances disappear: proof, their own replies, and how long they stay."""
+"""A catalog watch whose instances disappear: proof, self-reports, and how long they are kept."""
 
 from sidecar.runtime.errors import Unavailable
 from sidecar.xds.catalog.health_query import HealthReply
@@ -8,7 +8,7 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def test_a_service_that_is_really_gone_is_emptied_after_a_while(scene: Scene) -> None:
+async def test_a_service_that_is_proven_to_be_gone_is_emptied_after_the_hold(scene: Scene) -> None:
     for name in "ab":
         scene.consul.model.deregister(name, 0.0)
     await scene.change()
@@ -19,7 +19,9 @@ async def test_a_service_that_is_really_gone_is_emptied_after_a_while(scene: Sce
     assert scene.service.settled
 
 
-async def test_the_last_good_instance_goes_only_when_its_absence_is_proven(scene: Scene) -> None:
+async def test_the_last_healthy_instance_is_dropped_only_when_its_absence_is_proven(
+    scene: Scene,
+) -> None:
     scene.consul.model.deregister("a", 0.0)
     scene.consul.model.set_check("b:verdict", "critical", "wrong answer", 0.0)
     scene.consul.consistent_fault = Unavailable("Consul: no quorum")
@@ -31,7 +33,7 @@ async def test_the_last_good_instance_goes_only_when_its_absence_is_proven(scene
     assert scene.ids == ["b"]
 
 
-async def test_a_proof_that_fails_is_told_apart_from_the_watch(scene: Scene) -> None:
+async def test_a_failing_verification_is_reported_separately_from_the_watch(scene: Scene) -> None:
     scene.consul.consistent_fault = Unavailable("Consul: no quorum")
     for name in "ab":
         scene.consul.model.deregister(name, 0.0)
@@ -43,7 +45,7 @@ async def test_a_proof_that_fails_is_told_apart_from_the_watch(scene: Scene) -> 
     assert scene.recorded.failing == set()
 
 
-async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
+async def test_a_slow_verification_delays_no_other_service() -> None:
     scene = Scene("gone", "triton")
     scene.consul.up("xds", OWN)
     scene.consul.up("a")
@@ -57,7 +59,7 @@ async def test_a_proof_that_takes_long_delays_no_other_service() -> None:
         assert not gone.settled
 
 
-async def test_an_entry_deleted_by_somebody_is_held_for_a_while(scene: Scene) -> None:
+async def test_a_deleted_entry_is_held_for_a_while(scene: Scene) -> None:
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     await scene.clock.advance(0.9 * MINUTE)
@@ -67,7 +69,9 @@ async def test_an_entry_deleted_by_somebody_is_held_for_a_while(scene: Scene) ->
     assert scene.ids == ["a"]
 
 
-async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> None:
+async def test_a_missing_instance_that_reports_it_serves_is_kept_with_an_alert(
+    scene: Scene,
+) -> None:
     scene.replies["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
@@ -75,19 +79,19 @@ async def test_one_that_says_it_serves_is_kept_with_an_alert(scene: Scene) -> No
     await scene.clock.advance(50 * MINUTE)
     assert len(scene.published) == 1
     await scene.clock.advance(11 * MINUTE)
-    assert scene.ids == ["a"]  # nothing is kept for ever
+    assert scene.ids == ["a"]  # nothing is kept forever
     assert scene.recorded.kept == {"triton": ()}
     assert [name for name, _ in scene.recorded.given_up] == ["b"]
 
 
-async def test_one_that_says_it_is_gone_goes_at_once(scene: Scene) -> None:
+async def test_a_missing_instance_that_reports_it_is_gone_is_dropped_at_once(scene: Scene) -> None:
     scene.replies["b"] = HealthReply.GONE
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
     assert scene.ids == ["a"]
 
 
-async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> None:
+async def test_an_instance_that_returns_is_not_queried_any_more(scene: Scene) -> None:
     scene.replies["b"] = HealthReply.SERVES
     scene.consul.model.deregister("b", 0.0)
     await scene.change()
@@ -97,19 +101,19 @@ async def test_one_that_comes_back_is_not_asked_for_any_more(scene: Scene) -> No
     assert len(scene.published) == 1
 
 
-async def test_all_entries_deleted_while_the_tritons_live(scene: Scene) -> None:
+async def test_all_entries_deleted_while_the_tritons_run(scene: Scene) -> None:
     scene.replies |= {"a": HealthReply.SERVES, "b": HealthReply.GONE}
     for name in "ab":
         scene.consul.model.deregister(name, 0.0)
     await scene.change()
-    assert scene.ids == ["a", "b"]  # until a read that can be trusted shows the same
+    assert scene.ids == ["a", "b"]  # until a trusted read shows the same
     await scene.clock.advance(6.0)
     assert scene.ids == ["a"]
     await scene.clock.advance(30 * MINUTE)
     assert scene.ids == ["a"]
 
 
-async def test_what_a_token_hid_is_found_again_without_a_change(scene: Scene) -> None:
+async def test_instances_hidden_by_a_token_are_found_again_without_a_change(scene: Scene) -> None:
     scene.consul.omits_all = True
     await scene.change()
     scene.consul.omits_all = False
@@ -118,7 +122,7 @@ async def test_what_a_token_hid_is_found_again_without_a_change(scene: Scene) ->
     assert len(scene.published) == 1
 
 
-async def test_a_sudden_loss_is_proven_before_it_is_believed(scene: Scene) -> None:
+async def test_a_sudden_loss_is_verified_before_it_counts(scene: Scene) -> None:
     for name in "cdef":
         scene.consul.up(name)
     await scene.change()
@@ -133,7 +137,7 @@ async def test_a_sudden_loss_is_proven_before_it_is_believed(scene: Scene) -> No
     assert scene.ids == ["a", "b"]
 
 
-async def test_who_drained_before_is_believed_at_once(scene: Scene) -> None:
+async def test_an_instance_that_drained_before_is_dropped_at_once(scene: Scene) -> None:
     for name in "ab":
         await scene.consul.maintain_service(name, "stopping in order")
     await scene.change()

@@ -12,10 +12,10 @@ from tests.support.xds.catalog_scene import scene as scene
 MAY_NOT_READ = "service:read for 'triton'"
 
 
-@pytest.mark.parametrize("trouble", ["no answer", "no leader"])
-async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -> None:
+@pytest.mark.parametrize("outage", ["no answer", "no leader"])
+async def test_without_an_answer_the_catalog_stays(scene: Scene, outage: str) -> None:
     scene.consul.omits_all = True
-    if trouble == "no answer":
+    if outage == "no answer":
         scene.consul.fault = Unavailable("Consul: no answer in time")
     else:
         scene.consul.leader = False
@@ -33,10 +33,10 @@ async def test_without_an_answer_nothing_is_learnt(scene: Scene, trouble: str) -
 
 @pytest.mark.parametrize("servers", [Servers.GONE, Servers.LEADERLESS], ids=str)
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_without_servers_all_stays_and_it_is_told(
+async def test_without_servers_the_catalog_stays_and_it_is_reported(
     scene: Scene, servers: Servers, restarted: bool
 ) -> None:
-    """Whatever the agent goes on streaming, and if it has forgotten that."""
+    """Whatever the agent continues to stream, and even if it was restarted."""
     await scene.consul.set_servers(servers)
     if restarted:
         await scene.consul.restart_agent()
@@ -54,10 +54,10 @@ async def test_without_servers_all_stays_and_it_is_told(
 
 
 @pytest.mark.parametrize("fault", [Unavailable("no answer in time"), None])
-async def test_after_trouble_what_is_streamed_is_not_waited_for(
+async def test_after_an_outage_it_does_not_wait_for_the_stream(
     scene: Scene, fault: SidecarError | None
 ) -> None:
-    """An agent that has lost the servers may take minutes until it hears of them again."""
+    """An agent that has lost the servers may take minutes until it is subscribed again."""
     scene.consul.fault = fault
     await scene.consul.set_servers(Servers.LEADING if fault else Servers.GONE)
     await scene.change()
@@ -71,7 +71,7 @@ async def test_after_trouble_what_is_streamed_is_not_waited_for(
     assert scene.ids == ["a", "b", "c"]
 
 
-async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
+async def test_a_token_that_may_read_nothing_empties_no_service(scene: Scene) -> None:
     scene.consul.omits_all = True
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
@@ -79,7 +79,9 @@ async def test_a_token_that_sees_nothing_empties_nothing(scene: Scene) -> None:
     assert len(scene.published) == 1
 
 
-async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> None:
+async def test_a_token_that_may_read_only_the_control_planes_entry_proves_nothing(
+    scene: Scene,
+) -> None:
     scene.consul.omits_service = "triton"
     await scene.change()
     await scene.clock.advance(10 * MINUTE)
@@ -88,10 +90,10 @@ async def test_a_token_that_sees_only_ourselves_proves_nothing(scene: Scene) -> 
 
 
 @pytest.mark.parametrize("word", [HealthReply.SERVES, None])
-async def test_who_is_hidden_by_the_token_is_not_gone(
+async def test_an_instance_hidden_by_the_token_is_not_gone(
     scene: Scene, word: HealthReply | None
 ) -> None:
-    """Later Consuls mark a list that lacks somebody, though not what is streamed."""
+    """Later versions of Consul mark a filtered list, but not streamed answers."""
     for name in "cde":
         scene.consul.up(name)
     await scene.change()
@@ -104,7 +106,7 @@ async def test_who_is_hidden_by_the_token_is_not_gone(
     assert any(MAY_NOT_READ in why for why in scene.recorded.failures)
 
 
-async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> None:
+async def test_an_agent_that_lost_its_state_changes_nothing(scene: Scene) -> None:
     scene.consul.fault = Unavailable("Consul: connection reset")
     await scene.change()
     scene.consul.model = ConsulModel(index=1)
@@ -124,7 +126,7 @@ async def test_an_agent_that_forgot_everything_changes_nothing(scene: Scene) -> 
     assert (scene.service.leader.instance, scene.service.leader.epoch) == ("b", 3)
 
 
-async def test_an_older_epoch_is_not_believed_without_proof(scene: Scene) -> None:
+async def test_an_older_epoch_is_not_accepted_without_proof(scene: Scene) -> None:
     scene.consul.consistent_fault = Unavailable("Consul: no quorum")
     scene.consul.lead("b", epoch=1)
     await scene.change()

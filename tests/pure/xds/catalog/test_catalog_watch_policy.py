@@ -1,4 +1,4 @@
-"""A catalog watch and the traffic policy: followed, refused, hidden, and since when."""
+"""A catalog watch and the traffic policy: followed, rejected, hidden, and since when."""
 
 from sidecar.consul.api import KVEntry
 from sidecar.runtime.errors import Unavailable
@@ -16,7 +16,7 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def test_without_a_document_the_policy_is_as_by_default(scene: Scene) -> None:
+async def test_without_a_document_the_default_policy_applies(scene: Scene) -> None:
     assert scene.service.policy == DEFAULTS
 
 
@@ -29,7 +29,7 @@ async def test_a_policy_is_followed(scene: Scene) -> None:
     assert scene.service.policy == DEFAULTS
 
 
-async def test_a_bad_policy_is_ignored_and_told_once(scene: Scene) -> None:
+async def test_an_invalid_policy_is_ignored_and_reported_once(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
     scene.consul.order('{"mode": "lenient"}')
@@ -43,7 +43,7 @@ async def test_a_bad_policy_is_ignored_and_told_once(scene: Scene) -> None:
     assert scene.recorded.refused == [why, ""]
 
 
-async def test_a_policy_that_is_hidden_stays(scene: Scene) -> None:
+async def test_a_hidden_policy_stays_in_force(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
     scene.consul.omits_all = True
@@ -53,7 +53,7 @@ async def test_a_policy_that_is_hidden_stays(scene: Scene) -> None:
     assert "Permission denied" in scene.recorded.failures
 
 
-async def test_a_token_that_lost_only_the_keys_moves_no_policy(scene: Scene) -> None:
+async def test_a_token_without_access_to_the_keys_changes_no_policy(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
     scene.consul.omits_keys = True
@@ -68,7 +68,7 @@ async def test_a_token_that_lost_only_the_keys_moves_no_policy(scene: Scene) -> 
     assert scene.service.policy == DEFAULTS
 
 
-async def test_a_policy_is_not_believed_gone_by_servers_that_know_nobody(scene: Scene) -> None:
+async def test_a_policy_is_not_taken_for_deleted_on_empty_servers(scene: Scene) -> None:
     scene.consul.order('{"mode": "strict"}')
     await scene.change()
     scene.consul.model.services.clear()
@@ -78,7 +78,7 @@ async def test_a_policy_is_not_believed_gone_by_servers_that_know_nobody(scene: 
     assert any("nothing proves" in why for why in scene.recorded.failures)
 
 
-async def test_at_the_start_keys_that_are_hidden_are_not_taken_for_absent() -> None:
+async def test_at_the_start_hidden_keys_are_not_taken_for_absent() -> None:
     scene = Scene("triton")
     scene.consul.up("a")
     scene.consul.order('{"mode": "strict"}')
@@ -102,14 +102,14 @@ async def test_a_service_is_unsettled_until_its_policy_is_known() -> None:
         assert scene.service.settled
 
 
-async def test_what_lies_beside_the_policy_is_not_taken_for_it(scene: Scene) -> None:
+async def test_a_key_next_to_the_policy_is_not_taken_for_it(scene: Scene) -> None:
     key = policy_key("triton") + "-draft"
     scene.consul.model.keys[key] = KVEntry(key, b"garbage", None, 99, 0)
     await scene.change()
     assert (scene.service.policy, scene.recorded.refused) == (DEFAULTS, [])
 
 
-async def test_how_long_sequences_have_been_followed_is_known(scene: Scene) -> None:
+async def test_since_when_sequences_have_been_followed_is_known(scene: Scene) -> None:
     first = await in_force(scene, FOLLOWED)
     assert (scene.service.since.written, scene.service.since.followed) == (first, first)
     second = await in_force(scene, FOLLOWED_STRICTLY)
@@ -122,7 +122,7 @@ async def test_how_long_sequences_have_been_followed_is_known(scene: Scene) -> N
     assert scene.service.since.followed == on
 
 
-async def test_what_a_control_plane_did_not_see_may_have_been_another_policy(scene: Scene) -> None:
+async def test_a_gap_in_the_watch_may_have_had_another_policy(scene: Scene) -> None:
     first = await in_force(scene, FOLLOWED)
     for document, index in ((None, first), (FOLLOWED_STRICTLY, None)):
         scene.consul.fault = Unavailable("Consul: connection refused")
@@ -135,10 +135,10 @@ async def test_what_a_control_plane_did_not_see_may_have_been_another_policy(sce
         assert scene.service.since.followed == index
 
 
-async def test_envoys_that_were_told_of_no_policy_have_followed_no_sequence() -> None:
-    """Its service is not settled, as Consul refuses to show the policy.
+async def test_envoys_without_a_policy_have_followed_no_sequence() -> None:
+    """Its service is unsettled, because Consul refuses to show the policy.
 
-    Where that happens again there may be sequences from in between.
+    Each time that happens, sequences may have started in between.
     """
     scene = Scene("triton", "other")
     scene.consul.up("a")

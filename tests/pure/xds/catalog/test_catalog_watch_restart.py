@@ -1,4 +1,4 @@
-"""A catalog watch that is restarted with the state that it cached."""
+"""A catalog watch that is restarted with its cached state."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tests.support.xds.catalog_scene import scene as scene
 
 
 async def past() -> tuple[FaultyConsul, CachedState]:
-    """A Consul, and what a control plane kept that has ended."""
+    """A Consul, and the state that a stopped control plane has cached."""
     scene = Scene("triton")
     for name in ("xds", "a", "b"):
         scene.consul.up(name, OWN if name == "xds" else "triton")
@@ -37,7 +37,7 @@ async def past() -> tuple[FaultyConsul, CachedState]:
     return scene.consul, state
 
 
-async def test_without_consul_what_was_known_is_published() -> None:
+async def test_without_consul_the_cached_catalog_is_published() -> None:
     consul, state = await past()
     consul.fault = Unavailable("Consul: connection refused")
     scene = Scene("triton", consul=consul, kept=state)
@@ -77,7 +77,7 @@ async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_change
         assert later.service.since.followed == expected
 
 
-async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
+async def test_a_restart_with_an_emptied_catalog_is_protected() -> None:
     consul, state = await past()
     consul.model.services.clear()
     scene = Scene("triton", consul=consul, kept=state)
@@ -87,10 +87,10 @@ async def test_a_restart_into_an_emptied_catalog_is_protected() -> None:
         assert scene.ids == ["a", "b"]
         scene.consul.up("xds", OWN)
         await scene.clock.advance(10.0)
-        assert scene.ids == ["a"]  # b has said nothing for long
+        assert scene.ids == ["a"]  # b has not reported for long
 
 
-async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> None:
+async def test_an_instance_missing_before_the_restart_is_queried_before_it_is_dropped() -> None:
     consul, state = await past()
     consul.model.deregister("b", 0.0)
     missing = {"b": 1_700_000_000 - 100}
@@ -102,14 +102,14 @@ async def test_one_that_was_missing_before_is_asked_before_it_is_given_up() -> N
         assert scene.ids == ["a", "b"]
         assert scene.recorded.kept["triton"] == (RetainedInstance("b", serves=True),)
     scene = Scene("triton", consul=consul, kept=kept)
-    async with running(scene):  # it says nothing
+    async with running(scene):  # it does not answer
         await scene.clock.advance(0.9 * MINUTE)
         assert scene.ids == ["a", "b"]
         await scene.clock.advance(0.2 * MINUTE)
         assert scene.ids == ["a"]
 
 
-async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
+async def test_changes_during_a_restart_are_published_as_one() -> None:
     consul, state = await past()
     consul.lead("b")
     await consul.maintain_service("a", "stopping in order")
@@ -125,7 +125,7 @@ async def test_what_changed_meanwhile_is_published_in_one_piece() -> None:
         assert after.leader.instance == "b"
 
 
-async def test_a_watch_that_stays_silent_does_not_hold_the_others_back_for_long() -> None:
+async def test_a_silent_watch_does_not_delay_the_others_for_long() -> None:
     consul, state = await past()
     await consul.maintain_service("a", "stopping in order")
     consul.forbidden_key = lock.prefix("triton")
@@ -136,7 +136,7 @@ async def test_a_watch_that_stays_silent_does_not_hold_the_others_back_for_long(
         assert scene.recorded.stale == {"triton"}
 
 
-async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
+async def test_an_older_epoch_is_not_accepted_after_a_restart_either() -> None:
     consul, state = await past()
     consul.lead("b", epoch=1)
     consul.consistent_fault = Unavailable("Consul: no quorum")
@@ -147,7 +147,7 @@ async def test_an_older_epoch_is_not_believed_after_a_restart_either() -> None:
         assert scene.service.leader.instance == "a"
 
 
-async def test_what_is_unsettled_is_kept_as_it_was() -> None:
+async def test_an_unsettled_service_is_cached_unchanged() -> None:
     consul, state = await past()
     consul.omits_all = True
     scene = Scene("triton", consul=consul, kept=state)

@@ -11,7 +11,7 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def test_at_the_start_nothing_is_said_about_a_service_without_usable_instances() -> None:
+async def test_at_the_start_a_service_without_usable_instances_is_unsettled() -> None:
     scene = Scene("triton")
     scene.consul.up("xds", OWN)
     async with running(scene):
@@ -22,7 +22,7 @@ async def test_at_the_start_nothing_is_said_about_a_service_without_usable_insta
         assert scene.service.settled  # it really is empty
 
 
-async def test_at_the_start_one_that_is_not_heard_of_yet_is_waited_for() -> None:
+async def test_at_the_start_an_instance_without_a_verdict_is_waited_for() -> None:
     scene = Scene("triton")
     for name in "ab":
         scene.consul.up(name)
@@ -34,7 +34,7 @@ async def test_at_the_start_one_that_is_not_heard_of_yet_is_waited_for() -> None
         assert scene.service.settled
 
 
-async def test_at_the_start_an_empty_view_is_not_believed() -> None:
+async def test_at_the_start_an_empty_list_is_not_trusted() -> None:
     scene = Scene("triton")
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
@@ -44,12 +44,12 @@ async def test_at_the_start_an_empty_view_is_not_believed() -> None:
         assert scene.service.settled
 
 
-async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> None:
+async def test_a_service_that_may_not_be_read_does_not_delay_the_others() -> None:
     scene = Scene("secret", "triton")
     scene.consul.forbidden_service = "secret"
     scene.consul.up("a")
     async with running(scene):
-        await scene.clock.advance(4.5)  # its token may be on its way
+        await scene.clock.advance(4.5)  # its token may not be replicated yet
         assert scene.published == []
         await scene.clock.advance(1.0)
         secret, triton = scene.published[-1].services
@@ -57,7 +57,7 @@ async def test_a_service_that_may_not_be_read_does_not_silence_the_others() -> N
 
 
 @pytest.mark.parametrize("part", ["unlisted", "hidden lock", "hidden policy", "keyless"])
-async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None:
+async def test_one_unreadable_part_makes_a_service_unsettled(part: str) -> None:
     scene = Scene("triton", "other")
     for service in ("triton", "other"):
         scene.consul.up(service[0], service)
@@ -68,7 +68,7 @@ async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None
             scene.consul.forbidden_key = lock.prefix("triton")
         case "hidden policy":
             scene.consul.forbidden_key = policy_key("triton")
-        case "keyless":  # a list shows nothing, and only a question for the key is refused
+        case "keyless":  # a list shows nothing, and only a query for the key is refused
             scene.consul.omitted_key = policy_key("triton")
     async with running(scene):
         await scene.clock.advance(5.5)
@@ -76,7 +76,7 @@ async def test_it_is_enough_that_a_part_of_it_may_not_be_read(part: str) -> None
         assert (triton.settled, other.settled) == (False, True)
 
 
-async def test_a_token_that_comes_in_time_costs_the_first_catalog_nothing() -> None:
+async def test_a_token_that_arrives_in_time_delays_nothing() -> None:
     scene = Scene("secret", "triton")
     scene.consul.forbidden_service = "secret"
     for service in ("secret", "triton"):
@@ -89,9 +89,9 @@ async def test_a_token_that_comes_in_time_costs_the_first_catalog_nothing() -> N
         assert [each.settled for each in first.services] == [True, True]
 
 
-@pytest.mark.parametrize("beside", [False, True])
-async def test_one_that_has_only_not_answered_yet_is_waited_for(beside: bool) -> None:
-    services = ("late", "triton", *(["secret"] if beside else []))
+@pytest.mark.parametrize("refused_too", [False, True])
+async def test_a_watch_without_an_answer_is_waited_for(refused_too: bool) -> None:
+    services = ("late", "triton", *(["secret"] if refused_too else []))
     scene = Scene(*services)
     scene.consul.forbidden_service = "secret"
     scene.consul.times_out_on = lock.prefix("late")
@@ -105,7 +105,7 @@ async def test_one_that_has_only_not_answered_yet_is_waited_for(beside: bool) ->
 
 
 @pytest.mark.parametrize("part", ["instances", "lock"])
-async def test_a_refusal_that_comes_late_is_one_too(part: str) -> None:
+async def test_a_late_refusal_counts_too(part: str) -> None:
     scene = Scene("secret", "triton")
     scene.consul.times_out_on = "secret" if part == "instances" else lock.prefix("secret")
     for service in ("secret", "triton"):
@@ -117,12 +117,12 @@ async def test_a_refusal_that_comes_late_is_one_too(part: str) -> None:
             scene.consul.forbidden_instances = "secret"
         else:
             scene.consul.forbidden_key = lock.prefix("secret")
-        await scene.clock.advance(4.0)  # it asks after 7 s
+        await scene.clock.advance(4.0)  # it queries after 7 s
         assert [each.settled for each in scene.published[-1].services] == [False, True]
 
 
 @pytest.mark.parametrize("part", ["instances", "lock"])
-async def test_what_is_refused_no_longer_is_waited_for_again(part: str) -> None:
+async def test_a_service_that_is_no_longer_refused_is_waited_for_again(part: str) -> None:
     scene = Scene("late", "triton")
     if part == "instances":
         scene.consul.forbidden_instances = "late"
@@ -161,7 +161,7 @@ async def test_the_first_catalog_waits_from_the_first_answer_on() -> None:
     scene.consul.fault = Unavailable("Consul: connection refused")
     async with running(scene):
         await scene.clock.advance(10 * MINUTE)
-        # Consul is back, and one of the watches has just begun its longest pause.
+        # Consul is back, and one of the watches has just started its longest pause.
         scene.consul.fault, scene.consul.times_out_on = None, policy_key("triton")
         await scene.clock.advance(15.0)
         assert scene.published == []

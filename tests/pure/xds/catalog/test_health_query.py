@@ -16,7 +16,10 @@ B = Instance("b", "10.0.0.2", 8001, 9001)
 
 
 class Scene:
-    """A hearing; `replies` is what each says, and who has none does not answer."""
+    """Health queries;
+
+    `replies` is what each instance reports; one without a reply does not answer.
+    """
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -52,7 +55,7 @@ async def test_no_instance_is_queried_while_none_is_missing() -> None:
         assert scene.asked == []
 
 
-async def test_each_is_queried_at_once_and_again() -> None:
+async def test_each_missing_instance_is_queried_at_once_and_again() -> None:
     async with running() as scene:
         scene.replies["a"] = HealthReply.SERVES
         scene.queries.set_missing([A, B])
@@ -88,7 +91,9 @@ async def test_a_report_is_forgotten_when_the_instance_is_back() -> None:
 
 
 @pytest.mark.parametrize(("missing", "at_once"), [(40, 8), (100, 10), (1000, 64)])
-async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> None:
+async def test_many_missing_instances_are_queried_a_few_at_a_time(
+    missing: int, at_once: int
+) -> None:
     async with running() as scene:
         scene.queries.set_missing(fleet(missing))
         await scene.clock.advance(4.0)
@@ -96,20 +101,20 @@ async def test_a_fleet_is_asked_a_few_at_a_time(missing: int, at_once: int) -> N
         assert scene.most == at_once
 
 
-async def test_when_each_was_asked_first_is_known() -> None:
+async def test_the_time_of_the_first_query_is_known() -> None:
     async with running() as scene:
         scene.queries.set_missing(fleet(9))
-        summoned = scene.clock.now()
+        missing_at = scene.clock.now()
         assert {said.asked for said in scene.queries.reports.values()} == {math.inf}
         await scene.clock.advance(60.0)
-        heard = scene.queries.reports
-        assert (heard["i0"].asked, heard["i8"].asked) == (
-            summoned,
-            summoned + 0.1,
+        reports = scene.queries.reports
+        assert (reports["i0"].asked, reports["i8"].asked) == (
+            missing_at,
+            missing_at + 0.1,
         )  # eight at a time
 
 
-async def test_one_that_is_back_before_its_turn_is_not_asked() -> None:
+async def test_an_instance_that_is_back_before_its_turn_is_not_queried() -> None:
     async with running() as scene:
         scene.queries.set_missing(found := fleet(9))
         await scene.clock.advance(0.05)

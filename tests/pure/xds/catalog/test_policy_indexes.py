@@ -16,27 +16,27 @@ CLAIMING = replace(FOLLOWED, match=Match(headers=(("x-team", "vision"),)))
 @pytest.mark.parametrize(
     ("before", "after", "written", "expected"),
     [
-        # What concerns no sequence.
+        # Changes that do not concern sequences.
         (FOLLOWED, FOLLOWED, 9, PolicyIndexes(9, 5, 3)),
         (FOLLOWED, SHARED, 9, PolicyIndexes(9, 5, 3)),
-        # The header goes, is another one, or comes.
+        # The header is removed, changed, or added.
         (FOLLOWED, DEFAULTS, 9, PolicyIndexes(9, 9, 3)),
         (FOLLOWED, RENAMED, 9, PolicyIndexes(9, 9, 3)),
         (DEFAULTS, FOLLOWED, 9, PolicyIndexes(9, 9, 3)),
         (FOLLOWED, CLAIMING, 9, PolicyIndexes(9, 5, 9)),
         (CLAIMING, DEFAULTS, 9, PolicyIndexes(9, 9, 9)),
-        # The document goes.
+        # The document is deleted.
         (CLAIMING, DEFAULTS, 0, PolicyIndexes(0, -7, -7)),
         (FOLLOWED, DEFAULTS, 0, PolicyIndexes(0, -7, 3)),
     ],
 )
-def test_what_changes_with_a_policy(
+def test_which_indexes_change_with_a_policy(
     before: TrafficPolicy, after: TrafficPolicy, written: int, expected: PolicyIndexes
 ) -> None:
     assert PolicyIndexes(7, 5, 3).changed(before, after, written) == expected
 
 
-def test_what_was_there_and_gone_and_is_back_is_not_what_it_was() -> None:
+def test_a_policy_that_was_removed_and_restored_is_a_new_one() -> None:
     first = without_history(5)
     off = first.changed(FOLLOWED, DEFAULTS, 6)
     assert off.changed(DEFAULTS, FOLLOWED, 7).followed not in {first.followed, off.followed}

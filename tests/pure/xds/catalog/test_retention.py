@@ -41,7 +41,7 @@ def retained(instance: str, epoch: int) -> ElectionLock:
     [
         (retained("b", 8), False, Leadership(Leader("b", 8), 8)),
         (retained("a", 7), False, LED),
-        (ElectionLock(None, None, 9), False, LED),  # free: the last one stays preferred
+        (ElectionLock(None, None, 9), False, LED),  # free: the last leader stays preferred
         (ElectionLock("session", None, 9), False, LED),  # held by a session that wrote no epoch
         (ElectionLock(), True, LED),  # the keys are gone
         (retained("b", 3), False, LED),  # an old answer, or a lost history
@@ -98,7 +98,7 @@ def wants(state: RetentionState, view: CatalogView, now: float) -> bool:
     return wants_verification(state, view, now, RULES)
 
 
-def test_one_that_vanished_without_notice_is_retained_for_a_while() -> None:
+def test_an_instance_that_vanished_without_notice_is_retained_for_a_while() -> None:
     state = look(remember(A, B), CatalogView((A,)), 10.0)
     assert state.instances == (A, B)
     assert deadline(state, 10.0) == 70.0
@@ -106,46 +106,46 @@ def test_one_that_vanished_without_notice_is_retained_for_a_while() -> None:
     assert look(state, CatalogView((A,)), 70.0).instances == (A,)
 
 
-def test_one_that_comes_back_starts_over() -> None:
+def test_an_instance_that_returns_starts_over() -> None:
     state = look(remember(A, B), CatalogView((A,)), 10.0)
     state = look(state, CatalogView((A, B)), 60.0)
     assert deadline(state, 60.0) is None
     assert look(state, CatalogView((A,)), 90.0).instances == (A, B)
 
 
-def test_one_that_drained_is_dropped_at_once() -> None:
+def test_an_instance_that_drained_is_dropped_at_once() -> None:
     leaving = replace(B, draining=True)
     state = look(remember(A, B), CatalogView((A, leaving)), 1.0)
     assert state.instances == (A, leaving)
     assert look(state, CatalogView((A,)), 2.0).instances == (A,)
 
 
-def test_one_that_hands_over_has_not_said_goodbye() -> None:
-    # Its agent was restarted while the successor loads its models: nobody else serves.
+def test_an_instance_that_hands_over_is_retained() -> None:
+    # Its agent was restarted while the successor loads its models: no other instance serves.
     loading = replace(A, health=Health.CRITICAL)
     leaving = replace(B, health=Health.CRITICAL, draining=True, hands_over=True)
     state = look(remember(loading, B), CatalogView((loading, leaving)), 1.0)
     assert look(state, CatalogView((loading,), verified=True), 2.0).instances == (loading, leaving)
 
 
-def test_one_that_vanished_while_critical_is_held_too() -> None:
-    # Its agent was restarted: it registers again, and Envoy must not forget its work meanwhile.
-    sick = replace(B, health=Health.CRITICAL)
-    state = look(remember(A, sick), CatalogView((A,)), 1.0)
-    assert state.instances == (A, sick)
+def test_an_instance_that_vanished_while_critical_is_held_too() -> None:
+    # Its agent was restarted: it registers again, and Envoy must keep its requests in flight.
+    critical = replace(B, health=Health.CRITICAL)
+    state = look(remember(A, critical), CatalogView((A,)), 1.0)
+    assert state.instances == (A, critical)
 
 
-def test_what_is_listed_counts_at_once() -> None:
-    sick = replace(A, health=Health.CRITICAL)
-    assert look(remember(A, B), CatalogView((sick, B)), 1.0).instances == (sick, B)
+def test_the_listed_state_counts_at_once() -> None:
+    critical = replace(A, health=Health.CRITICAL)
+    assert look(remember(A, B), CatalogView((critical, B)), 1.0).instances == (critical, B)
 
 
-def test_a_renamed_one_is_not_retained_next_to_its_new_name() -> None:
+def test_a_renamed_instance_is_not_retained_next_to_its_new_name() -> None:
     renamed = replace(A, id="c")
     assert look(remember(A, B), CatalogView((B, renamed)), 1.0).instances == (B, renamed)
 
 
-def test_an_empty_catalog_has_to_prove_itself() -> None:
+def test_an_empty_catalog_has_to_be_proven() -> None:
     state = look(remember(A, B), CatalogView(), 1.0)
     assert wants(state, CatalogView(), 1.0)
     assert not wants(state, CatalogView(verified=True), 1.0)
@@ -154,7 +154,7 @@ def test_an_empty_catalog_has_to_prove_itself() -> None:
     assert look(unproven, CatalogView(verified=True), 1001.0).instances == ()
 
 
-def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
+def test_an_empty_list_ends_no_hold_that_began_before() -> None:
     state = look(remember(A, B), CatalogView((A,)), 1.0)
     state = look(state, CatalogView(), 2.0)  # a token was revoked: B may be back, unseen
     assert wants(state, CatalogView(), 61.0)
@@ -162,24 +162,24 @@ def test_a_view_that_went_blank_ends_no_hold_that_began_before() -> None:
     assert look(state, CatalogView(verified=True), 61.0).instances == (A,)
 
 
-def test_the_last_good_instance_does_not_go_unproven() -> None:
-    # A vanished while it was well, B is seen and cannot serve.
-    sick = replace(B, health=Health.CRITICAL)
-    state = look(remember(A, B), CatalogView((sick,)), 1.0)
-    assert look(state, CatalogView((sick,)), 61.0).instances == (A, sick)
-    assert wants(state, CatalogView((sick,)), 61.0)
-    assert not wants(state, CatalogView((sick,), verified=True), 61.0)
-    assert look(state, CatalogView((sick,), verified=True), 61.0).instances == (sick,)
+def test_the_last_healthy_instance_is_not_dropped_without_proof() -> None:
+    # A vanished while it was healthy, B is listed and cannot serve.
+    critical = replace(B, health=Health.CRITICAL)
+    state = look(remember(A, B), CatalogView((critical,)), 1.0)
+    assert look(state, CatalogView((critical,)), 61.0).instances == (A, critical)
+    assert wants(state, CatalogView((critical,)), 61.0)
+    assert not wants(state, CatalogView((critical,), verified=True), 61.0)
+    assert look(state, CatalogView((critical,), verified=True), 61.0).instances == (critical,)
 
 
-def test_an_entry_of_which_nothing_is_known_is_not_absent() -> None:
-    # Every verdict has lapsed, as the agent had paused: there is nothing to be proven.
+def test_an_entry_without_a_verdict_is_not_absent() -> None:
+    # Every verdict has lapsed, because the agent was suspended: there is nothing to prove.
     state = look(remember(A, B), CatalogView(complete=False), 1.0)
     assert not wants(state, CatalogView(complete=False), 1000.0)
     assert look(state, CatalogView(complete=False), 1000.0).instances == (A, B)
 
 
-def test_a_fresh_plane_waits_for_instances_of_which_nothing_is_known() -> None:
+def test_a_new_control_plane_waits_for_instances_without_a_verdict() -> None:
     partial = CatalogView((A,), complete=False)
     state = look(RetentionState(since=0.0), partial, 0.0)
     assert not state.settled
@@ -193,11 +193,11 @@ def test_proof_does_not_shorten_the_hold() -> None:
 
 
 def test_a_service_is_settled_by_its_first_usable_instance() -> None:
-    sick = replace(A, health=Health.CRITICAL)
-    state = look(RetentionState(since=0.0), CatalogView((sick,)), 0.0)
+    critical = replace(A, health=Health.CRITICAL)
+    state = look(RetentionState(since=0.0), CatalogView((critical,)), 0.0)
     assert not state.settled
-    assert look(state, CatalogView((sick, B)), 1.0).settled
-    assert look(state, CatalogView((sick,), verified=True), 60.0).settled
+    assert look(state, CatalogView((critical, B)), 1.0).settled
+    assert look(state, CatalogView((critical,), verified=True), 60.0).settled
 
 
 SILENT = replace(A, silent=True)
@@ -206,18 +206,18 @@ HANDS_OVER = replace(A, health=Health.CRITICAL, draining=True, hands_over=True)
 
 @pytest.mark.parametrize("last", [SILENT, HANDS_OVER], ids=["silent", "hands over"])
 def test_an_instance_of_last_resort_settles_it_too(last: Instance) -> None:
-    """A new control plane's Envoys know no other one."""
+    """The Envoys of a new control plane know no other one."""
     state = look(RetentionState(0.0), CatalogView((last,)), 0.0)
     assert state.settled
     assert not look(RetentionState(0.0), CatalogView((last,), complete=False), 0.0).settled
-    # It is no evidence that others are gone.
+    # It is not evidence that others are gone.
     assert not CatalogView((last,)).shows_usable
     assert not look(
         RetentionState(0.0), CatalogView((replace(SILENT, health=Health.CRITICAL),)), 0.0
     ).settled
 
 
-def test_a_service_without_instances_is_settled_by_proof_alone() -> None:
+def test_only_proof_settles_a_service_without_instances() -> None:
     state = look(RetentionState(since=0.0), CatalogView(), 0.0)
     assert deadline(state, 0.0) == 60.0
     state = look(state, CatalogView(), 1000.0)
@@ -242,7 +242,7 @@ INSTANCES = st.lists(
 VIEWS = st.builds(CatalogView, INSTANCES, st.booleans(), st.booleans(), st.booleans())
 
 
-def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
+def test_a_missing_instance_that_reports_it_serves_is_kept_long_but_not_forever() -> None:
     state, now = remember(A, B), 10.0
     while now < 10.0 + HOUR:
         state = look(state, CatalogView((A,)), now, b=SelfReport(alive=now))
@@ -253,21 +253,23 @@ def test_one_that_says_it_serves_is_kept_for_long_but_not_for_ever() -> None:
     assert "did not register again" in state.dropped["b"]
 
 
-def test_the_last_usable_one_is_kept_for_as_long_as_it_says_it_serves() -> None:
-    sick = replace(B, health=Health.CRITICAL)
-    proven = CatalogView((sick,), verified=True)
-    state = look(remember(A, sick), proven, 10.0)
+def test_the_last_usable_instance_is_kept_as_long_as_it_reports_that_it_serves() -> None:
+    critical = replace(B, health=Health.CRITICAL)
+    proven = CatalogView((critical,), verified=True)
+    state = look(remember(A, critical), proven, 10.0)
     for now in (10.0 + HOUR, 2 * HOUR):
         said = SelfReport(alive=now - 5.0)
         state = look(state, proven, now, a=said)
-        assert state.instances == (A, sick)
+        assert state.instances == (A, critical)
         assert deadline(state, now, a=said) == now - 5.0 + HOLD
-    # As soon as it is not the last one, or falls silent, the bound counts.
+    # Once it is not the last one, or becomes silent, the limit applies.
     assert look(state, CatalogView((B,)), 2 * HOUR, a=SelfReport(alive=2 * HOUR)).instances == (B,)
     assert look(state, proven, 2 * HOUR, a=SelfReport(alive=2 * HOUR, gone=True)).instances == (
-        sick,
+        critical,
     )
-    assert look(state, proven, 2 * HOUR + HOLD, a=SelfReport(alive=2 * HOUR)).instances == (sick,)
+    assert look(state, proven, 2 * HOUR + HOLD, a=SelfReport(alive=2 * HOUR)).instances == (
+        critical,
+    )
 
 
 def test_the_hold_begins_with_the_first_query() -> None:
@@ -280,7 +282,7 @@ def test_the_hold_begins_with_the_first_query() -> None:
     assert look(state, CatalogView((A,)), 560.0, b=asked).instances == (A,)
 
 
-def test_one_missing_since_before_our_start_is_queried_first() -> None:
+def test_an_instance_missing_since_before_the_start_is_queried_first() -> None:
     earlier = RetentionState(0.0, (A, B), {"b": -2 * HOUR}, settled=True)
     asked = SelfReport(asked=1.0)
     state = look(earlier, CatalogView((A,)), 60.9, b=asked)
@@ -291,7 +293,7 @@ def test_one_missing_since_before_our_start_is_queried_first() -> None:
     )
 
 
-def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None:
+def test_an_instance_that_becomes_silent_is_held_from_its_last_report_on() -> None:
     state = look(remember(A, B), CatalogView((A,)), 10.0)
     said = SelfReport(alive=100.0)
     state = look(state, CatalogView((A,)), 100.0, b=said)
@@ -300,14 +302,14 @@ def test_one_that_fell_silent_after_it_had_spoken_is_held_from_then_on() -> None
     assert look(state, CatalogView((A,)), 160.0, b=said).instances == (A,)
 
 
-def test_one_that_reports_it_is_gone_is_dropped_at_once() -> None:
+def test_a_missing_instance_that_reports_it_is_gone_is_dropped_at_once() -> None:
     state = look(remember(A, B), CatalogView((A,)), 10.0)
     state = look(state, CatalogView((A,)), 10.1, b=GONE)
     assert state.instances == (A,)
     assert "reports so itself" in state.dropped["b"]
 
 
-def test_a_report_of_its_own_is_not_enough_before_the_view_is_evident() -> None:
+def test_a_self_report_does_not_drop_an_instance_before_the_view_is_proven() -> None:
     state = look(remember(A, B), CatalogView(), 1.0, a=GONE, b=SERVES)
     assert state.instances == (replace(A, silent=True), B)
     state = look(state, CatalogView(verified=True), 2.0, a=GONE, b=SERVES)
@@ -327,13 +329,13 @@ def test_a_sudden_loss_has_to_be_verified_even_if_one_is_left() -> None:
     assert not wants(state, proven, 1.0)
     assert look(state, proven, 60.9).instances == (A, B, C)
     assert look(state, proven, 61.0).instances == (A,)
-    # Half of them is no sudden loss.
+    # Losing half of them is not a sudden loss.
     state = look(remember(A, B, C, D), CatalogView((A, B)), 1.0)
     assert not wants(state, CatalogView((A, B)), 1.0)
     assert look(state, CatalogView((A, B)), 61.0).instances == (A, B)
 
 
-def test_an_unverified_loss_counts_after_long_but_never_of_all() -> None:
+def test_an_unverified_loss_counts_after_an_hour_but_never_for_all() -> None:
     state = look(remember(A, B), CatalogView(), 1.0, a=GONE)
     state = look(state, CatalogView(), 1.0 + HOUR, a=GONE)
     assert state.instances == (B,)
@@ -341,18 +343,18 @@ def test_an_unverified_loss_counts_after_long_but_never_of_all() -> None:
     assert state.instances == (B,)
 
 
-def test_a_retained_one_without_an_answer_is_silent_while_others_are_usable() -> None:
+def test_a_retained_instance_that_does_not_answer_is_silent_while_others_are_usable() -> None:
     silent, quiet = SelfReport(asked=1.0, silent=True), replace(B, silent=True)
     state = look(remember(A, B, C), CatalogView((A, C)), 1.0, b=silent)
     assert state.instances == (A, quiet, C)
     assert look(state, CatalogView((A, C)), 2.0, b=SERVES).instances == (A, B, C)
-    # Nobody is seen: it is not the one that is ill.
+    # No instance is listed: the catalog is at fault, not the instance.
     assert look(remember(A, B), CatalogView(), 1.0, a=silent, b=silent).instances == (A, B)
-    # Of two that are not seen one speaks.
+    # Of two missing ones, one answers.
     assert look(remember(A, B), CatalogView(), 1.0, a=SERVES, b=silent).instances == (A, quiet)
 
 
-def test_one_whose_sidecar_is_now_anothers_is_not_retained() -> None:
+def test_an_instance_whose_sidecar_belongs_to_another_is_not_retained() -> None:
     moved = replace(B, id="c", port=8002)
     assert look(remember(A, B), CatalogView((A, moved)), 1.0).instances == (A, moved)
 
@@ -364,7 +366,7 @@ SAYINGS = st.dictionaries(
 
 
 @given(st.lists(st.tuples(VIEWS, SAYINGS, st.floats(0, 50) | st.just(HOUR))))
-def test_instances_are_never_lost_without_evidence(
+def test_instances_are_never_dropped_without_evidence(
     steps: list[tuple[CatalogView, dict[str, SelfReport], float]],
 ) -> None:
     now, state = 0.0, RetentionState(since=0.0)
@@ -391,7 +393,7 @@ def test_instances_are_never_lost_without_evidence(
 
 
 @given(st.lists(st.tuples(VIEWS, SAYINGS), min_size=1))
-def test_nothing_that_consul_disproves_is_kept_for_ever(
+def test_an_instance_that_consul_disproves_is_not_kept_forever(
     steps: list[tuple[CatalogView, dict[str, SelfReport]]],
 ) -> None:
     now, state = 0.0, RetentionState(since=0.0)
@@ -403,7 +405,7 @@ def test_nothing_that_consul_disproves_is_kept_for_ever(
         now += HOUR
         speaking = {name: SelfReport(alive=now) for name in state.missing}
         state = retain(state, last, speaking, now, RULES)
-    if state.missing:  # the last ones, which say that they serve
+    if state.missing:  # the last ones, which report that they serve
         assert not last.shows_usable
         state = retain(state, last, {}, now, RULES)
     assert state.instances == tuple(sorted(last.instances, key=lambda i: i.id))

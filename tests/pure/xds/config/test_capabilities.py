@@ -1,4 +1,4 @@
-"""Envoys of several versions on one control plane: none gets a field it does not know."""
+"""Envoys of several versions on one control plane: none gets a field that it does not know."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ from tests.support.xds.ads_client import (
     sotw,
 )
 
-# What Envoys say of themselves, without their extensions.
+# How Envoys describe themselves, without their extensions.
 RECORDED: dict[str, dict[str, Any]] = {
     "1.36.2": {"majorNumber": 1, "minorNumber": 36, "patch": 2},
     "1.37.0": {"majorNumber": 1, "minorNumber": 37},
@@ -41,7 +41,7 @@ RECORDED: dict[str, dict[str, Any]] = {
     "1.40.0": {"majorNumber": 1, "minorNumber": 40},
 }
 BUILD = {"build.type": "RELEASE", "revision.status": "Clean", "ssl.version": "BoringSSL"}
-# Messages in which fields are that the published schema lacks, as an older Envoy does.
+# Messages with fields that the published schema lacks, as an older Envoy sees them.
 _OLD_SCHEMA = {
     each.DESCRIPTOR.full_name: each
     for each in (
@@ -80,12 +80,12 @@ OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
         (base_pb2.Node(), Capabilities.PLAIN),
     ],
 )
-def test_an_envoy_is_known_by_what_it_says_of_its_version(said: Any, known: Capabilities) -> None:
+def test_the_version_of_an_envoy_is_read_from_its_node(said: Any, known: Capabilities) -> None:
     assert capabilities_of(said) is known
 
 
 def open_as(ads: AdsStream, ask: Any, said: Any) -> Opened:
-    """Subscribe to everything; who it is, it says at first only."""
+    """Subscribe to everything; only the first request has the node."""
     for place, type_url in enumerate(ORDER):
         request = ask(type_url, *NAMES.get(type_url, ()))
         if place == 0:
@@ -96,13 +96,13 @@ def open_as(ads: AdsStream, ask: Any, said: Any) -> Opened:
 
 @pytest.fixture(params=[(SotwStream, sotw), (DeltaStream, delta)])
 def both(request: pytest.FixtureRequest) -> tuple[Opened, Opened]:
-    """An old one and a new one."""
+    """An old Envoy and a new one."""
     kind, ask = request.param
     return open_as(kind(), ask, OLD), open_as(kind(), ask, NEW)
 
 
 def unknown(reply: Reply) -> list[str]:
-    """What an Envoy says of the reply that knows only the published schema."""
+    """What an Envoy that knows only the published schema says about the reply."""
     found = []
     for resource in reply.resources:
         for packed in _structs(resource.body):
@@ -119,7 +119,7 @@ def _parsed(packed: Any) -> None:
 
 
 def _structs(body: Any) -> list[Any]:
-    """Those that are in a cluster or a listener."""
+    """The structs in a cluster or a listener."""
     kinds = {"Cluster": cluster_pb2.Cluster, "Listener": listener_pb2.Listener}
     kind = kinds.get(body.TypeName().rpartition(".")[2])
     if kind is None:
@@ -136,7 +136,7 @@ def _structs(body: Any) -> list[Any]:
 
 
 def converse(opened: Opened, newest: Snapshot, *, old: bool) -> dict[str, list[str]]:
-    """Answer all replies as an Envoy does that is old or not; what it refuses, by type."""
+    """Answer all replies as an old or a new Envoy does; returns the rejections by type."""
     refused = {}
     for reply in opened[0].offers(newest):
         wrong = unknown(reply) if old else []
@@ -145,7 +145,7 @@ def converse(opened: Opened, newest: Snapshot, *, old: bool) -> dict[str, list[s
     return refused
 
 
-def test_the_fake_rejects_what_a_new_envoy_gets(both: tuple[Opened, Opened]) -> None:
+def test_the_fake_old_envoy_rejects_what_a_new_one_gets(both: tuple[Opened, Opened]) -> None:
     refused = converse(both[1], FIRST, old=True)
     assert {type_url for type_url, wrong in refused.items() if wrong} == {CLUSTER, LISTENER}
     assert all("max_header_field_size_kb" in each for each in refused[CLUSTER])
@@ -163,7 +163,7 @@ def test_envoys_of_different_versions_follow_one_control_plane(
             assert list(opened[0].offers(newest)) == []
 
 
-def test_each_is_shown_with_what_it_was_sent(both: tuple[Opened, Opened]) -> None:
+def test_each_envoy_is_shown_with_what_it_was_sent(both: tuple[Opened, Opened]) -> None:
     shown = []
     for opened, old in zip(both, (True, False), strict=True):
         converse(opened, FIRST, old=old)
@@ -176,7 +176,7 @@ def test_each_is_shown_with_what_it_was_sent(both: tuple[Opened, Opened]) -> Non
     assert differ == {CLUSTER, LISTENER}
 
 
-def test_whatever_else_is_the_same_to_all() -> None:
+def test_all_other_resources_are_the_same_for_all() -> None:
     new = FIRST.adapted_to(Capabilities.CODEC_LIMITS)
     assert new == FIRST
     assert FIRST.adapted_to(Capabilities.PLAIN) is FIRST
@@ -184,7 +184,7 @@ def test_whatever_else_is_the_same_to_all() -> None:
         assert new.of(type_url) == FIRST.of(type_url)
 
 
-def test_clusters_of_a_large_mesh_are_kept_for_all_capabilities(
+def test_clusters_of_a_large_mesh_are_cached_for_all_capabilities(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def every() -> list[Any]:

@@ -32,7 +32,7 @@ def mode(name: Mode, **changes: object) -> TrafficPolicy:
 
 
 def groups(found: Assignment) -> list[str]:
-    """Each priority as one word, and those that get nothing after a slash."""
+    """Each priority as one word, and the instances that get no requests after a slash."""
     words = ["".join(instance.id for instance in group) for group in found.priorities]
     return [*words, *(f"/{instance.id}" for instance in found.withdrawn)]
 
@@ -51,7 +51,7 @@ def arranged(
         (mode(Mode.ACTIVE_ACTIVE), "", ["abc", "d", "e"]),
         (mode(Mode.STRICT), "", ["a", "/b", "/c", "/d", "/e"]),
         (mode(Mode.WEIGHTED, weights=(("b", 3), ("c", 1))), "", ["bc", "a", "d", "e"]),
-        # The role counts for more than the place, and the datacenter for more than the zone.
+        # The role counts for more than the location, and the datacenter for more than the zone.
         (replace(DEFAULTS, locality=NEARBY), "west", ["a", "b", "c", "d", "e"]),
         (mode(Mode.ACTIVE_ACTIVE, locality=NEARBY), "east", ["ac", "b", "d", "e"]),
         (mode(Mode.ACTIVE_ACTIVE, locality=NEARBY), "", ["abc", "d", "e"]),
@@ -62,15 +62,17 @@ def arranged(
         ),
     ],
 )
-def test_who_comes_first(policy: TrafficPolicy, zone: str, expected: list[str]) -> None:
-    # A datacenter that the policy does not name is not watched; were it, it would come last.
+def test_which_instances_come_first(policy: TrafficPolicy, zone: str, expected: list[str]) -> None:
+    # A datacenter that the policy does not name is not watched; if it were, it would come last.
     if not policy.locality.datacenters:
         policy = replace(policy, locality=replace(policy.locality, datacenters=("dc2",)))
     assert arranged(A, B, C, D, E, policy=policy, zone=zone) == {"s": expected}
 
 
 @pytest.mark.parametrize("about", [Release(tag="v2"), Release(model_set="files-2")])
-def test_a_release_has_a_side_of_its_own_and_each_answers_for_the_other(about: Release) -> None:
+def test_the_release_has_a_separate_cluster_and_each_falls_back_to_the_other(
+    about: Release,
+) -> None:
     def sides(percent: int, rolled_back: str = "") -> dict[str, list[str]]:
         release = replace(about, percent=percent, rolled_back=rolled_back)
         return arranged(A, B, C, policy=replace(DEFAULTS, release=release))
@@ -80,36 +82,36 @@ def test_a_release_has_a_side_of_its_own_and_each_answers_for_the_other(about: R
     assert sides(0) == sides(50, rolled_back="by x") == sides(10)
 
 
-def test_a_primary_of_the_release_leads_its_side_only() -> None:
+def test_a_primary_of_the_release_comes_first_only_in_its_cluster() -> None:
     policy = replace(DEFAULTS, release=Release(tag="v2", percent=10))
     found = arranged(A, B, C, replace(C, id="f", address="10.0.0.6"), policy=policy, leader="c")
     assert found == {"s": ["ab", "c", "f"], "s~release": ["c", "f", "ab"]}
 
 
-def test_a_strict_service_knows_no_release() -> None:
+def test_mode_strict_ignores_a_release() -> None:
     policy = mode(Mode.STRICT, release=Release(tag="v2", percent=50))
     assert arranged(A, C, policy=policy) == {"s": ["a", "/c"]}
     assert share(policy) == 0
 
 
-def test_strict_without_a_usable_primary_has_no_endpoint() -> None:
+def test_mode_strict_without_a_usable_primary_has_no_endpoint() -> None:
     sick = replace(A, health=Health.CRITICAL)
     assert arranged(sick, B, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
     assert arranged(A, B, policy=mode(Mode.STRICT), leader="gone") == {"s": ["/a", "/b"]}
 
 
 def test_a_silent_instance_is_used_if_no_other_is_left() -> None:
-    quiet, ill, leaves = (
+    silent, unhealthy, leaves = (
         replace(B, silent=True),
         replace(C, silent=True, health=Health.CRITICAL),
         replace(D, silent=True, draining=True),
     )
-    assert arranged(A, quiet, policy=DEFAULTS) == {"s": ["a", "/b"]}
-    assert arranged(quiet, ill, leaves, policy=DEFAULTS) == {"s": ["b", "/c", "/d"]}
+    assert arranged(A, silent, policy=DEFAULTS) == {"s": ["a", "/b"]}
+    assert arranged(silent, unhealthy, leaves, policy=DEFAULTS) == {"s": ["b", "/c", "/d"]}
     lone = replace(A, silent=True)
-    assert arranged(lone, quiet, policy=DEFAULTS) == {"s": ["a", "b"]}
-    # There it has to say that its claim to the role is good.
-    assert arranged(lone, quiet, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
+    assert arranged(lone, silent, policy=DEFAULTS) == {"s": ["a", "b"]}
+    # In mode strict it has to report that its claim to the role is valid.
+    assert arranged(lone, silent, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
 
 
 LEAVING = replace(A, draining=True, hands_over=True)
@@ -120,7 +122,7 @@ FULL = replace(A, health=Health.CRITICAL, hands_over=True)
 @pytest.mark.parametrize(
     ("others", "policy", "leader", "expected"),
     [
-        # Behind everybody else, and in front of nobody.
+        # After all other instances, but before those without requests.
         ((), DEFAULTS, "a", ["a"]),
         ((B, D), DEFAULTS, "a", ["b", "d", "a"]),
         ((B,), DEFAULTS, "b", ["b", "a"]),
@@ -196,7 +198,7 @@ INSTANCES = st.lists(
 
 
 @given(INSTANCES, policies(), st.sampled_from(["i1", "i2", "gone"]), st.sampled_from(["", "east"]))
-def test_each_cluster_lists_everybody_once_and_gives_requests_to_the_usable(
+def test_each_cluster_lists_every_instance_once_and_routes_to_the_usable_ones(
     instances: tuple[Instance, ...], policy: TrafficPolicy, leader: str, zone: str
 ) -> None:
     service = ServiceCatalog("s", instances, Leader(leader, 1), policy=policy)
@@ -210,15 +212,15 @@ def test_each_cluster_lists_everybody_once_and_gives_requests_to_the_usable(
         listed = [i.id for group in assignment.priorities for i in group]
         assert sorted(listed) == sorted(usable)
         assert all(assignment.priorities)
-        everybody = listed + [instance.id for instance in assignment.withdrawn]
-        assert sorted(everybody) == sorted(instance.id for instance in instances)
+        all_ids = listed + [instance.id for instance in assignment.withdrawn]
+        assert sorted(all_ids) == sorted(instance.id for instance in instances)
 
 
 PERCENTS = st.integers(0, 100)
 
 
 def ejectable(percent: int, hosts: int) -> int:
-    """How many Envoy lets go: while 100 * (ejected + 1) / hosts is at most the percentage."""
+    """How many Envoy ejects: while 100 * (ejected + 1) / hosts is at most the percentage."""
     return max((n for n in range(1, hosts + 1) if 100.0 * n / hosts <= percent), default=0)
 
 
@@ -228,7 +230,7 @@ def with_percent(percent: int) -> TrafficPolicy:
 
 
 @given(INSTANCES, PERCENTS)
-def test_as_many_may_be_ejected_as_the_policy_says_of_those_that_are_usable(
+def test_the_percentage_applies_to_the_usable_instances(
     instances: tuple[Instance, ...], percent: int
 ) -> None:
     policy = with_percent(percent)
@@ -262,7 +264,7 @@ def test_no_cluster_ejects_more_because_of_another(
     ("usable", "withdrawn", "sent"),
     [(2, 0, None), (1, 0, None), (4, 1, None), (1, 1, 49), (2, 2, 49), (1, 3, 24), (0, 2, 49)],
 )
-def test_the_percentage_is_lowered_no_further_than_need_be(
+def test_the_percentage_is_lowered_no_further_than_necessary(
     usable: int, withdrawn: int, sent: int | None
 ) -> None:
     assert max_ejection_percent([(of(usable, withdrawn), DEFAULTS)]) == sent
@@ -272,13 +274,13 @@ def test_the_percentage_is_lowered_no_further_than_need_be(
     ("clusters", "at_once"),
     [
         ([], False),
-        ([(1, 0)], False),  # nobody is there any more who was withdrawn
+        ([(1, 0)], False),  # no withdrawn instance is left
         ([(1, 3)], True),
         ([(0, 2)], True),
         ([(2, 0)], False),
         ([(2, 2)], False),
         ([(1, 1), (1, 1)], True),
-        ([(1, 1), (2, 0)], False),  # there it would not last
+        ([(1, 1), (2, 0)], False),  # in the other cluster an ejection would not last
     ],
 )
 def test_ejections_end_at_once_if_withdrawals_leave_no_host_to_eject(

@@ -1,4 +1,4 @@
-"""Former clusters: which are kept, as what, and until when."""
+"""Former clusters: which are kept, with which policy, and until when."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ def catalog(policy: TrafficPolicy, *instances: Instance, name: str = "triton") -
 BEFORE, AFTER = catalog(RELEASED), catalog(DEFAULTS)
 
 
-def test_a_release_that_ends_lingers_as_it_was() -> None:
+def test_the_cluster_of_an_ended_release_lingers_unchanged() -> None:
     assert linger({}, None, BEFORE) == {}
     assert linger({}, None, AFTER) == {}
     assert linger({}, BEFORE, AFTER) == FORMER
@@ -73,12 +73,12 @@ def test_a_release_that_ends_lingers_as_it_was() -> None:
     assert linger(FORMER, AFTER, later) == FORMER
 
 
-def test_one_that_returns_or_whose_service_is_not_served_does_not() -> None:
+def test_a_cluster_that_returns_or_whose_service_is_unknown_does_not_linger() -> None:
     assert linger(FORMER, AFTER, BEFORE) == {}
     assert linger(FORMER, AFTER, catalog(DEFAULTS, name="other")) == {}
 
 
-def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
+def test_a_cluster_that_a_policy_replaces_lingers_unchanged() -> None:
     slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
     former = {"triton": FormerCluster("triton", "triton", DEFAULTS)}
     assert linger({}, AFTER, catalog(slow)) == former
@@ -86,7 +86,7 @@ def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
     both = linger(former, catalog(slow), other)
     assert next(iter(both)) == "triton"
     assert [each.policy for each in both.values()] == [DEFAULTS, slow]
-    # As it was, and without a route; it comes back by its own name.
+    # Unchanged, and without a route; it returns under its own name.
     before, after = build(AFTER, EDGE), build(catalog(slow), EDGE, former)
     assert before.of(CLUSTER)["triton"] == after.of(CLUSTER)["triton"]
     assert "triton" not in after.routed
@@ -96,7 +96,7 @@ def test_a_cluster_that_a_policy_makes_another_of_lingers_as_it_was() -> None:
     ]
 
 
-def test_what_lingers_follows_the_catalog() -> None:
+def test_former_clusters_follow_the_catalog() -> None:
     slow = replace(DEFAULTS, health_check=HealthCheck(interval=7.0))
     former = {"triton": FormerCluster("triton", "triton", DEFAULTS)}
     gone = build(catalog(slow, replace(A, draining=True), B), EDGE, former)
@@ -105,8 +105,8 @@ def test_what_lingers_follows_the_catalog() -> None:
     assert not gone.routes_to("triton", "a")
 
 
-def test_former_clusters_do_not_pile_up_for_ever() -> None:
-    """Where an Envoy reports no load, none of them is let go."""
+def test_the_number_of_former_clusters_is_bounded() -> None:
+    """While an Envoy reports no load, none of them is removed."""
     before: Lingering = {}
     was = AFTER
     for interval in range(1, 40):
@@ -137,14 +137,14 @@ def test_former_clusters_do_not_pile_up_for_ever() -> None:
         ({"release": Release(tag="new", percent=10)}, False),
     ],
 )
-def test_what_makes_another_cluster(changes: dict[str, Any], another: bool) -> None:
+def test_which_changes_make_another_cluster(changes: dict[str, Any], another: bool) -> None:
     changed = catalog(replace(DEFAULTS, **changes))
     assert ("triton" in linger({}, AFTER, changed)) is another
     assert ("triton" in clusters(changed, quarantine=False)) is not another
 
 
 @given(policies(), policies(), st.booleans())
-def test_clusters_of_one_name_are_the_same(
+def test_clusters_with_the_same_name_are_equal(
     one: TrafficPolicy, other: TrafficPolicy, quarantined: bool
 ) -> None:
     edge = Edge(quarantine=1.0 if quarantined else 0.0)
@@ -160,20 +160,20 @@ def test_clusters_of_one_name_are_the_same(
         assert ("release" in (cluster.alt_stat_name or name)) is is_release(name)
 
 
-def test_its_cluster_stays_the_same_one_and_no_route_leads_there() -> None:
+def test_a_former_cluster_stays_the_same_and_gets_no_route() -> None:
     before, after = build(BEFORE, EDGE), build(AFTER, EDGE, FORMER)
     assert before.of(CLUSTER)[NAME] == after.of(CLUSTER)[NAME]
     assert before.of(ENDPOINT)[NAME] == after.of(ENDPOINT)[NAME]
     assert NAME in before.routed
     assert NAME not in after.routed
-    # What fails there is sent again, and whoever is withdrawn gets none of that.
+    # Failed requests on it are retried, but not on withdrawn instances.
     gone = build(catalog(DEFAULTS, A, replace(B, draining=True)), EDGE, FORMER)
     assert gone.assignments[NAME].routable == {"a"}
     assert [each.id for each in gone.assignments[NAME].withdrawn] == ["b"]
     assert after != build(AFTER, EDGE)
 
 
-def test_it_is_explained() -> None:
+def test_a_former_cluster_is_explained() -> None:
     after = build(AFTER, EDGE, FORMER)
     [service] = AFTER.services
     stable, former = explain(service, after.assignments, RetainedState(), "b")
@@ -192,7 +192,7 @@ def test_the_cluster_of_an_earlier_policy_is_explained() -> None:
     assert len(told) == 2
 
 
-def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> None:
+def test_a_release_does_not_replace_the_cluster_of_the_other_instances() -> None:
     limits = Limits(retry_memory_bytes=2**30)
     snapshots = [
         build(catalog(replace(policy, limits=limits)), EDGE) for policy in (DEFAULTS, RELEASED)
@@ -200,10 +200,10 @@ def test_a_release_that_comes_and_goes_makes_no_new_cluster_of_the_others() -> N
     without, released = (each.of(CLUSTER) for each in snapshots)
     [stable] = without
     assert without[stable] == released[stable]
-    assert snapshots[0].of(RUNTIME) != snapshots[1].of(RUNTIME)  # which says the limits
+    assert snapshots[0].of(RUNTIME) != snapshots[1].of(RUNTIME)  # which has the limits
 
 
-def test_a_cluster_is_deserted_when_every_envoy_has_said_so_since() -> None:
+def test_a_cluster_is_idle_once_every_envoy_has_reported_it_since() -> None:
     empty = LoadReport(20.0, {PLACE: 0, ("triton", "10.0.0.2", 8001): 7}, KEPT)
     assert is_idle([], NAME)
     assert is_idle([EnvoyView("e", 10.0, empty)], NAME)
@@ -215,9 +215,9 @@ def test_a_cluster_is_deserted_when_every_envoy_has_said_so_since() -> None:
 
 
 class Scene:
-    """A control plane whose release ends, with one Envoy that confirms everything.
+    """A control plane whose release ends, with one Envoy that acknowledges everything.
 
-    `brought` are clusters that it comes with.
+    `brought` are the clusters that the Envoy has from an earlier stream.
     """
 
     def __init__(self, catalog: Catalog = BEFORE, *brought: str) -> None:
@@ -283,12 +283,12 @@ async def running(catalog: Catalog = BEFORE, *brought: str) -> AsyncIterator[Sce
                 await task
 
 
-async def test_it_goes_when_nothing_is_in_flight_on_it() -> None:
+async def test_it_is_removed_when_nothing_is_in_flight_on_it() -> None:
     async with running() as scene:
         await scene.report(1)
         scene.catalog.set(AFTER)
         await scene.report(0)
-        assert scene.kept()  # its routes may lead there still
+        assert scene.kept()  # its routes may still lead there
         scene.confirm()
         await scene.report(1)
         assert scene.kept()
@@ -299,8 +299,8 @@ async def test_it_goes_when_nothing_is_in_flight_on_it() -> None:
         assert not scene.stream.ads.behind(scene.snapshot)
 
 
-async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() -> None:
-    """The control plane was restarted, or the Envoy has come from another one."""
+async def test_an_inherited_cluster_is_removed_when_nothing_is_in_flight_on_it() -> None:
+    """The control plane was restarted, or the Envoy was connected to another one."""
     async with running(AFTER, NAME) as scene:
         ads = scene.stream.ads
         assert ads.inherited == {NAME}
@@ -315,7 +315,7 @@ async def test_what_an_envoy_came_with_goes_when_nothing_is_in_flight_there() ->
         assert ads.subscriptions[CLUSTER].known == {"triton"}
 
 
-async def test_it_goes_although_instances_change_all_the_time() -> None:
+async def test_it_is_removed_although_instances_change_all_the_time() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)
@@ -331,13 +331,13 @@ async def test_it_goes_although_instances_change_all_the_time() -> None:
         assert not scene.kept()
 
 
-async def test_what_was_reported_before_routes_led_there_again_does_not_count() -> None:
+async def test_a_report_from_before_routes_led_there_again_does_not_count() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)
         scene.confirm()
         await scene.clock.advance(1.0)
-        scene.envoys.changed()  # the next look is PACE after this one
+        scene.envoys.changed()  # the next check is PACE after this one
         await scene.clock.advance(PACE / 10)
         for now in (BEFORE, AFTER):
             scene.catalog.set(now)
@@ -348,12 +348,12 @@ async def test_what_was_reported_before_routes_led_there_again_does_not_count() 
         assert scene.kept()
 
 
-async def test_what_an_envoy_came_with_and_is_published_is_not_its_own() -> None:
+async def test_a_published_cluster_is_not_an_inherited_one() -> None:
     async with running(BEFORE, NAME) as scene:
         assert scene.stream.ads.inherited == frozenset()
 
 
-async def test_what_was_reported_before_a_second_release_ended_does_not_count_for_that() -> None:
+async def test_a_report_from_before_a_second_release_ended_does_not_count_for_it() -> None:
     def two(first: TrafficPolicy, second: TrafficPolicy) -> Catalog:
         others = replace(A, id="c", address="10.0.1.1"), replace(B, id="d", address="10.0.1.2")
         [one] = catalog(first).services
@@ -368,7 +368,7 @@ async def test_what_was_reported_before_a_second_release_ended_does_not_count_fo
         await scene.clock.advance(1.0)
         every = frozenset(scene.snapshot.of(ENDPOINT))
         scene.envoys.report("one", LoadReport(scene.clock.now(), {PLACE: 1}, every))
-        await scene.clock.advance(PACE / 3)  # the report has been looked at, for the first one
+        await scene.clock.advance(PACE / 3)  # the report has been read, for the first one
         scene.catalog.set(two(DEFAULTS, DEFAULTS))
         await scene.clock.advance(PACE / 3)
         scene.confirm()
@@ -380,7 +380,7 @@ async def test_what_was_reported_before_a_second_release_ended_does_not_count_fo
         assert scene.kept()
 
 
-async def test_leading_a_former_release_makes_no_primary() -> None:
+async def test_routes_to_a_former_release_do_not_acknowledge_a_primary() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)
@@ -400,14 +400,16 @@ async def test_leading_a_former_release_makes_no_primary() -> None:
         assert acknowledged() == 1
 
 
-def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
+def test_former_clusters_count_for_the_retry_memory() -> None:
     limited = replace(DEFAULTS, limits=Limits(retry_memory_bytes=2**30))
     lingering = {NAME: FormerCluster("triton", NAME, replace(RELEASED, limits=limited.limits))}
     [cluster] = clusters(catalog(limited), quarantine=EDGE.quarantine > 0)
-    alone, beside = (build(catalog(limited), EDGE, each).of(RUNTIME) for each in ({}, lingering))
+    alone, with_former = (
+        build(catalog(limited), EDGE, each).of(RUNTIME) for each in ({}, lingering)
+    )
     key = f"circuit_breakers.{cluster}.default.max_requests"
     found = []
-    for resources in (alone, beside):
+    for resources in (alone, with_former):
         [resource] = resources.values()
         runtime = rtds_pb2.Runtime()
         resource.body.Unpack(runtime)
@@ -415,7 +417,7 @@ def test_what_lingers_keeps_its_share_of_the_memory_for_retries() -> None:
     assert found[1] <= (found[0] + 1) / 2
 
 
-async def test_it_stays_while_an_envoy_is_away() -> None:
+async def test_it_stays_while_an_envoy_is_absent() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)
@@ -427,7 +429,7 @@ async def test_it_stays_while_an_envoy_is_away() -> None:
         assert not scene.kept()
 
 
-async def test_it_is_nothing_new_when_the_catalog_changes_meanwhile() -> None:
+async def test_it_does_not_change_with_the_catalog() -> None:
     async with running() as scene:
         scene.catalog.set(AFTER)
         await scene.clock.advance(0.1)

@@ -1,4 +1,4 @@
-"""Mode strict: requests wait without a primary, and nothing else is retried more often for it."""
+"""Mode strict: requests wait while there is no primary, and nothing else is retried more often."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,8 +18,8 @@ B = Instance("b", "10.0.0.2", 8001, 9001)
 DOWN = replace(A, health=Health.CRITICAL)
 
 
-def told(policy: TrafficPolicy, *instances: Instance) -> list[list[tuple[str, str]]]:
-    """What Envoy gets as endpoints: name and status of each, by priority."""
+def endpoints(policy: TrafficPolicy, *instances: Instance) -> list[list[tuple[str, str]]]:
+    """The endpoints that Envoy gets: name and status of each, by priority."""
     service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
     message = clusters.load_assignment(assign(service)["s"])
     assert [each.priority for each in message.endpoints] == list(range(len(message.endpoints)))
@@ -37,29 +37,29 @@ def endpoint_healths(message: Any) -> Any:
     return lambda number: values[number].name
 
 
-NOBODY = [("nobody", "DEGRADED")]
+REFUSING = [("nobody", "DEGRADED")]
 
 
 @pytest.mark.parametrize(
     ("instances", "expected"),
     [
-        ((A, B), [[("a", "UNKNOWN")], NOBODY, [("b", "DRAINING")]]),
-        ((B,), [NOBODY, [("b", "DRAINING")]]),
-        ((DOWN, B), [NOBODY, [("a", "DRAINING"), ("b", "DRAINING")]]),
-        ((), [NOBODY]),
+        ((A, B), [[("a", "UNKNOWN")], REFUSING, [("b", "DRAINING")]]),
+        ((B,), [REFUSING, [("b", "DRAINING")]]),
+        ((DOWN, B), [REFUSING, [("a", "DRAINING"), ("b", "DRAINING")]]),
+        ((), [REFUSING]),
     ],
 )
 def test_in_mode_strict_the_refusing_host_comes_last(
     instances: tuple[Instance, ...], expected: list[list[tuple[str, str]]]
 ) -> None:
-    assert told(STRICT, *instances) == expected
+    assert endpoints(STRICT, *instances) == expected
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.STRICT])
 def test_in_other_modes_there_is_no_such_host(mode: Mode) -> None:
     weights = (("a", 1),) if mode is Mode.WEIGHTED else ()
-    found = told(replace(DEFAULTS, mode=mode, weights=weights), A, B)
-    assert NOBODY not in found
+    found = endpoints(replace(DEFAULTS, mode=mode, weights=weights), A, B)
+    assert REFUSING not in found
 
 
 def test_the_refusing_host_is_not_health_checked_and_nothing_can_listen_there() -> None:
@@ -71,7 +71,7 @@ def test_the_refusing_host_is_not_health_checked_and_nothing_can_listen_there() 
 
 
 def retries(policy: TrafficPolicy, *, guarded: bool = True) -> int:
-    """How often a unary request is sent again at most; -1 if never."""
+    """How often a unary request is retried at most; -1 if never."""
     routing = Routing("s", policy, frozenset() if guarded else None)
     every = {each.name: each.route for each in routes((routing,)).virtual_hosts[0].routes}
     found = every["s/unary"]
@@ -91,14 +91,14 @@ SLOW = replace(STRICT, limits=Limits(per_try_idle_timeout=9.0))
         (STRICT, True, 1 + no_healthy_upstream.ATTEMPTS),
         (with_effects(STRICT), True, 1 + no_healthy_upstream.ATTEMPTS),
         (with_effects(STRICT), False, 1 + no_healthy_upstream.ATTEMPTS),
-        # What took an instance down, or was too slow for it, would be tried as often.
+        # Requests that crashed an instance, or were too slow for it, would be retried as often.
         (STRICT, False, 1),
         (SLOW, True, 1),
         (replace(STRICT, retry=Retry(num_retries=0)), True, -1),
         (with_effects(DEFAULTS), True, 1),
     ],
 )
-def test_only_what_never_arrived_is_tried_so_often(
+def test_only_requests_that_reached_no_instance_are_retried_so_often(
     policy: TrafficPolicy, guarded: bool, expected: int
 ) -> None:
     assert retries(policy, guarded=guarded) == expected
@@ -136,7 +136,7 @@ def test_the_only_host_is_not_ejected() -> None:
     assert getattr(cluster(DEFAULTS).outlier_detection, enforced).value == 100
 
 
-def test_a_service_in_mode_strict_lowers_no_others_bound() -> None:
+def test_a_service_in_mode_strict_lowers_no_other_limit() -> None:
     def of(policy: TrafficPolicy, *instances: Instance) -> Any:
         service = ServiceCatalog("s", instances, Leader("a", 1), policy=policy)
         return assign(service)["s"], policy
@@ -145,20 +145,20 @@ def test_a_service_in_mode_strict_lowers_no_others_bound() -> None:
     assert clusters.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, A, B)]) is None
     lowered = clusters.max_ejection_percent([of(DEFAULTS, DOWN, B)])
     assert clusters.max_ejection_percent([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]) == lowered
-    # What is ejected in another cluster comes back at once where nobody else can be.
+    # An ejection in another cluster ends at once where no other host can be ejected.
     layer = clusters.runtime([of(STRICT, A, B), of(DEFAULTS, DOWN, B)]).layer
     assert layer["outlier_detection.base_ejection_time_ms"] == 0
 
 
-def test_headers_make_no_ring_of_one() -> None:
-    """Which would leave out a degraded host."""
+def test_affinity_headers_make_no_ring_of_one_host() -> None:
+    """A ring would leave out a degraded host."""
     affinity = Affinity("x-session", "x-sequence")
     ring, least = cluster_pb2.Cluster.RING_HASH, cluster_pb2.Cluster.LEAST_REQUEST
     assert cluster(replace(STRICT, affinity=affinity)).lb_policy == least
     assert cluster(replace(DEFAULTS, affinity=affinity)).lb_policy == ring
 
 
-def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
+def test_waiting_bodies_get_half_of_the_memory() -> None:
     limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**26)  # 32 bodies
     lax, strict = (replace(policy, limits=limits) for policy in (DEFAULTS, STRICT))
     assert clusters.max_requests(lax, None) + clusters.max_pending(lax) == 32
@@ -172,7 +172,7 @@ def test_bodies_of_those_that_wait_have_half_of_the_room() -> None:
 @pytest.mark.parametrize("bodies", [2, 7, 64, 1000])
 @pytest.mark.parametrize("shared", [False, True])
 def test_all_requests_in_flight_may_wait_at_once(bodies: int, shared: bool) -> None:
-    """Each is without a connection then, and one too many of those would fail."""
+    """Each of them has no connection, and one above the limit would fail."""
     limits = Limits(retry_memory_bytes=bodies * 2**20, retry_body_bytes=2**20)
     policy = replace(STRICT, limits=limits)
     [allowed] = cluster(policy).circuit_breakers.thresholds

@@ -1,4 +1,4 @@
-"""Where requests go, by authority, path and headers."""
+"""Where requests are routed, by authority, path and headers."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,13 +38,13 @@ def made(*routings: tuple[str, TrafficPolicy]) -> Any:
 
 
 def of(policy: TrafficPolicy) -> dict[str, Any]:
-    """The routes of a lone service, by their kinds."""
+    """The routes of a single service, by their kinds."""
     [host, _] = made(("s", policy)).virtual_hosts
     return {route.name.removeprefix("s/"): route for route in host.routes}
 
 
 def kind_of(path: str, virtual_host: Any, **headers: str) -> str:
-    """Which route Envoy takes: the first one that matches."""
+    """Which route Envoy chooses: the first one that matches."""
     for route in virtual_host.routes:
         match = route.match
         fits = path == match.path if match.path else path.startswith(match.prefix)
@@ -55,7 +55,7 @@ def kind_of(path: str, virtual_host: Any, **headers: str) -> str:
 
 
 def test_no_authority_is_claimed_twice() -> None:
-    # The name of a service is its own, whatever others claim; Envoy knows no upper case here.
+    # A service's name is its own, whatever others claim; Envoy ignores case here.
     message = made(
         ("one", replace(DEFAULTS, match=Match(authorities=("two", "Shared")))),
         ("two", replace(DEFAULTS, match=Match(authorities=("shared", "own")))),
@@ -68,7 +68,7 @@ def test_no_authority_is_claimed_twice() -> None:
     }
 
 
-def test_claims_come_before_the_first_services_rest() -> None:
+def test_claims_come_before_the_first_services_default() -> None:
     match = Match(path_prefixes=("/vision.", "/"), headers=(("x-team", "vision"),))
     default = made(("one", DEFAULTS), ("two", replace(DEFAULTS, match=match))).virtual_hosts[-1]
     found = {
@@ -83,12 +83,12 @@ def test_claims_come_before_the_first_services_rest() -> None:
     }
 
 
-def test_a_service_without_a_claim_gets_only_what_names_it() -> None:
+def test_a_service_without_a_claim_gets_only_requests_that_name_it() -> None:
     default = made(("one", DEFAULTS), ("two", DEFAULTS)).virtual_hosts[-1]
     assert {route.name for route in default.routes} == {"one/stream", "one/unary", "one/refused"}
 
 
-def test_what_every_client_needs_passes_and_nothing_else() -> None:
+def test_only_the_methods_that_every_client_needs_are_allowed() -> None:
     [host, default] = made(("s", DEFAULTS)).virtual_hosts
     methods = {method.name: f"{TRITON}{method.name}" for method in _METHODS}
     passing = {name for name, path in methods.items() if kind_of(path, host) != "s/refused"}
@@ -109,7 +109,7 @@ def test_what_every_client_needs_passes_and_nothing_else() -> None:
         (["/a.b/C"], [], {"/a.b/C": "unary", "/a.b/Cd": "refused"}),
         (["/a.b/"], [], {"/a.b/C": "unary", "/a.bc/C": "refused"}),
         ([], ["/a.b/"], {"/a.b/C": "unary", UNLOAD: "refused"}),
-        # These claim requests of Triton's own services; that isn't to say that all may be called.
+        # These claim requests of Triton's own services; that does not allow all methods.
         ([], [TRITON], {INFER: "unary", STREAM_PATH: "stream", UNLOAD: "refused"}),
         ([], ["/inference."], {INFER: "unary", UNLOAD: "refused"}),
         ([], ["/"], {INFER: "unary", UNLOAD: "refused", "/a.b/C": "refused"}),
@@ -117,7 +117,7 @@ def test_what_every_client_needs_passes_and_nothing_else() -> None:
         ([INDEX], [TRITON], {INDEX: "management", UNLOAD: "refused"}),
     ],
 )
-def test_a_policy_admits_more_methods(
+def test_a_policy_allows_more_methods(
     methods: list[str], prefixes: list[str], passing: dict[str, str]
 ) -> None:
     policy = replace(
@@ -129,14 +129,14 @@ def test_a_policy_admits_more_methods(
     assert {path: kind_of(path, own) for path in passing} == {
         path: f"two/{kind}" for path, kind in passing.items()
     }
-    # As far as they claim a request of another authority, they admit the same.
+    # If they claim a request of another authority, they allow the same methods.
     for path, kind in passing.items():
         claimed = any(path.startswith(prefix) for prefix in prefixes or ["/"])
         wanted = f"two/{kind}" if claimed else kind_of(path, first)
         assert kind_of(path, default, x_team="two") == wanted
 
 
-def test_a_refusal_says_how_to_admit_the_method() -> None:
+def test_a_refusal_says_how_to_allow_the_method() -> None:
     [host, _] = made(("s", DEFAULTS)).virtual_hosts
     refusal = host.routes[-1]
     assert (refusal.name, refusal.match.prefix) == ("s/refused", "/")
@@ -161,7 +161,7 @@ def test_a_release_gets_its_share(release: Release | None, clusters: dict[str, i
         assert (weighted or {route.route.cluster: 0}) == clusters
 
 
-def test_headers_decide_in_the_order_of_what_they_are_for() -> None:
+def test_the_hash_headers_are_in_the_order_of_their_purpose() -> None:
     policy = replace(
         DEFAULTS,
         mode=Mode.ACTIVE_ACTIVE,
@@ -181,13 +181,13 @@ def test_headers_decide_in_the_order_of_what_they_are_for() -> None:
         "unary": ["x-user", "x-session"],
     }
     assert all(each.terminal for route in found.values() for each in route.route.hash_policy)
-    # A sequence's state is in one instance: it is never sent again.
+    # A sequence's state is in one instance: it is never retried.
     retried = {kind for kind, route in found.items() if route.route.HasField("retry_policy")}
     assert retried == {"stream", "unary"}
 
 
 def retried(policy: TrafficPolicy, kind: str = "unary") -> tuple[str, set[int]]:
-    """What makes Envoy send a request again: its own words, and codes of gRPC."""
+    """What makes Envoy retry a request: its own conditions, and gRPC codes."""
     found = of(policy)[kind].route.retry_policy
     assert {each.name for each in found.retriable_headers} <= {"grpc-status"}
     return found.retry_on, {int(each.string_match.exact) for each in found.retriable_headers}
@@ -198,44 +198,44 @@ NEVER_ARRIVED = "connect-failure,refused-stream,reset-before-request"
 
 
 @pytest.mark.parametrize("mode", [Mode.ACTIVE_STANDBY, Mode.ACTIVE_ACTIVE, Mode.WEIGHTED])
-def test_what_may_be_the_servers_fault_is_sent_again_once(mode: Mode) -> None:
+def test_errors_that_may_be_the_servers_fault_are_retried_once(mode: Mode) -> None:
     policy = replace(DEFAULTS, mode=mode)
     # UNKNOWN, NOT_FOUND, INTERNAL, UNAVAILABLE.
     assert retried(policy) == retried(policy, "stream") == (SENT_AGAIN, {2, 5, 13, 14})
     assert of(policy)["unary"].route.retry_policy.num_retries.value == 1
 
 
-def test_a_policy_names_other_codes() -> None:
+def test_a_policy_may_set_other_codes() -> None:
     codes = (StatusCode.UNAVAILABLE, StatusCode.DATA_LOSS)
     assert retried(replace(DEFAULTS, retry=Retry(retryable_status_codes=codes)))[1] == {14, 15}
 
 
-def test_what_the_primary_answers_alone_it_is_not_asked_again() -> None:
+def test_an_answer_of_the_only_primary_is_not_retried() -> None:
     strict = replace(DEFAULTS, mode=Mode.STRICT)
     assert retried(strict) == ("connect-failure,refused-stream,reset", set())
 
 
-def test_what_has_side_effects_is_sent_again_only_if_it_never_arrived() -> None:
+def test_requests_with_side_effects_are_retried_only_if_they_reached_no_instance() -> None:
     policy = replace(
         DEFAULTS, retry=Retry(idempotent=False), limits=Limits(per_try_idle_timeout=9.0)
     )
     assert retried(policy) == retried(policy, "stream") == (NEVER_ARRIVED, set())
-    # An attempt that was given up would be sent again.
+    # An attempt that timed out would be retried.
     assert not of(policy)["unary"].route.retry_policy.HasField("per_try_idle_timeout")
 
 
-def test_what_changes_a_server_is_sent_again_only_if_it_never_arrived() -> None:
+def test_requests_that_change_a_server_are_retried_only_if_they_reached_no_instance() -> None:
     admitting = replace(DEFAULTS, admission=Admission((UNLOAD, "/a.b/C")))
     assert retried(admitting, "management") == (NEVER_ARRIVED, set())
     assert retried(admitting)[0] == SENT_AGAIN
 
 
-def test_no_retries_is_no_policy_of_retries() -> None:
+def test_without_retries_there_is_no_retry_policy() -> None:
     found = of(replace(DEFAULTS, retry=Retry(num_retries=0)))
     assert not any(route.route.HasField("retry_policy") for route in found.values())
 
 
-def test_a_stream_is_bounded_whatever_its_client_says() -> None:
+def test_a_streams_duration_is_limited_whatever_its_client_sets() -> None:
     found = of(replace(DEFAULTS, limits=Limits(max_stream_duration=9.0)))
     stream, unary = (found[kind].route.max_stream_duration for kind in ("stream", "unary"))
     assert stream.max_stream_duration.ToSeconds() == 9
@@ -250,16 +250,18 @@ def test_a_stream_is_bounded_whatever_its_client_says() -> None:
         (Limits(), None, 4096),
         (Limits(), 64, 64),
         (Limits(max_requests=10), 64, 10),
-        # A quarter of what there is room for may be waiting for a connection.
+        # A quarter of the memory is for requests that wait for a connection.
         (Limits(max_requests=10, retry_memory_bytes=2**31, retry_body_bytes=2**28), None, 6),
         (Limits(retry_memory_bytes=1, retry_body_bytes=2**28), None, 1),
     ],
 )
-def test_how_many_are_let_through(limits: Limits, declared: int | None, expected: int) -> None:
+def test_how_many_requests_are_allowed_at_once(
+    limits: Limits, declared: int | None, expected: int
+) -> None:
     assert resources.max_requests(replace(DEFAULTS, limits=limits), declared) == expected
 
 
-def test_a_release_halves_the_room_for_bodies() -> None:
+def test_a_release_halves_the_memory_for_bodies() -> None:
     limits = Limits(retry_memory_bytes=2**31, retry_body_bytes=2**28)
     policy = replace(DEFAULTS, limits=limits, release=Release(tag="v2", percent=5))
     assert (resources.max_requests(policy, None), resources.max_pending(policy)) == (3, 1)
@@ -284,10 +286,10 @@ def test_envoy_finds_each_domain_once_and_a_cluster_for_each_route(
             assert not split or sum(each.weight.value for each in split) == 100
 
 
-def test_routes_of_a_service_that_has_not_changed_are_not_made_again(
+def test_routes_of_an_unchanged_service_are_not_rebuilt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One turns critical, and everybody waits for the snapshot that says so."""
+    """An instance becomes critical, and the snapshot that says so must not be delayed."""
     policy = replace(
         DEFAULTS, affinity=Affinity(sequence_header="x-s"), match=Match(headers=(("h", "v"),))
     )

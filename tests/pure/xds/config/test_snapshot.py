@@ -58,8 +58,8 @@ def ids(service: ServiceCatalog) -> tuple[list[list[str]], list[str]]:
         ((replace(A, draining=True, health=Health.CRITICAL), B), "b", [["b"]], ["a"]),
         ((replace(A, health=Health.CRITICAL),), "a", [], ["a"]),
         ((A,), "a", [["a"]], []),
-        # Of one address: the leader, the healthier, the first by name; of those that are not
-        # usable the one whose drain somebody waits for.
+        # With the same address: the leader, the healthier one, the first by name; of unusable ones
+        # the one whose drain is watched.
         ((replace(A, id="old"), replace(A, id="z")), "z", [["z"]], []),
         ((replace(A, health=Health.WARNING), replace(A, id="z")), None, [["z"]], []),
         ((replace(A, id="b"), A), None, [["a"]], []),
@@ -74,7 +74,7 @@ def ids(service: ServiceCatalog) -> tuple[list[list[str]], list[str]]:
         ((), "a", [], []),
     ],
 )
-def test_who_comes_first(
+def test_which_instance_comes_first(
     instances: tuple[Instance, ...],
     leader: str | None,
     groups: list[list[str]],
@@ -85,7 +85,7 @@ def test_who_comes_first(
 
 
 @given(SERVICES)
-def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> None:
+def test_every_assignment_is_accepted_by_envoy(service: ServiceCatalog) -> None:
     message = clusters.load_assignment(assign(service)["triton"])
     priorities = [locality.priority for locality in message.endpoints]
     assert priorities == list(range(len(priorities)))
@@ -97,7 +97,7 @@ def test_every_assignment_is_one_that_envoy_takes(service: ServiceCatalog) -> No
 
 
 @given(SERVICES)
-def test_exactly_the_usable_ones_get_requests(service: ServiceCatalog) -> None:
+def test_exactly_the_usable_instances_get_requests(service: ServiceCatalog) -> None:
     found = assign(service)["triton"]
     usable = {instance.endpoint for instance in service.instances if instance.usable}
     assert {i.endpoint for group in found.priorities for i in group} == usable
@@ -123,7 +123,7 @@ def test_equal_catalogs_have_equal_versions(
 
 
 @given(SERVICES, SERVICES)
-def test_versions_differ_exactly_where_content_does(
+def test_versions_differ_exactly_if_the_content_does(
     one: ServiceCatalog, other: ServiceCatalog
 ) -> None:
     first, second = build(Catalog((one,)), EDGE), build(Catalog((other,)), EDGE)
@@ -135,7 +135,7 @@ def test_versions_differ_exactly_where_content_does(
 
 
 def _as_envoy_sees(service: ServiceCatalog) -> Assignment:
-    """Without the reasons: Envoy is told only weights, and who gets no requests."""
+    """Without the reasons: Envoy gets only weights, and which instances get no requests."""
 
     def plain(group: tuple[Instance, ...]) -> tuple[Instance, ...]:
         return tuple(replace(instance, health=Health.PASSING, draining=False) for instance in group)
@@ -155,15 +155,15 @@ def test_equal_versions_route_to_the_same_instances(
             assert first.routes_to("triton", name) == second.routes_to("triton", name)
 
 
-def test_an_instance_renamed_in_place_is_news() -> None:
-    # Else a drain of the new name would be confirmed by an acknowledgement of the old one.
+def test_an_instance_renamed_in_place_is_a_change() -> None:
+    # Otherwise an acknowledgement of the old name would confirm a drain of the new one.
     first = build(Catalog((ServiceCatalog("triton", (A,)),)), EDGE)
     second = build(Catalog((ServiceCatalog("triton", (replace(A, id="new"),)),)), EDGE)
     assert first != second
     assert second.routes_to("triton", "new")
 
 
-def test_a_policy_changes_what_it_is_about() -> None:
+def test_a_policy_changes_only_the_resources_it_is_about() -> None:
     service = ServiceCatalog("triton", (A,))
     eager = replace(DEFAULTS, retry=Retry(num_retries=9))
     first = build(Catalog((service,)), EDGE)
@@ -210,14 +210,14 @@ def test_each_number_of_a_policy_reaches_envoy(part: str, key: str) -> None:
     assert value + (EXTRA_ATTEMPTS if key == "num_retries" else 0) in found
 
 
-def test_nothing_is_said_about_a_service_that_is_not_settled() -> None:
+def test_an_unsettled_service_has_no_resources() -> None:
     known, unknown = ServiceCatalog("one", (A,)), ServiceCatalog("two", settled=False)
     snapshot = build(Catalog((known, unknown)), EDGE)
     assert set(snapshot.of(CLUSTER)) == {"one", "two"}
     assert set(snapshot.of(ENDPOINT)) == {"one"}
 
 
-def test_an_empty_service_is_said_to_be_empty() -> None:
+def test_an_empty_service_has_an_empty_assignment() -> None:
     snapshot = build(Catalog((ServiceCatalog("triton"),)), EDGE)
     assert set(snapshot.of(ENDPOINT)) == {"triton"}
 
@@ -250,11 +250,11 @@ def test_routes_name_services_and_the_first_takes_the_rest() -> None:
         for route in passing:
             assert route.request_body_buffer_limit.value >= 64 * 1024 * 1024
             assert route.route.timeout.ToSeconds() == 0
-            # Zero takes the client's deadline as it is; absent would ignore it.
+            # Zero uses the client's deadline unchanged; absent would ignore it.
             assert route.route.max_stream_duration.HasField("grpc_timeout_header_max")
 
 
-def test_drains_are_answered_from_the_same_facts() -> None:
+def test_a_snapshot_answers_questions_about_drains() -> None:
     service = ServiceCatalog("triton", (A, replace(B, draining=True)), Leader("b", 1))
     snapshot = build(Catalog((service,)), EDGE)
     assert snapshot.routes_to("triton", "a")

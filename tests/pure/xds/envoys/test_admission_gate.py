@@ -7,11 +7,11 @@ from sidecar.xds.envoys.admission_gate import AdmissionGate
 from tests.support.virtual_clock import VirtualClock, settle
 
 
-async def crowd(door: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
+async def crowd(gate: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
     entered: list[int] = []
 
     async def enter(number: int) -> None:
-        await door.enter()
+        await gate.enter()
         entered.append(number)
 
     tasks = [asyncio.create_task(enter(number)) for number in range(count)]
@@ -26,32 +26,32 @@ async def end(*tasks: asyncio.Task[None]) -> None:
             await task
 
 
-async def test_a_hundred_at_once_are_in_within_a_second_and_in_order() -> None:
+async def test_a_hundred_streams_are_admitted_within_a_second_and_in_order() -> None:
     clock = VirtualClock()
-    door = AdmissionGate(clock, lambda: False)
-    entered, tasks = await crowd(door, 100)
+    gate = AdmissionGate(clock, lambda: False)
+    entered, tasks = await crowd(gate, 100)
     assert 0 < len(entered) < 20
-    assert door.waiting == 100 - len(entered)
+    assert gate.waiting == 100 - len(entered)
     await clock.advance(1.0)
     assert entered == list(range(100))
-    assert door.waiting == 0
+    assert gate.waiting == 0
     await end(*tasks)
 
 
-async def test_who_gives_up_costs_nothing() -> None:
+async def test_a_cancelled_stream_uses_no_token() -> None:
     clock = VirtualClock()
-    door = AdmissionGate(clock, lambda: False)
-    entered, tasks = await crowd(door, 60)
+    gate = AdmissionGate(clock, lambda: False)
+    entered, tasks = await crowd(gate, 60)
     first = len(entered)
     await end(*tasks[first:50])
-    assert door.waiting == 10
+    assert gate.waiting == 10
     await clock.advance(0.1 + 1e-6)
     assert entered == [*range(first), *range(50, 60)]
     await end(*tasks)
 
 
-async def test_those_who_are_connected_come_first_but_not_for_ever() -> None:
-    door = AdmissionGate(VirtualClock(), lambda: True)
+async def test_connected_streams_come_first_but_not_forever() -> None:
+    gate = AdmissionGate(VirtualClock(), lambda: True)
     turns = 0
 
     async def count() -> None:
@@ -61,6 +61,6 @@ async def test_those_who_are_connected_come_first_but_not_for_ever() -> None:
             await asyncio.sleep(0)
 
     counter = asyncio.create_task(count())
-    await door.enter()
+    await gate.enter()
     assert turns >= 10
     await end(counter)

@@ -60,14 +60,16 @@ def test_an_envoy_with_everything_is_synced(opened: Opened, stream: EnvoyStream)
     assert accepted == {reply.type_url: reply.version for reply in replies.values()}
 
 
-def test_what_was_not_asked_for_is_no_part_of_it(opened: Opened, stream: EnvoyStream) -> None:
+def test_resources_that_were_not_requested_are_not_listed(
+    opened: Opened, stream: EnvoyStream
+) -> None:
     ads, ask = opened
     ads.receive(ask(ENDPOINT, "other"))
     assert standings(stream, FIRST) == {}
     assert standings(stream, None) == {}
 
 
-def test_what_is_under_way_is_stale_and_what_was_never_sent_is_not_sent(
+def test_a_resource_in_flight_is_stale_and_one_never_sent_is_not_sent(
     opened: Opened, stream: EnvoyStream
 ) -> None:
     ads, ask = opened
@@ -90,7 +92,7 @@ def test_an_older_version_is_stale_and_lags(opened: Opened, stream: EnvoyStream)
         list(opened[0].offers(newest))
         stream.update_lag(newest, at)
     found = client(stream, snapshot(B), 10.0)
-    assert found.lag == 3.0  # since the first that it has not confirmed
+    assert found.lag == 3.0  # since the first one that it has not acknowledged
     [behind] = [each for state in found.types for each in state.behind]
     assert behind.status is ResourceStatus.STALE
     assert behind.held == FIRST.of(ENDPOINT)["triton"].version
@@ -116,7 +118,9 @@ def test_a_nack_is_kept_until_something_is_accepted(opened: Opened, stream: Envo
     assert not any(each.nack for each in client(stream, TUNED, 10.0).types)
 
 
-def test_a_late_envoy_lags_only_since_it_connected(opened: Opened, stream: EnvoyStream) -> None:
+def test_an_envoy_that_connects_later_lags_only_since_then(
+    opened: Opened, stream: EnvoyStream
+) -> None:
     ads, ask = opened
     ads.receive(ask(CLUSTER))
     stream.update_lag(FIRST, 1.0)
@@ -124,7 +128,7 @@ def test_a_late_envoy_lags_only_since_it_connected(opened: Opened, stream: Envoy
 
 
 @pytest.mark.parametrize("end", ["gone", "unsubscribed", "reverted"])
-def test_a_nack_of_what_is_no_longer_published_is_forgotten(end: str) -> None:
+def test_a_nack_of_a_resource_that_is_no_longer_published_is_forgotten(end: str) -> None:
     ads = DeltaStream()
     stream, ask, opened = EnvoyStream(ads), delta, (ads, delta)
     names = ("triton", "other")
@@ -164,7 +168,7 @@ def test_a_nack_of_a_reverted_change_is_forgotten(opened: Opened, stream: EnvoyS
     assert not stream.nacks
 
 
-def test_a_rejecting_envoy_counts_while_it_subscribes(
+def test_a_rejecting_envoy_is_counted_while_it_subscribes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The metrics are read in another thread.

@@ -10,7 +10,7 @@ def reply(*, news: bool = True) -> Reply:
     return Reply(ENDPOINT, "1", "v", (), (), SWAPPED, news)
 
 
-def test_the_last_confirmation_counts() -> None:
+def test_the_last_acknowledgement_counts() -> None:
     seen: list[float] = []
     convergence = Convergence(seen.append)
     one, two, three = reply(), reply(), reply()
@@ -19,22 +19,22 @@ def test_the_last_confirmation_counts() -> None:
     convergence.answered(one, 10.5)
     convergence.answered(two, 11.0)
     assert seen == []
-    convergence.answered(three, None)  # it hung up, and no longer counts
+    convergence.answered(three, None)  # it disconnected, and no longer counts
     assert seen == [1.0]
 
 
-def test_what_follows_from_an_answer_is_part_of_the_same_change() -> None:
+def test_replies_that_follow_an_ack_belong_to_the_same_change() -> None:
     seen: list[float] = []
     convergence = Convergence(seen.append)
     clusters, routes = reply(), reply()
     convergence.sent(clusters, 10.0)
-    convergence.sent(routes, 10.0)  # before the answer counts
+    convergence.sent(routes, 10.0)  # before the ACK counts
     convergence.answered(clusters, 10.5)
     convergence.answered(routes, 10.6)
     assert [round(each, 3) for each in seen] == [0.6]
 
 
-def test_replies_without_news_and_changes_without_an_ack_do_not_count() -> None:
+def test_replies_without_a_change_and_changes_without_an_ack_do_not_count() -> None:
     seen: list[float] = []
     convergence = Convergence(seen.append)
     greeting, refused = reply(news=False), reply()

@@ -1,4 +1,4 @@
-"""What Envoy's counters say about a span, and when they say nothing."""
+"""What Envoy's counters say about a period, and when they say nothing."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_the_counters_of_each_service_are_read() -> None:
         cluster__triton__grpc__failure=2,
         http__triton__rq_reset_after_downstream_response_started=1,
     )
-    # Who was cut is not told; who has counted nothing has no counter.
+    # A cut stream is not reported; an Envoy that has counted nothing has no counter.
     assert read_counts(told, SERVICES) == {
         "triton": Tally(Counts(7, 2)),
         "triton~release": Tally(),
@@ -38,8 +38,8 @@ def test_the_counters_of_each_service_are_read() -> None:
     assert read_counts(b'{"stats": []}', ("triton",)) == nothing
 
 
-def test_of_a_release_attempts_and_latencies_are_read() -> None:
-    """As Envoy 1.40 says it, with `histogram_buckets=detailed`."""
+def test_attempts_and_latencies_of_a_release_are_read() -> None:
+    """As Envoy 1.40 writes it, with `histogram_buckets=detailed`."""
     counters = {
         "grpc.success": 5,
         "upstream_rq_retry": 3,
@@ -75,7 +75,7 @@ def test_of_a_release_attempts_and_latencies_are_read() -> None:
         ),
     ],
 )
-def test_what_envoy_would_not_say_is_refused(body: bytes) -> None:
+def test_output_that_envoy_would_not_write_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="expected Envoy's statistics"):
         read_counts(body, SERVICES)
 
@@ -96,7 +96,7 @@ def test_what_envoy_would_not_say_is_refused(body: bytes) -> None:
         ("cluster.triton-2.grpc.success", False),
     ],
 )
-def test_only_these_counters_are_asked_for(name: str, selected: bool) -> None:
+def test_only_these_counters_are_requested(name: str, selected: bool) -> None:
     assert bool(re.search(stats_filter(SERVICES), name)) is selected
 
 
@@ -104,7 +104,7 @@ NONE = Counts()
 
 
 def look(counts: Counts, released: Tally | Counts = NONE) -> dict[str, Tally]:
-    """What one look at an Envoy gives; the cut ones are the listener's."""
+    """What one read of an Envoy gives; the cut streams are the listener's."""
     return {
         "triton": Tally(Counts(counts.succeeded, counts.failed)),
         "triton~release": released if isinstance(released, Tally) else Tally(released),
@@ -132,11 +132,11 @@ LOOKS = (
         (1.0, 3.0, Counts(30, 1, 2)),
         (1.5, 3.0, Counts(30, 1, 2)),
         (2.5, 2.9, Counts(20, 0, 2)),
-        (0.5, 3.0, None),  # it began before anybody looked
-        (2.0, 3.1, None),  # its end has not been looked at
+        (0.5, 3.0, None),  # it began before the first read
+        (2.0, 3.1, None),  # its end has not been read
     ],
 )
-def test_a_span_is_counted_as_a_whole_or_not_at_all(
+def test_a_period_is_counted_as_a_whole_or_not_at_all(
     start: float, end: float, counts: Counts | None
 ) -> None:
     assert ring(*LOOKS).between("triton", start, end) == counts
@@ -150,25 +150,25 @@ def test_an_envoy_that_was_restarted_counts_from_zero() -> None:
     assert restarted.between("triton", 1.0, 5.0) == Counts(35, 8, 2)
 
 
-def test_a_release_that_ends_takes_its_counters_along_and_loses_nothing() -> None:
+def test_a_release_that_ends_removes_its_counters_and_loses_no_counts() -> None:
     ended = ring(*LOOKS, (4.0, look(Counts(120, 5, 3))), (5.0, look(Counts(120, 5, 3), Counts(2))))
     assert ended.between("triton", 3.0, 5.0) == Counts(12)
 
 
-def test_what_is_old_is_forgotten() -> None:
+def test_old_reads_are_forgotten() -> None:
     short = ring(*((float(at), look(Counts(at))) for at in range(100)), kept=10.0)
     assert short.between("triton", 89.0, 99.0) == Counts(10)
     assert short.between("triton", 88.0, 99.0) is None
 
 
 @given(st.lists(st.tuples(st.builds(Counts, *[st.integers(0, 9)] * 3), st.booleans())))
-def test_restarts_of_envoy_lose_nothing_that_was_looked_at(
+def test_restarts_of_envoy_lose_no_counts_that_were_read(
     added: list[tuple[Counts, bool]],
 ) -> None:
     total, own, filled = Counts(), Counts(5, 5, 5), Ring(900.0)
     filled.add(0.0, one(own))
     for at, (each, restarted) in enumerate(added, start=1):
-        # One after which every counter is above what it was cannot be seen.
+        # A restart after which every counter is above its last value cannot be noticed.
         visible = each.since(own) is each
         own = each if restarted and visible else own.plus(each)
         total = total.plus(each)
@@ -181,7 +181,7 @@ def one(counts: Counts) -> dict[str, Tally]:
     return {"triton": Tally(counts), "triton~release": Tally(), CUT: Tally()}
 
 
-def test_failures_are_the_failed_and_the_cut() -> None:
+def test_failures_are_failed_and_cut_requests() -> None:
     assert (Counts(7, 2, 1).requests, Counts(7, 2, 1).failures) == (10, 3)
 
 
@@ -191,11 +191,11 @@ def took(*bins: tuple[int, int]) -> Tally:
 
 
 def counted(*released: Counts) -> Ring:
-    """A look each second from 0 on."""
+    """A read each second from 0 on."""
     return ring(*((float(at), look(Counts(), each)) for at, each in enumerate(released)))
 
 
-def test_a_release_is_seen_within_the_window_and_not_before_it_was_ordered() -> None:
+def test_a_release_is_measured_within_the_window_and_not_before_it_was_ordered() -> None:
     filled = counted(*(Counts(10 * at, at) for at in range(11)))
 
     def seen(since: float, window: float) -> tuple[int, int, float]:
@@ -203,9 +203,9 @@ def test_a_release_is_seen_within_the_window_and_not_before_it_was_ordered() -> 
         return found.requests, found.failed, found.span
 
     assert seen(0.0, 3.0) == (33, 3, 3.0)
-    assert seen(0.0, 2.5) == (33, 3, 3.0)  # from the look before it began
+    assert seen(0.0, 2.5) == (33, 3, 3.0)  # from the read before it began
     assert seen(0.0, 0.1) == (11, 1, 1.0)
-    assert seen(7.5, 30.0) == (22, 2, 2.0)  # from the look after it was ordered
+    assert seen(7.5, 30.0) == (22, 2, 2.0)  # from the read after it was ordered
     assert seen(10.0, 30.0) == (0, 0, 0.0)
     assert seen(11.0, 30.0) == (0, 0, 0.0)
     assert seen(-60.0, 300.0) == (110, 10, 10.0)  # as far as is known
@@ -213,7 +213,7 @@ def test_a_release_is_seen_within_the_window_and_not_before_it_was_ordered() -> 
     assert Ring(900.0).released("triton", 0.0, 3.0) == Observation()
 
 
-def test_latencies_that_envoy_had_not_flushed_yet_are_not_taken_for_the_releases() -> None:
+def test_latencies_that_envoy_had_not_flushed_do_not_count_for_the_release() -> None:
     looks = [(float(at), look(Counts(), took((10_000, at)))) for at in range(11)]
     assert ring(*looks).released("triton", 0.0, 30.0).latencies == ((0.01, 5),)
     assert ring(*looks).released("triton", 0.0, 3.0).latencies == ((0.01, 3),)
@@ -224,14 +224,14 @@ def test_latencies_that_envoy_had_not_flushed_yet_are_not_taken_for_the_releases
     ("cut", "released", "failed"),
     [
         (3, Counts(10, resets=2), 2),  # the others are another cluster's
-        (1, Counts(10, resets=2), 1),  # the other one was never sent again
-        (3, Counts(10, sent_again=2, resets=2, retries=2), 0),  # sent again
-        (3, Counts(10, 1, resets=4, retries=4), 1),  # sent again until there was no attempt left
-        (3, Counts(10, sent_again=2, resets=2, retries=5), 0),  # sent again for other reasons
+        (1, Counts(10, resets=2), 1),  # the other one was never retried
+        (3, Counts(10, sent_again=2, resets=2, retries=2), 0),  # retried
+        (3, Counts(10, 1, resets=4, retries=4), 1),  # retried until no attempt was left
+        (3, Counts(10, sent_again=2, resets=2, retries=5), 0),  # retried for other reasons
         (0, Counts(10, 2, resets=2), 2),
     ],
 )
-def test_streams_that_were_cut_count_as_far_as_they_were_the_releases(
+def test_cut_streams_count_as_far_as_they_were_the_releases(
     cut: int, released: Counts, failed: int
 ) -> None:
     filled = ring((0.0, look(Counts())), (1.0, look(Counts(cut=cut), released)))

@@ -1,4 +1,4 @@
-"""The answers of CSDS."""
+"""The replies of CSDS."""
 
 import pytest
 from envoy.service.status.v3 import csds_pb2

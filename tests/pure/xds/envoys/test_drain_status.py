@@ -26,20 +26,20 @@ def counted(status: DrainStatus) -> DrainStatus:
         # A report from before the acknowledgement, or just after it, may miss a request.
         (EnvoyView("e", 21.0, BUSY), PLACE, DrainStatus(1, 1, 0, 0)),
         (EnvoyView("e", 20.0 - SETTLING / 2, BUSY), PLACE, DrainStatus(1, 1, 0, 0)),
-        # Not listed any more: Envoy cannot report on it.
+        # No longer listed: Envoy cannot report on it.
         (EnvoyView("e", 10.0, BUSY), None, DrainStatus(1, 1, 0, 0)),
         (EnvoyView("e", 10.0, LoadReport(20.0, {}, SERVICES)), PLACE, DrainStatus(1, 1, 1, 0)),
-        # It does not keep count of the service yet: no word about it is no word at all.
+        # It does not count for the service yet: a report without the service is no report.
         (EnvoyView("e", 10.0, LoadReport(20.0)), PLACE, DrainStatus(1, 1, 0, 0)),
     ],
 )
-def test_one_envoy(
+def test_the_status_of_one_envoy(
     view: EnvoyView, place: tuple[str, str, int] | None, status: DrainStatus
 ) -> None:
     assert counted(drain_status([view], [place] if place else [])) == status
 
 
-def test_several_envoys_are_summed_up() -> None:
+def test_the_statuses_of_several_envoys_are_summed_up() -> None:
     views = [EnvoyView("e", 10.0, BUSY), EnvoyView("f", 10.0, BUSY), EnvoyView("g", None, BUSY)]
     assert drain_status(views, [PLACE]) == DrainStatus(3, 2, 2, 6, ("e", "f", "g"))
     assert drain_status([], [PLACE]) == DrainStatus()
@@ -79,9 +79,9 @@ def test_all_clusters_of_a_service_are_summed_up() -> None:
     report = LoadReport(20.0, {PLACE: 3, released: 2}, frozenset({"triton", "triton~release"}))
     view = EnvoyView("e", 10.0, report)
     assert counted(drain_status([view], [PLACE, released])) == DrainStatus(1, 1, 1, 5)
-    # The release has ended here, and the Envoy has not heard of it.
+    # The release has ended here, and the Envoy has not received that.
     assert counted(drain_status([view], [PLACE], [released])) == DrainStatus(1, 1, 1, 5)
-    # It has not, and the Envoy does not keep count of it yet.
+    # It has not, and the Envoy does not count for it yet.
     view = EnvoyView("e", 10.0, BUSY)
     assert counted(drain_status([view], [PLACE, released])) == DrainStatus(1, 1, 0, 0)
     assert counted(drain_status([view], [PLACE], [released])) == DrainStatus(1, 1, 1, 3)

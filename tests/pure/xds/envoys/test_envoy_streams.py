@@ -27,7 +27,7 @@ DONE = DrainStatus(1, 1, 1, 0)
 
 
 class Scene:
-    """A control plane for which `a` is draining, and the newest word about it."""
+    """A control plane for which `a` drains, and its newest status."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -44,7 +44,7 @@ class Scene:
             self.nodes = status.nodes
 
     def connect(self, node: str) -> EnvoyStream:
-        """An Envoy that has been told, and has acknowledged it."""
+        """An Envoy that has been sent the drain, and has acknowledged it."""
         stream = EnvoyStream(DeltaStream(), since=self.clock.now())
         self.envoys.add(stream)
         self.envoys.identify(stream, node)
@@ -61,19 +61,19 @@ class Scene:
         return stream
 
     async def report(self, node: str) -> None:
-        """It has nothing in flight, some while after its acknowledgement."""
+        """It has nothing in flight, some time after its acknowledgement."""
         await self.clock.advance(1.0)
         self.envoys.report(node, LoadReport(self.clock.now(), {}, frozenset({"triton"})))
         await self.look()
 
     async def look(self) -> None:
-        """Let the watcher look."""
+        """Let the watcher check."""
         await self.clock.advance(PACE)
 
 
 @asynccontextmanager
 async def running(age: float = ABSENCE) -> AsyncIterator[Scene]:
-    """A control plane that has been there for a while."""
+    """A control plane that has run for a while."""
     scene = Scene()
     task = asyncio.create_task(scene.follow())
     await scene.clock.advance(age)
@@ -85,17 +85,17 @@ async def running(age: float = ABSENCE) -> AsyncIterator[Scene]:
             await task
 
 
-async def test_a_fresh_control_plane_does_not_know_its_envoys() -> None:
+async def test_a_new_control_plane_does_not_know_its_envoys() -> None:
     async with running(age=0.1) as scene:
         assert scene.status == UNKNOWN
-        scene.connect("one")  # another one may still be on its way
+        scene.connect("one")  # another one may still connect
         await scene.report("one")
         assert scene.status == DrainStatus(2, 1, 1, 0)
         await scene.clock.advance(ABSENCE)
         assert scene.status == DONE
 
 
-async def test_without_envoys_nothing_is_waited_for() -> None:
+async def test_without_envoys_there_is_no_wait() -> None:
     async with running() as scene:
         assert scene.status == IDLE
 
@@ -108,7 +108,7 @@ async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
         scene.envoys.remove(stream)
         await scene.look()
         assert scene.status == UNKNOWN
-        assert scene.nodes == ("one",)  # whoever knows of it there need not wait for it here
+        assert scene.nodes == ("one",)  # a control plane that has it need not wait for it here
         scene.connect("one")
         await scene.look()
         assert scene.status == DrainStatus(1, 1, 0, 0)
@@ -116,7 +116,7 @@ async def test_an_envoy_that_loses_its_stream_does_not_end_a_drain() -> None:
         assert scene.status == DONE
 
 
-async def test_an_envoy_that_stays_away_is_gone() -> None:
+async def test_an_envoy_that_stays_absent_is_gone() -> None:
     async with running() as scene:
         scene.envoys.remove(scene.connect("one"))
         await scene.clock.advance(ABSENCE - 0.1)
@@ -125,7 +125,7 @@ async def test_an_envoy_that_stays_away_is_gone() -> None:
         assert scene.status == IDLE
 
 
-async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
+async def test_two_envoys_with_one_id_cannot_be_distinguished() -> None:
     async with running() as scene:
         scene.connect("one")
         twin = scene.connect("one")
@@ -137,7 +137,7 @@ async def test_two_envoys_with_one_id_cannot_be_told_apart() -> None:
         assert scene.status == DONE
 
 
-async def test_an_envoy_that_is_there_by_a_newer_stream_is_not_away() -> None:
+async def test_an_envoy_with_a_newer_stream_is_not_absent() -> None:
     async with running() as scene:
         broken = scene.connect("one")
         await scene.clock.advance(1.0)
@@ -164,7 +164,7 @@ async def test_an_envoy_whose_newest_stream_has_ended_is_absent() -> None:
         assert scene.status == DONE
 
 
-async def test_a_stream_without_a_node_id_leaves_nothing() -> None:
+async def test_a_stream_without_a_node_id_is_not_remembered() -> None:
     async with running() as scene:
         nameless = EnvoyStream(DeltaStream(), since=scene.clock.now())
         scene.envoys.add(nameless)
@@ -176,7 +176,7 @@ async def test_a_stream_without_a_node_id_leaves_nothing() -> None:
         assert not scene.envoys.reports
 
 
-async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_stream() -> None:
+async def test_a_switchover_does_not_wait_for_an_envoy_with_a_newer_stream() -> None:
     async with running() as scene:
         broken = scene.connect("one")
         await scene.clock.advance(1.0)
@@ -192,13 +192,13 @@ async def test_a_switchover_does_not_wait_for_an_envoy_that_is_there_by_a_newer_
         await statuses.aclose()  # type: ignore[attr-defined]
 
 
-async def test_an_absence_that_ends_between_two_looks_is_not_forgotten() -> None:
+async def test_an_absence_that_ends_between_two_checks_is_not_missed() -> None:
     scene = Scene()
     await scene.clock.advance(ABSENCE)
     scene.envoys.remove(scene.connect("one"))
     statuses = scene.envoys.watch_drain(scene.publication, "triton", "a")
     assert await anext(statuses) == replace(UNKNOWN, nodes=("one",))
-    # Whoever asks is slow, and others look meanwhile.
+    # This reader is slow, and others check in the meantime.
     await scene.clock.advance(ABSENCE + 1.0)
     others = scene.envoys.watch_drain(scene.publication, "triton", "a")
     assert await anext(others) == IDLE
@@ -216,14 +216,14 @@ async def test_an_absence_that_another_watch_has_ended_wakes_all() -> None:
         await scene.look()
         assert scene.status == UNKNOWN
         await scene.clock.advance(ABSENCE - PACE - 1e-9)
-        scene.envoys.remove(scene.connect("two"))  # which forgets those who are away
+        scene.envoys.remove(scene.connect("two"))  # which forgets the absent ones
         await scene.clock.advance(ABSENCE / 2)
         assert scene.status == UNKNOWN
         await scene.clock.advance(ABSENCE)
         assert scene.status == IDLE
 
 
-async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_reports_cost_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     ads = DeltaStream.acknowledges_without
 
@@ -246,7 +246,7 @@ async def test_many_reports_cost_one_look(monkeypatch: pytest.MonkeyPatch) -> No
         assert len(looks) <= 2 * len(nodes)  # at the first report, and once for all others
 
 
-async def test_a_late_report_of_an_envoy_that_has_gone_is_not_kept() -> None:
+async def test_a_late_report_of_a_departed_envoy_is_not_kept() -> None:
     async with running() as scene:
         scene.envoys.remove(scene.connect("one"))
         await scene.report("one")

@@ -67,7 +67,7 @@ def test_a_control_plane_agrees_when_all_its_envoys_do(said: Primary, agrees: bo
 
 
 class Scene:
-    """A control plane, its Envoys, and its newest word."""
+    """A control plane, its Envoys, and its newest status."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -111,7 +111,7 @@ class Scene:
 
 @asynccontextmanager
 async def running(name: str = "triton") -> AsyncIterator[Scene]:
-    """A control plane that has been there for a while."""
+    """A control plane that has run for a while."""
     scene = Scene()
     tasks = [asyncio.create_task(scene.publication.run()), asyncio.create_task(scene.follow(name))]
     await scene.clock.advance(ABSENCE)
@@ -126,7 +126,7 @@ async def running(name: str = "triton") -> AsyncIterator[Scene]:
 
 async def test_before_anything_is_known_there_is_no_primary() -> None:
     async with running() as scene:
-        # At first there may be Envoys that are on their way to us.
+        # At first some Envoys may still connect.
         assert scene.said == [PrimaryStatus(envoys=1), PrimaryStatus()]
         await scene.publish(A, B, leader=None)
         assert scene.status == PrimaryStatus()
@@ -147,7 +147,7 @@ async def test_each_envoy_counts_when_it_has_acknowledged() -> None:
         assert scene.status.acknowledged == 1
 
 
-async def test_a_later_epoch_of_the_same_instance_needs_no_other_acknowledgement() -> None:
+async def test_a_later_epoch_of_the_same_instance_needs_no_new_acknowledgement() -> None:
     async with running() as scene:
         await scene.publish(A, B, leader=Leader("a", 7))
         await scene.acknowledge(scene.connect("one"))
@@ -162,7 +162,7 @@ async def test_no_envoy_acknowledges_an_unusable_primary() -> None:
         await scene.acknowledge(one)
         assert scene.status.acknowledged == 1
         await scene.publish(replace(A, health=Health.CRITICAL), B, leader=Leader("a", 7))
-        # Before Envoy has confirmed it, and after.
+        # Before Envoy has acknowledged it, and after.
         assert scene.status == PrimaryStatus(True, "a", 7, envoys=1, acknowledged=0)
         await scene.acknowledge(one)
         assert scene.status.acknowledged == 0
@@ -180,7 +180,7 @@ async def test_an_envoy_without_a_stream_is_waited_for() -> None:
         assert scene.status == PrimaryStatus(True, "a", 7)
 
 
-async def test_of_a_service_of_others_nothing_is_known() -> None:
+async def test_nothing_is_known_about_a_service_of_other_control_planes() -> None:
     async with running("other") as scene:
         await scene.publish(A, leader=Leader("a", 7))
         await scene.acknowledge(scene.connect("one"))

@@ -29,7 +29,7 @@ CATALOG = Catalog(
 
 
 def accused(*names: str, lifetime: float = 600.0) -> Suspects:
-    """Requests to `triton` that went down with two instances at second 0."""
+    """Requests to `triton` that crashed with two instances at second 0."""
     suspects = Suspects(lifetime)
     for name in names:
         suspects.accuse(f"triton/{name}", (A, B), CATALOG, 0.0)
@@ -49,20 +49,20 @@ def service(*names: str, **changes: Any) -> ServiceCatalog:
     return ServiceCatalog("triton", instances, **changes)
 
 
-def test_a_request_that_reached_no_instance_is_no_suspect() -> None:
+def test_a_request_that_reached_no_instance_is_not_a_suspect() -> None:
     suspects = Suspects(600.0)
     assert suspects.accuse("triton/one", (), CATALOG, 0.0) is None
     assert not suspects.watchlist
 
 
-def test_where_it_may_be_tried_is_where_it_was_first() -> None:
+def test_it_may_be_tried_where_it_crashed_first() -> None:
     suspects = accused("one")
     found = suspects.accuse("triton/one", (C,), CATALOG, 1.0)
     assert found is not None
     assert found.endpoints == {A, B}
 
 
-def test_it_is_tried_where_it_was_and_on_newcomers_but_never_on_survivors() -> None:
+def test_it_is_tried_where_it_crashed_and_on_new_instances_but_never_on_survivors() -> None:
     suspects = accused("one")
     assert tried_on(suspects, service("a", "b", "c")) == ["a", "b"]
     assert tried_on(suspects, service("c", "new")) == ["new"]
@@ -71,7 +71,7 @@ def test_it_is_tried_where_it_was_and_on_newcomers_but_never_on_survivors() -> N
     assert tried_on(suspects, other, service("b", "c")) == ["b"]
 
 
-def test_what_is_not_used_by_anybody_is_not_tried_on() -> None:
+def test_it_is_not_tried_on_an_instance_that_gets_no_requests() -> None:
     suspects = accused("one")
     [down, back, _] = service("a", "b", "c").instances
     down = replace(down, health=Health.CRITICAL)
@@ -104,7 +104,7 @@ def test_if_no_other_is_left_it_is_tried_on_the_last_resort(
     assert tried_on(suspects, ServiceCatalog("triton", (left, down), leader, policy=strict)) == []
 
 
-def test_two_lone_crashes_prove_it_and_restart_its_lifetime() -> None:
+def test_two_crashes_in_trials_prove_it_and_restart_its_lifetime() -> None:
     suspects = accused("answered", "guilty", "unlucky", "open")
     suspects.acquit("triton/answered")
     suspects.crashed_in_trial("triton/guilty", A, 100.0)
@@ -135,13 +135,13 @@ def test_a_suspect_is_pardoned_once() -> None:
     assert not once_more.pardoned
 
 
-def test_of_a_service_that_is_not_known_nothing_can_be_found_out() -> None:
+def test_of_an_unknown_service_nothing_can_be_found_out() -> None:
     for catalog in (None, Catalog(())):
         with pytest.raises(LookupError):
             Suspects(600.0).accuse("triton/one", (A, B), catalog, 0.0)
 
 
-def test_what_cannot_be_sent_on_is_left_out_of_a_trial() -> None:
+def test_headers_that_cannot_be_forwarded_are_left_out_of_a_trial() -> None:
     headers = {
         "x-quarantine-print": "triton/ab",
         "x-quarantine-hosts": "10.0.0.1:8001,[::ffff:1.2.3.4]:80",
@@ -164,7 +164,7 @@ def test_no_suspect_is_dropped_for_others() -> None:
 def routes_of(
     policy: TrafficPolicy, edge: Edge = EDGE, suspects: Watchlist = frozenset()
 ) -> list[Any]:
-    """Those that go anywhere, by name and by default."""
+    """The routes to a cluster, by name and by default."""
     message = route_pb2.RouteConfiguration()
     catalog = Catalog((replace(CATALOG.services[0], policy=policy),))
     [resource] = build(catalog, edge, {}, suspects).of(ROUTE).values()
@@ -186,25 +186,25 @@ def test_routes_name_the_suspects_of_their_service_where_they_may_be_tried() -> 
             assert told is None
 
 
-def test_what_is_answered_gets_no_more_attempts_than_the_policy_allows() -> None:
+def test_an_answered_request_gets_no_more_attempts_than_the_policy_allows() -> None:
     codes = (StatusCode.INTERNAL, StatusCode.UNKNOWN)
     policy = replace(DEFAULTS, retry=Retry(num_retries=2, retryable_status_codes=codes))
     for route in routes_of(policy):
         retry = route.route.retry_policy
         if retry.num_retries.value <= 2:
-            continue  # nothing is sent again here that may have done something
+            continue  # no request with side effects is retried here
         wanted = {header.string_match.exact for header in retry.retriable_headers}
         assert wanted == {"13/", "13/1", "13/2", "2/", "2/1", "2/2"}
         assert {header.name for header in retry.retriable_headers} == {ANSWERED}
 
 
-def test_nothing_else_changes_with_the_suspects() -> None:
+def test_nothing_but_routes_changes_with_the_suspects() -> None:
     before, after = build(CATALOG, EDGE), build(CATALOG, EDGE, {}, frozenset({("triton/ab", "")}))
-    # A cluster or a listener that changes would cut or forget what is in flight.
+    # A change of a cluster or a listener would cut requests or lose their state.
     assert [url for url in ORDER if before.of(url) != after.of(url)] == [ROUTE]
 
 
-def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
+def test_if_disabled_there_is_no_filter_and_no_further_attempt() -> None:
     for edge, there in ((EDGE, True), (Edge(quarantine=0.0), False)):
         snapshot = build(CATALOG, edge)
         [cluster] = snapshot.of(CLUSTER).values()
@@ -221,9 +221,9 @@ def test_switched_off_there_is_no_filter_and_no_further_attempt() -> None:
         replace(DEFAULTS, retry=Retry(idempotent=False)),
         replace(DEFAULTS, limits=Limits(per_try_idle_timeout=20.0)),
     ],
-    ids=["side effects", "slow attempts are given up"],
+    ids=["side effects", "slow attempts time out"],
 )
-def test_what_is_not_to_be_tried_gets_no_further_attempt(policy: TrafficPolicy) -> None:
+def test_requests_that_must_not_be_retried_get_no_further_attempt(policy: TrafficPolicy) -> None:
     retries = {route.route.retry_policy.num_retries.value for route in routes_of(policy)}
     assert retries == {policy.retry.num_retries}
     assert not any(route.metadata.filter_metadata for route in routes_of(policy))

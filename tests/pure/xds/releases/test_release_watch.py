@@ -32,7 +32,7 @@ WHY = "60 of 1,000 requests (6 %) failed or were sent again within 12 s; the gua
 
 
 class Counting:
-    """Says what the test says; `asked` is what for."""
+    """Returns what the test sets; `asked` are the queries."""
 
     def __init__(self) -> None:
         self.looks = Latest(0)
@@ -45,33 +45,33 @@ class Counting:
         return self.seen
 
 
-class Heard:
-    """A listener that remembers."""
+class Listener:
+    """Records the events."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.events: list[str] = []
 
     def guard_blind(self, service: str) -> None:
-        self.said.append("blind")
+        self.events.append("blind")
 
     def guard_tripped(self, service: str, why: str) -> None:
-        self.said.append("tripped")
+        self.events.append("tripped")
 
     def rollback_kept(self, service: str, why: str) -> None:
-        self.said.append("kept")
+        self.events.append("kept")
 
     def rollback_written(self, service: str, why: str) -> None:
-        self.said.append("written")
+        self.events.append("written")
 
     def rollback_unwritten(self, service: str, why: str) -> None:
-        self.said.append(f"unwritten: {why}")
+        self.events.append(f"unwritten: {why}")
 
     def rollback_ended(self, service: str) -> None:
-        self.said.append("ended")
+        self.events.append("ended")
 
 
 class Consul(FakeConsul):
-    """`gone` does not answer; `meddle` is somebody who writes between a read and a write."""
+    """`gone` does not answer; `meddle` is written by another client between a read and a write."""
 
     gone = False
     meddle: str | None = None
@@ -96,9 +96,9 @@ class Scene:
         self.consul = consul or Consul(clock=self.clock)
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.counting = Counting()
-        self.heard = Heard()
+        self.listener = Listener()
         self.watch = ReleaseWatch(
-            self.catalog, self.counting, self.consul, self.clock, self.heard, kept
+            self.catalog, self.counting, self.consul, self.clock, self.listener, kept
         )
 
     async def order(self, policy: TrafficPolicy) -> None:
@@ -113,14 +113,14 @@ class Scene:
         await settle()
 
     async def look(self, seen: Observation) -> None:
-        """Envoy is looked at."""
+        """Envoy is read."""
         self.counting.seen = seen
         self.counting.looks.set(self.counting.looks.value + 1)
         await settle()
 
     @property
     def rollbacks(self) -> Mapping[str, Rollback]:
-        """Those in force, as a later life finds them."""
+        """The rollbacks in force, as the next process finds them."""
         state = CachedState(("triton", "two"), rollbacks=self.watch.rollbacks.value)
         found, _ = cached_state.load(cached_state.dump(state, 0.0), state.services)
         return found.rollbacks
@@ -132,7 +132,7 @@ class Scene:
 
     @property
     def published(self) -> int:
-        """Percent that the release gets."""
+        """The percentage that the release gets."""
         assert self.catalog.value
         merged = with_rollbacks(self.catalog.value, self.watch.rollbacks.value)
         return share(merged.services[0].policy)
@@ -159,30 +159,30 @@ async def running(scene: Scene) -> AsyncIterator[Scene]:
 
 
 async def past(*, told: bool = False) -> Scene:
-    """A control plane that has rolled back its release and ended; Consul was told, or is gone."""
+    """A control plane that has rolled back its release and ended; written to Consul, or not."""
     async with watching() as scene:
         scene.consul.gone = not told
         await scene.look(BAD)
     return scene
 
 
-async def test_a_release_that_does_well_stays() -> None:
+async def test_a_healthy_release_continues() -> None:
     async with watching() as scene:
         await scene.look(GOOD)
         assert scene.published == 20
-        assert scene.heard.said == []
+        assert scene.listener.events == []
 
 
-async def test_a_release_that_does_badly_is_rolled_back_here_and_in_consul() -> None:
+async def test_a_failing_release_is_rolled_back_here_and_in_consul() -> None:
     async with watching() as scene:
         await scene.look(BAD)
         assert scene.published == 0
         assert scene.stored == replace(POLICY, release=replace(RELEASE, rolled_back=WHY))
         await scene.follow()
-        assert scene.watch.rollbacks.value == {}  # the document says it
+        assert scene.watch.rollbacks.value == {}  # the document has it
         assert scene.published == 0
         await scene.look(BAD)
-        assert scene.heard.said == ["tripped", "written", "ended"]
+        assert scene.listener.events == ["tripped", "written", "ended"]
 
 
 async def test_without_consul_it_is_rolled_back_here_and_written_when_consul_is_back() -> None:
@@ -190,16 +190,16 @@ async def test_without_consul_it_is_rolled_back_here_and_written_when_consul_is_
         scene.consul.gone = True
         await scene.look(BAD)
         await scene.clock.advance(600.0)
-        await scene.look(GOOD)  # nobody is asked any more
+        await scene.look(GOOD)  # Envoy is not read any more
         assert scene.published == 0
-        assert set(scene.heard.said) == {"tripped", "unwritten: Consul: kv: no answer in time"}
+        assert set(scene.listener.events) == {"tripped", "unwritten: Consul: kv: no answer in time"}
         scene.consul.gone = False
         await scene.clock.advance(2.0)
         assert scene.stored.release == replace(RELEASE, rolled_back=WHY)
-        assert scene.heard.said[-1] == "written"
+        assert scene.listener.events[-1] == "written"
 
 
-async def test_what_else_is_changed_meanwhile_is_kept() -> None:
+async def test_other_changes_in_the_meantime_are_kept() -> None:
     async with watching() as scene:
         changed = replace(POLICY, limits=replace(POLICY.limits, max_requests=7))
         scene.consul.meddle = dump(changed)
@@ -225,13 +225,13 @@ async def test_a_faster_writer_wins(release: Release | None) -> None:
         await scene.follow()
         assert scene.watch.rollbacks.value == {}
         assert scene.stored == other
-        assert scene.heard.said == ["tripped", "ended"]
+        assert scene.listener.events == ["tripped", "ended"]
 
 
 async def test_the_same_release_ordered_again_gets_a_new_chance() -> None:
     async with watching() as scene:
         await scene.look(BAD)
-        await scene.order(POLICY)  # so fast that the watch has seen nothing
+        await scene.order(POLICY)  # so fast that the watch has not noticed
         await scene.clock.advance(2.0)
         assert scene.watch.rollbacks.value == {}
         assert scene.published == 20
@@ -242,7 +242,7 @@ async def test_the_same_release_ordered_again_gets_a_new_chance() -> None:
         assert scene.stored.release == replace(RELEASE, rolled_back=WHY)
 
 
-async def test_another_release_is_judged_by_what_it_does_itself() -> None:
+async def test_another_release_is_judged_by_its_own_requests() -> None:
     async with watching() as scene:
         ordered = scene.clock.now()
         await scene.clock.advance(20.0)
@@ -273,13 +273,13 @@ async def test_a_release_without_requests_or_guard_is_not_judged(policy: Traffic
         assert scene.watch.rollbacks.value == {}
 
 
-async def test_a_document_that_is_gone_or_nonsense_is_left_alone() -> None:
+async def test_a_missing_or_invalid_document_is_not_changed() -> None:
     async with watching() as scene:
         await scene.consul.transact(Set(KEY, b"{"))
         await scene.look(BAD)
         assert scene.published == 0
         assert scene.consul.model.keys[KEY].value == b"{"
-        assert scene.heard.said[1].startswith("unwritten: expected JSON")
+        assert scene.listener.events[1].startswith("unwritten: expected JSON")
         del scene.consul.model.keys[KEY]
         await scene.clock.advance(2.0)
         assert scene.published == 0
@@ -287,16 +287,16 @@ async def test_a_document_that_is_gone_or_nonsense_is_left_alone() -> None:
         assert scene.watch.rollbacks.value == {}
 
 
-async def test_a_guard_that_can_see_nothing_is_said_once() -> None:
+async def test_a_guard_without_counters_is_reported_once() -> None:
     async with watching() as scene:
-        assert scene.heard.said == []
+        assert scene.listener.events == []
     scene = Scene()
     scene.counting.blind = True
     await scene.order(POLICY)
     task = asyncio.create_task(scene.watch.run())
     await scene.follow()
     await scene.look(GOOD)
-    assert scene.heard.said == ["blind"]
+    assert scene.listener.events == ["blind"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -316,8 +316,8 @@ async def test_an_unwritten_rollback_is_in_force_right_after_a_restart() -> None
 
     recording = asyncio.create_task(record())
     async with running(scene):
-        await scene.follow()  # what was kept on the disk
-        await scene.look(GOOD)  # nobody is asked
+        await scene.follow()  # the cached state
+        await scene.look(GOOD)  # Envoy is not read
         await scene.clock.advance(600.0)
         assert shares == {0}
         scene.consul.gone = False
@@ -329,7 +329,7 @@ async def test_an_unwritten_rollback_is_in_force_right_after_a_restart() -> None
     await asyncio.gather(recording, return_exceptions=True)
     assert shares == {0}
     unwritten = "unwritten: Consul: kv: no answer in time"
-    assert list(dict.fromkeys(scene.heard.said)) == ["kept", unwritten, "written", "ended"]
+    assert list(dict.fromkeys(scene.listener.events)) == ["kept", unwritten, "written", "ended"]
 
 
 @pytest.mark.parametrize(
@@ -351,9 +351,9 @@ async def test_a_policy_ordered_during_a_restart_wins(
         assert scene.stored == other
 
 
-async def test_the_same_release_ordered_again_between_two_lives_gets_a_new_chance() -> None:
+async def test_the_same_release_ordered_again_during_a_restart_gets_a_new_chance() -> None:
     before = await past(told=True)
-    assert before.rollbacks  # the watch has not seen it
+    assert before.rollbacks  # the watch has not noticed it
     await before.order(POLICY)
     scene = Scene(before.consul, before.rollbacks)
     async with running(scene):
@@ -364,13 +364,15 @@ async def test_the_same_release_ordered_again_between_two_lives_gets_a_new_chanc
         assert scene.stored == POLICY
 
 
-async def test_of_two_that_tripped_the_restarted_one_follows_the_written_rollback() -> None:
+async def test_of_two_tripped_control_planes_the_restarted_one_follows_the_written_rollback() -> (
+    None
+):
     before = await past()
     theirs = replace(POLICY, release=replace(RELEASE, rolled_back="the other one: 9 % failed"))
     await before.order(theirs)
     scene = Scene(before.consul, before.rollbacks)
     async with running(scene):
-        scene.catalog.set(Catalog((ServiceCatalog("triton", policy=POLICY),)))  # from the disk
+        scene.catalog.set(Catalog((ServiceCatalog("triton", policy=POLICY),)))  # cached
         await scene.clock.advance(600.0)
         assert scene.published == 0
         scene.consul.gone = False
@@ -378,32 +380,32 @@ async def test_of_two_that_tripped_the_restarted_one_follows_the_written_rollbac
         await scene.follow()
         assert (scene.rollbacks, scene.published) == ({}, 0)
         assert scene.stored == theirs
-        await scene.order(POLICY)  # by somebody who has read that
+        await scene.order(POLICY)  # by an operator who has read that
         await scene.follow()
         await scene.clock.advance(5.0)
         assert (scene.published, scene.stored) == (20, POLICY)
 
 
-async def test_a_policy_that_is_not_read_yet_ends_no_rollback() -> None:
+async def test_a_policy_that_has_not_been_read_yet_ends_no_rollback() -> None:
     before = await past()
     scene = Scene(before.consul, before.rollbacks)
     async with running(scene):
-        await scene.look(GOOD)  # there is no catalog at all
+        await scene.look(GOOD)  # there is no catalog yet
         scene.catalog.set(Catalog((ServiceCatalog("triton", settled=False),)))
         await scene.look(GOOD)
         assert scene.rollbacks == before.rollbacks
         await scene.follow()
         assert scene.published == 0
-        scene.catalog.set(Catalog((ServiceCatalog("triton"),)))  # now it is read
+        scene.catalog.set(Catalog((ServiceCatalog("triton"),)))  # now it has been read
         await settle()
         assert scene.rollbacks == {}
 
 
-async def test_without_a_file_the_next_life_knows_nothing() -> None:
+async def test_without_a_file_the_next_process_knows_nothing() -> None:
     before = await past()
     scene = Scene(before.consul)
     async with running(scene):
         await scene.follow()
         assert scene.published == 20
-        await scene.look(BAD)  # it has to see for itself
+        await scene.look(BAD)  # it has to find out again
         assert scene.published == 0

@@ -1,4 +1,4 @@
-"""The configuration with which Envoy continues a sequence where it began."""
+"""The configuration with which Envoy continues a sequence on the instance where it began."""
 
 from dataclasses import replace
 from typing import Any
@@ -38,7 +38,7 @@ def routes(policy: TrafficPolicy, *instances: Instance) -> dict[str, Any]:
 
 
 def filters(policy: TrafficPolicy) -> dict[str, bool]:
-    """The listener's, and which of them are off."""
+    """The listener's filters, and whether each is disabled."""
     message = resource(LISTENER, listener_pb2.Listener(), policy, A)
     manager = http_connection_manager_pb2.HttpConnectionManager()
     message.filter_chains[0].filters[0].typed_config.Unpack(manager)
@@ -58,7 +58,7 @@ def test_only_routes_of_inferences_in_sequence_are_followed() -> None:
 
 
 def test_no_policy_changes_the_listener() -> None:
-    """One that changes is drained, and the connections with it."""
+    """Envoy drains a changed listener, and its connections with it."""
     assert filters(FOLLOWED) == filters(DEFAULTS)
     assert filters(DEFAULTS) == {
         "grpc_stats": False,
@@ -69,15 +69,15 @@ def test_no_policy_changes_the_listener() -> None:
     }
 
 
-def test_the_script_knows_whose_sequence_it_is() -> None:
-    """Two services may have a model of one name, and one client sequences of both."""
+def test_the_script_gets_the_service_of_each_route() -> None:
+    """Two services may have a model of the same name, and one client sequences of both."""
     for route in routes(FOLLOWED, A).values():
         if LUA in route.typed_per_filter_config:
             assert route.metadata.filter_metadata[LUA]["service"] == "s"
 
 
 def since(authority: str, *services: ServiceCatalog) -> str:
-    """Of which state of the policies the sequences of an authority are."""
+    """Which state of the policies the sequences of an authority belong to."""
     message = route_pb2.RouteConfiguration()
     [found] = build(Catalog(services), Edge()).of(ROUTE).values()
     found.body.Unpack(message)
@@ -90,7 +90,7 @@ def since(authority: str, *services: ServiceCatalog) -> str:
     return str(said)
 
 
-def test_what_a_policy_has_not_followed_all_the_time_is_not_continued() -> None:
+def test_a_sequence_from_before_a_policy_followed_it_is_not_continued() -> None:
     service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=PolicyIndexes(9, 5, 3))
     for authority in ("s", "*"):
         before = since(authority, service)
@@ -98,8 +98,8 @@ def test_what_a_policy_has_not_followed_all_the_time_is_not_continued() -> None:
         assert since(authority, replace(service, since=PolicyIndexes(10, 10, 3))) != before
 
 
-def test_what_another_service_may_have_claimed_is_not_continued() -> None:
-    """By its own name a service has its requests whatever others claim."""
+def test_a_sequence_that_another_service_may_have_claimed_is_not_continued() -> None:
+    """Requests with a service's own name are its own, whatever others claim."""
     service = ServiceCatalog("s", (A,), policy=FOLLOWED, since=PolicyIndexes(9, 5, 3))
     named = replace(service, policy=replace(FOLLOWED, match=Match(authorities=("x",))))
     before, after = (
@@ -111,7 +111,9 @@ def test_what_another_service_may_have_claimed_is_not_continued() -> None:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> None:
+def test_sequences_continue_on_instances_without_new_requests_except_in_mode_strict(
+    mode: Mode,
+) -> None:
     policy = replace(FOLLOWED, mode=mode, weights=(("a", 1),) if mode is Mode.WEIGHTED else ())
     message = resource(CLUSTER, cluster_pb2.Cluster(), policy, A, B)
     statuses = message.common_lb_config.override_host_status.statuses
@@ -126,10 +128,10 @@ def test_sequences_go_on_where_nothing_new_goes_but_if_strict(mode: Mode) -> Non
         ((A, replace(B, health=Health.WARNING)), []),
         ((ILL, B), ["10.0.0.1:8001"]),
         ((A, replace(B, health=Health.CRITICAL, ill=True)), ["[fd00::2]:8001"]),
-        # Nobody makes it well by taking it out of service.
+        # Taking it out of service does not make it healthy.
         ((replace(ILL, draining=True), B), ["10.0.0.1:8001"]),
-        # It finishes what it began, whoever wants it out; and an entry that is out of date says
-        # nothing.
+        # It finishes its sequences, whoever takes it out of service; and an outdated entry does not
+        # count.
         ((replace(A, draining=True), B), []),
         ((replace(A, health=Health.CRITICAL), B), []),
         ((A, replace(ILL, id="old")), []),
