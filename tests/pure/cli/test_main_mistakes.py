@@ -124,8 +124,8 @@ def test_each_error_has_one_exit_status(error: type[SidecarError], status: ExitS
 
 
 def test_the_docs_list_every_exit_status() -> None:
-    told = re.findall(r"^\| (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [int(each) for each in told] == list(ExitStatus)
+    listed = re.findall(r"^\| (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(each) for each in listed] == list(ExitStatus)
 
 
 COMMANDS = {name.rpartition(" ")[0]: command for name, command, _ in PARAMETERS}

@@ -52,7 +52,7 @@ class Script:
             await task
 
 
-def said(value: str, index: int, known_leader: bool = True) -> QueryResult[str]:
+def answer(value: str, index: int, known_leader: bool = True) -> QueryResult[str]:
     return QueryResult(value, index, known_leader)
 
 
@@ -63,31 +63,31 @@ def streamed(value: str, index: int) -> QueryResult[str]:
 @pytest.mark.parametrize(
     ("answers", "asked", "seen", "failures"),
     [
-        ((said("x", 5), said("y", 7)), [0, 5, 7], "xy", []),
+        ((answer("x", 5), answer("y", 7)), [0, 5, 7], "xy", []),
         # The servers have restored an older state.
-        ((said("x", 5), said("y", 3)), [0, 5, 0], "xy", []),
+        ((answer("x", 5), answer("y", 3)), [0, 5, 0], "xy", []),
         # An index below 1 would never block.
-        ((said("x", 0),), [0, 1], "x", []),
+        ((answer("x", 0),), [0, 1], "x", []),
         # After an error it may be another agent, with other indexes.
-        ((said("x", 5), DOWN, said("y", 2)), [0, 5, 0, 2], "xy", ["no answer"]),
+        ((answer("x", 5), DOWN, answer("y", 2)), [0, 5, 0, 2], "xy", ["no answer"]),
         (
-            (said("x", 5), said("", 9, known_leader=False), said("y", 6)),
+            (answer("x", 5), answer("", 9, known_leader=False), answer("y", 6)),
             [0, 5, 0, 6],
             "xy",
             ["Consul's servers have no leader"],
         ),
         # The agent's own view says nothing about a leader, but its entries count.
-        ((said("x", 5), streamed("y", 7), streamed("z", 8)), [0, 5, 7, 8], "xyz", []),
+        ((answer("x", 5), streamed("y", 7), streamed("z", 8)), [0, 5, 7, 8], "xyz", []),
         # Such a view lags: what is known is newer, and the servers are queried.
-        ((said("x", 5), streamed("w", 4), said("y", 6)), [0, 5, 0, 6], "xy", []),
+        ((answer("x", 5), streamed("w", 4), answer("y", 6)), [0, 5, 0, 6], "xy", []),
         # An agent without a leader is not queried for its view, which would hide that.
         (
             (
-                said("x", 5),
+                answer("x", 5),
                 streamed("y", 6),
-                said("", 6, known_leader=False),
+                answer("", 6, known_leader=False),
                 DOWN,
-                said("z", 7),
+                answer("z", 7),
             ),
             [0, 5, 6, 0, 0, 7],
             "xyz",
@@ -107,7 +107,7 @@ async def test_the_index_of_each_query(
 
 
 async def test_the_callback_may_take_time_and_may_fail() -> None:
-    script = Script(said("bad", 5), said("good", 5))
+    script = Script(answer("bad", 5), answer("good", 5))
     await script.play(slowly=True)
     assert (script.seen, script.asked) == (["bad", "good"], [0, 0, 5])
     assert script.failures == ["no answer"]
@@ -115,7 +115,7 @@ async def test_the_callback_may_take_time_and_may_fail() -> None:
 
 async def test_the_back_off_grows_with_failures_and_resets_after_an_answer() -> None:
     down = [DOWN] * 6
-    script, clock = Script(*down, said("x", 5), *down), VirtualClock()
+    script, clock = Script(*down, answer("x", 5), *down), VirtualClock()
     at: list[float] = []
 
     async def query(index: int) -> QueryResult[str]:
@@ -137,7 +137,7 @@ async def test_from_time_to_time_it_queries_without_an_index() -> None:
         asked.append(index)
         if index:
             await clock.sleep(30.0)  # as a quiet watch is answered
-        return said("x", 5)
+        return answer("x", 5)
 
     seen: list[str] = []
     pace = Pace(resync=100.0)
@@ -157,7 +157,7 @@ async def test_streamed_answers_are_confirmed_by_the_servers(every: float) -> No
     async def query(since: int) -> QueryResult[str]:
         if not since:
             plain.append(clock.now())
-            return said("x", next(index))
+            return answer("x", next(index))
         await clock.sleep(every)
         return streamed("y", next(index))
 
@@ -174,7 +174,7 @@ async def test_answers_that_never_block_do_not_cause_a_busy_loop() -> None:
 
     async def query(index: int) -> QueryResult[str]:
         asked.append(index)
-        return said("x", 0)  # no index
+        return answer("x", 0)  # no index
 
     task = asyncio.create_task(follow(query, lambda _: None, lambda _: None, clock))
     await clock.advance(10.0)
@@ -182,7 +182,7 @@ async def test_answers_that_never_block_do_not_cause_a_busy_loop() -> None:
     assert 100 < len(asked) < 250
 
 
-class Crowd:
+class Watches:
     """Watches that share a retry budget, and a Consul that is down for some seconds."""
 
     def __init__(self, count: int, away: float) -> None:
@@ -199,7 +199,7 @@ class Crowd:
         if passed < self.away:
             raise DOWN
         self.back[number] = passed
-        return said("", 1)
+        return answer("", 1)
 
     async def play(self, seconds: float) -> None:
         budget, pace = RetryBudget(), Pace(1.0, 15.0)
@@ -219,18 +219,18 @@ class Crowd:
 
 
 async def test_many_watches_share_a_budget_while_consul_is_down() -> None:
-    crowd = Crowd(225, away=1e6)
-    await crowd.play(600.0)
+    watches = Watches(225, away=1e6)
+    await watches.play(600.0)
     # A first query each, and a burst; without a budget it would be 9,000.
-    assert sum(crowd.asked) <= 225 + 20 + 10 * 600
-    assert min(crowd.asked) >= 15  # and none starves
+    assert sum(watches.asked) <= 225 + 20 + 10 * 600
+    assert min(watches.asked) >= 15  # and none starves
 
 
 @pytest.mark.parametrize("away", [2.0, 600.0])
 async def test_all_watches_recover_soon_after_the_first(away: float) -> None:
-    crowd = Crowd(300, away)
-    await crowd.play(away + 30.0)
-    assert len(crowd.back) == 300
-    first, last = min(crowd.back.values()), max(crowd.back.values())
+    watches = Watches(300, away)
+    await watches.play(away + 30.0)
+    assert len(watches.back) == 300
+    first, last = min(watches.back.values()), max(watches.back.values())
     assert first <= away + 2.0
     assert last <= first + 1.0

@@ -32,7 +32,7 @@ def entry(number: int, output: str = "PASSING", config: Any = None) -> dict[str,
     }
 
 
-def said(entries: list[dict[str, Any]], **style: Any) -> bytes:
+def body(entries: list[dict[str, Any]], **style: Any) -> bytes:
     return json.dumps(entries, **style).encode()
 
 
@@ -49,18 +49,18 @@ def test_entries_equal_those_of_a_full_parse(
     found: list[tuple[str, Any]], separators: tuple[str, str] | None, ascii_only: bool
 ) -> None:
     entries = [entry(number, *each) for number, each in enumerate(found)]
-    content = said(entries, separators=separators, ensure_ascii=ascii_only)
+    content = body(entries, separators=separators, ensure_ascii=ascii_only)
     assert read(content) == list(map(parse_health_entry, entries))
 
 
 def test_a_separator_inside_an_entry_does_not_split_it() -> None:
     deeper = [entry(0, config=[{}, {"Node": {}}]), entry(1)]
-    assert read(said(deeper, separators=(",", ":"))) == list(map(parse_health_entry, deeper))
+    assert read(body(deeper, separators=(",", ":"))) == list(map(parse_health_entry, deeper))
 
 
 def test_only_changed_entries_are_reparsed() -> None:
-    before = said([entry(0), entry(1), entry(2)], separators=(",", ":"))
-    after = said([entry(0), entry(1, "CRITICAL"), entry(2)], separators=(",", ":"))
+    before = body([entry(0), entry(1), entry(2)], separators=(",", ":"))
+    after = body([entry(0), entry(1, "CRITICAL"), entry(2)], separators=(",", ":"))
     known = dict(parse_health_entries(before, {}))
     old, new = read(before, known), read(after, known)
     assert [one is another for one, another in zip(old, new, strict=True)] == [True, False, True]

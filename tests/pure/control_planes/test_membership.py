@@ -16,12 +16,12 @@ def entry(name: str, port: int = 1) -> ServiceEntry:
 
 
 A, B = entry("a"), entry("b")
-NOBODY: Membership[str] = Membership()
-BOTH = NOBODY.listed(Listing((A, B)), 0.0)
+EMPTY: Membership[str] = Membership()
+BOTH = EMPTY.listed(Listing((A, B)), 0.0)
 
 
 def test_before_consul_has_answered_nothing_is_known() -> None:
-    assert NOBODY.reports(0.0) == PlaneReports((), (), NOT_LISTED_YET)
+    assert EMPTY.reports(0.0) == PlaneReports((), (), NOT_LISTED_YET)
 
 
 def test_a_listed_plane_is_waited_for_until_it_reports() -> None:
@@ -30,7 +30,7 @@ def test_a_listed_plane_is_waited_for_until_it_reports() -> None:
 
 
 def test_a_new_plane_is_followed() -> None:
-    first = NOBODY.listed(Listing((A,)), 0.0).reported(plane_key(A), "x")
+    first = EMPTY.listed(Listing((A,)), 0.0).reported(plane_key(A), "x")
     assert first.listed(Listing((A, B)), 1.0).reports(1.0) == PlaneReports(("x", None), (), "")
 
 

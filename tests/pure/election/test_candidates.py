@@ -80,7 +80,7 @@ def test_a_settled_instance_is_preferred_but_not_a_cold_one_to_a_hot_one() -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("settled_at", "seconds"),
     [
         (f"{NOW + 2.5:.1f}", 2.5),
         (f"{NOW:.0f}", 0.0),
@@ -88,8 +88,8 @@ def test_a_settled_instance_is_preferred_but_not_a_cold_one_to_a_hot_one() -> No
         *[(text, 0.0) for text in ("", "soon", "-1", "nan", "1e99", "9" * 400)],
     ],
 )
-def test_how_long_a_candidate_still_settles(said: str, seconds: float) -> None:
-    assert read(NODE_UP, WELL, ALIVE, settled_at=said).settling(NOW) == seconds
+def test_how_long_a_candidate_still_settles(settled_at: str, seconds: float) -> None:
+    assert read(NODE_UP, HEALTHY, ALIVE, settled_at=settled_at).settling(NOW) == seconds
 
 
 @given(st.permutations([replace(A, id=name, priority=ord(name) % 3) for name in "abcdef"]))
@@ -136,7 +136,7 @@ def entry(*checks: Check, id: str = "a", **meta: str) -> ServiceEntry:
 
 
 NODE_UP, NODE_DOWN = check("serfHealth"), check("serfHealth", "critical", "Agent not live")
-WELL = check("a:verdict", "passing", "PASSING OK")
+HEALTHY = check("a:verdict", "passing", "PASSING OK")
 ALIVE = check("a:sidecar", "passing", "gRPC check 127.0.0.1:2/live: success")
 
 
@@ -147,7 +147,7 @@ def read(*checks: Check, **meta: str) -> Candidate:
 
 def test_a_candidate_is_read_from_the_catalog() -> None:
     known = read(
-        NODE_UP, WELL, ALIVE, priority="7", model_set="one", tags="x nofailover", unfit="no room"
+        NODE_UP, HEALTHY, ALIVE, priority="7", model_set="one", tags="x nofailover", unfit="no room"
     )
     assert known == Candidate(
         "a", priority=7, model_set="one", nofailover=True, unfit="no room", silent=True
@@ -164,17 +164,17 @@ def test_an_invalid_priority_is_the_default(priority: str) -> None:
     ("checks", "silent", "detail"),
     [
         # A restarted agent starts its checks as critical, with an earlier output.
-        ((replace(WELL, status="critical"), replace(ALIVE, status="critical")), True, "PASSING"),
+        ((replace(HEALTHY, status="critical"), replace(ALIVE, status="critical")), True, "PASSING"),
         ((check("a:verdict", "critical"), check("a:sidecar", "critical")), True, ""),
         ((check("a:verdict", "critical", "TTL expired (last output: PASSING)"),), True, "TTL"),
-        ((NODE_DOWN, WELL, ALIVE), False, "Agent not live"),
+        ((NODE_DOWN, HEALTHY, ALIVE), False, "Agent not live"),
         (
             (check("a:verdict", "critical", "CRITICAL canary\nmore"), ALIVE),
             False,
             "CRITICAL canary",
         ),
         (
-            (replace(WELL, status="critical"), check("a:sidecar", "critical", "refused")),
+            (replace(HEALTHY, status="critical"), check("a:sidecar", "critical", "refused")),
             False,
             "refused",
         ),
@@ -190,7 +190,7 @@ def test_which_critical_checks_are_about_the_instance(
 
 
 def test_maintenance_is_read_from_its_check() -> None:
-    known = read(WELL, check("_service_maintenance:a", "critical"))
+    known = read(HEALTHY, check("_service_maintenance:a", "critical"))
     assert (known.maintenance, known.silent, known.serving) == (True, False, False)
     assert len(objections(known, "")) == 2
 
@@ -224,8 +224,8 @@ def test_a_cold_standby_needs_a_healthy_sidecar(
         ((check("a:verdict", "critical", "CRITICAL GPU_LOST: STARTING OK"), ALIVE), False),
         ((check("a:verdict", "critical", "TTL expired (last output: STARTING OK)"),), False),
         # The output of an operator's own check may say anything.
-        ((check("a", "critical", "STARTING OK"), WELL, ALIVE), False),
-        ((WELL, ALIVE), False),
+        ((check("a", "critical", "STARTING OK"), HEALTHY, ALIVE), False),
+        ((HEALTHY, ALIVE), False),
     ],
 )
 def test_an_instance_that_has_just_started_is_recognized_by_a_code(
@@ -248,7 +248,7 @@ def test_codes_are_read_whatever_the_text_after_them(monkeypatch: pytest.MonkeyP
 
 
 def test_of_a_ghost_and_the_real_entry_the_healthier_one_counts() -> None:
-    ghost, real = entry(NODE_DOWN), entry(NODE_UP, WELL, rack="7")
+    ghost, real = entry(NODE_DOWN), entry(NODE_UP, HEALTHY, rack="7")
     for entries in ([ghost, real], [real, ghost]):
         assert [each.state for each in candidates.read(entries)] == ["passing"]
 

@@ -74,7 +74,7 @@ def proof(to: str, why: str = "") -> Proof:
     return Proof("o1", to, not why, why, WALL)
 
 
-def said(
+def decision_of(
     view: ElectionView, held: Lease = LEASE, rules: DecisionRules = RULES, now: float = NOW
 ) -> Action | str:
     decided = decide(view, held, now, rules)
@@ -100,7 +100,7 @@ def said(
 def test_the_session_follows_the_intent_of_the_instance(
     intent: Intent, held: Lease, expected: Action | str
 ) -> None:
-    assert said(view(MINE, intent=intent, why="it drains"), held) == expected
+    assert decision_of(view(MINE, intent=intent, why="it drains"), held) == expected
 
 
 def test_before_the_first_read_it_waits_and_renews() -> None:
@@ -118,7 +118,7 @@ def test_before_the_first_read_it_waits_and_renews() -> None:
     ],
 )
 def test_the_holder_repairs_edited_keys(state: ElectionState, expected: Action | str) -> None:
-    assert said(view(state), HELD) == expected
+    assert decision_of(view(state), HELD) == expected
 
 
 LATER = order("b", at=WALL + 2)
@@ -148,7 +148,7 @@ def test_the_holder_follows_orders(
     placed: Order, proven: Proof | None, paused: bool, expected: Action | str
 ) -> None:
     state = replace(MINE, order=placed, proof=proven, pause=PAUSE if paused else None)
-    assert said(view(state), HELD) == expected
+    assert decision_of(view(state), HELD) == expected
 
 
 def test_the_holder_wakes_up_when_an_order_is_due_and_when_it_expires() -> None:
@@ -179,7 +179,7 @@ def test_the_holder_wakes_up_when_an_order_is_due_and_when_it_expires() -> None:
     ],
 )
 def test_the_holder_names_the_best_other_instance(known: Field | None, expected: Action) -> None:
-    assert said(view(replace(MINE, order=order()), field=known), HELD) == expected
+    assert decision_of(view(replace(MINE, order=order()), field=known), HELD) == expected
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_holder_names_the_best_other_instance(known: Field | None, expected:
     ],
 )
 def test_an_instance_that_wants_a_free_lock(known: ElectionView, expected: Action | str) -> None:
-    assert said(known) == expected
+    assert decision_of(known) == expected
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_the_last_holder_takes_it_again_only_with_the_same_model_set_and_health(
 ) -> None:
     lost = ElectionState(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
     known = view(lost, own=own, field=field(own, replace(B, model_set="one")))
-    assert str(said(known)).startswith("it is not fit")
+    assert str(decision_of(known)).startswith("it is not fit")
 
 
 PROVEN = replace(GIVEN_UP_BY_B, order=order("a"), proof=proof("a"))
@@ -291,7 +291,7 @@ DONE = "b released the role: done"
 def test_a_free_lock_and_an_order(
     state: ElectionState, free_for: float, expected: Action | str
 ) -> None:
-    assert said(view(state, free_since=NOW - free_for)) == expected
+    assert decision_of(view(state, free_since=NOW - free_for)) == expected
 
 
 @pytest.mark.parametrize(
@@ -336,8 +336,8 @@ def test_a_candidate_waits_for_its_turn(
 
 
 def test_the_wait_is_bounded_with_many_candidates() -> None:
-    crowd = [Candidate(f"A{number}") for number in range(50)]
-    waiting = decide(view(field=field(*crowd, A), free_since=NOW), LEASE, NOW, RULES)
+    many = [Candidate(f"A{number}") for number in range(50)]
+    waiting = decide(view(field=field(*many, A), free_since=NOW), LEASE, NOW, RULES)
     assert waiting == Wait("others come first: it is number 51", NOW + 2.0)
 
 
@@ -435,7 +435,7 @@ FAILED = Outcome("o0", done=False, why="no", at=WALL - 59)
 def test_the_preferred_instance_requests_the_role(
     known: ElectionView, rules: DecisionRules, expected: Action | str
 ) -> None:
-    assert said(known, rules=rules) == expected
+    assert decision_of(known, rules=rules) == expected
 
 
 def test_failback_is_due_only_against_another_holder() -> None:

@@ -59,9 +59,9 @@ def test_reworded_texts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which instance held the role, in which epoch and since when, does not depend on wording."""
     chance = random.Random(7)
     schedules = [chance.randbytes(5 + 3 * chance.randrange(25)) for _ in range(times(100, 4000))]
-    told = [play(schedule).laws.grants for schedule in schedules]
+    usual = [play(schedule).laws.grants for schedule in schedules]
     reword(monkeypatch)
-    for schedule, grants in zip(schedules, told, strict=True):
+    for schedule, grants in zip(schedules, usual, strict=True):
         assert play(schedule).laws.grants == grants, schedule.hex()
 
 

@@ -39,7 +39,7 @@ class LossyConsul(FakeConsul):
         self.refusing: Exception | None = None
         self.opened = 0
         self.asked = 0
-        self.heard: Callable[[], None] = lambda: None  # after applying, before the answer
+        self.applied: Callable[[], None] = lambda: None  # after applying, before the answer
 
     async def session_create(
         self, name: str, *, ttl: float, lock_delay: float, service_checks: Sequence[str]
@@ -61,7 +61,7 @@ class LossyConsul(FakeConsul):
         if self.refusing:
             raise self.refusing
         done = await super().transact(*operations)
-        self.heard()
+        self.applied()
         if self.losing:
             raise Unavailable("the answer is lost")
         return done
@@ -160,10 +160,10 @@ async def test_an_instance_that_requested_its_release_claims_nothing_before_the_
     async with elections("a", "b") as (a, b):
         claims: list[tuple[str | None, Role, int]] = []
 
-        def heard() -> None:
+        def applied() -> None:
             claims.append((a.state.lock.instance, a.election.role, a.election.epoch))
 
-        a.consul.heard = heard
+        a.consul.applied = applied
         a.want(Intent.YIELD)
         await settle()
         await a.clock.advance(1)

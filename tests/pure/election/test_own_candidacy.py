@@ -13,7 +13,7 @@ from sidecar.verdict.verdict import UNPROVEN, Verdict
 from sidecar.verdict.verdict_line import State
 
 PASSING = Verdict(State.PASSING, Reason.OK)
-ILL = Verdict(State.CRITICAL, Reason.GPU_LOST, "GPU 0 is lost")
+CRITICAL = Verdict(State.CRITICAL, Reason.GPU_LOST, "GPU 0 is lost")
 COLD = Verdict(State.COLD, Reason.COLD_STANDBY)
 OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
 
@@ -24,15 +24,15 @@ OURS, THEIRS = "triton-00000000000000aa", "triton-00000000000000bb"
         (InstanceFacts(None), Intent.YIELD),
         (InstanceFacts(UNPROVEN), Intent.YIELD),
         (InstanceFacts(PASSING), Intent.SEEK),
-        (InstanceFacts(ILL), Intent.YIELD),
+        (InstanceFacts(CRITICAL), Intent.YIELD),
         (InstanceFacts(PASSING, maintained="new disk"), Intent.YIELD),
         (InstanceFacts(PASSING, maintained="new disk", handing_over=True), Intent.KEEP),
-        (InstanceFacts(ILL, maintained="new disk", handing_over=True), Intent.YIELD),
+        (InstanceFacts(CRITICAL, maintained="new disk", handing_over=True), Intent.YIELD),
         (InstanceFacts(PASSING, draining=True), Intent.KEEP),
         (InstanceFacts(PASSING, draining=True, leaving=True), Intent.YIELD),
         (InstanceFacts(PASSING, draining=True, maintained="new disk"), Intent.YIELD),
         (InstanceFacts(COLD, cold=True), Intent.SEEK),
-        (InstanceFacts(ILL, cold=True), Intent.YIELD),
+        (InstanceFacts(CRITICAL, cold=True), Intent.YIELD),
         (InstanceFacts(UNPROVEN, promoting=True), Intent.SEEK),
         (InstanceFacts(COLD, cold=True, failed="no such file"), Intent.YIELD),
     ],
@@ -151,10 +151,12 @@ def test_how_long_the_candidate_of_an_order_has_to_settle(
 
 
 @pytest.mark.parametrize(
-    ("now", "told"), [(10.0, 105.0), (14.9, 105.0), (15.0, None), (900.0, None)]
+    ("now", "settled_at"), [(10.0, 105.0), (14.9, 105.0), (15.0, None), (900.0, None)]
 )
-def test_the_time_it_settles_at_is_published_until_then(now: float, told: float | None) -> None:
-    assert Fit(since=10.0, wall=100.0).settled_at(5.0, now) == told
+def test_the_time_it_settles_at_is_published_until_then(
+    now: float, settled_at: float | None
+) -> None:
+    assert Fit(since=10.0, wall=100.0).settled_at(5.0, now) == settled_at
 
 
 def test_an_instance_that_is_unfit_does_not_settle_first() -> None:

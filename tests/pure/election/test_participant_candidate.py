@@ -63,20 +63,20 @@ async def test_a_candidate_that_has_just_recovered_settles_first(
 async def test_the_time_it_settles_at_is_published() -> None:
     async with stage(a={}, b={"settle": "8s"}) as it:
         _, b = it.actors.values()
-        told = [b.participant.settled_at]
+        published = [b.participant.settled_at]
         await it.clock.advance(8)
-        told.append(b.participant.settled_at)
+        published.append(b.participant.settled_at)
         await b.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
-        told.append(b.participant.settled_at)
+        published.append(b.participant.settled_at)
         nudged, until = b.nudged, it.clock.wall() + 8
         await b.passes()
         assert b.nudged > nudged
-        told.append(b.participant.settled_at)
+        published.append(b.participant.settled_at)
         await it.clock.advance(7.5)
-        told.append(b.participant.settled_at)  # unchanged, so not written again
+        published.append(b.participant.settled_at)  # unchanged, so not written again
         await it.clock.advance(0.5)
-        told.append(b.participant.settled_at)
-        assert told == [until - 13, None, None, until, until, None]
+        published.append(b.participant.settled_at)
+        assert published == [until - 13, None, None, until, until, None]
 
 
 async def test_it_requests_the_role_back_no_sooner_than_it_may_take_it() -> None:
@@ -147,10 +147,10 @@ async def test_automatic_failback() -> None:
         assert (await it.history())[-1][:2] == ("a", "b")
 
 
-@pytest.mark.parametrize(("failback", "told"), [("manual", True), ("never", False)])
-async def test_failback_only_if_configured(failback: str, told: bool) -> None:
+@pytest.mark.parametrize(("failback", "due"), [("manual", True), ("never", False)])
+async def test_failback_only_if_configured(failback: str, due: bool) -> None:
     async with stage(a={}, b={"priority": 200, "failback": failback}) as it:
         a, b = it.actors.values()
         await it.clock.advance(200)
         assert a.role is Role.PRIMARY
-        assert (FailbackDue(True) in b.told(FailbackDue)) == told
+        assert (FailbackDue(True) in b.told(FailbackDue)) == due

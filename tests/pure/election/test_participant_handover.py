@@ -34,14 +34,14 @@ async def test_a_primary_that_is_asked_to_stop_hands_over_first() -> None:
 LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
 
 
-@pytest.mark.parametrize("trouble", [[LOST], [LOST] * 3, [UNHEARD], [LOST, UNHEARD]])
+@pytest.mark.parametrize("outcomes", [[LOST], [LOST] * 3, [UNHEARD], [LOST, UNHEARD]])
 @pytest.mark.parametrize("looks_fail", [0, 2])
 async def test_a_brief_outage_of_consul_does_not_prevent_a_handover(
-    trouble: list[str], looks_fail: int
+    outcomes: list[str], looks_fail: int
 ) -> None:
     async with stage(a={}, b={}) as it:
         a, b = it.actors.values()
-        given = flaky_orders(it, list(trouble), looks_fail)
+        given = flaky_orders(it, list(outcomes), looks_fail)
         stop = asyncio.create_task(a.participant.hand_over())
         await it.clock.advance(6)
         assert stop.done()
@@ -51,8 +51,8 @@ async def test_a_brief_outage_of_consul_does_not_prevent_a_handover(
         assert [(by, to) for by, to, _ in await it.history()] == [("", "a"), ("a", "b")]
 
 
-def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
-    """`trouble` are the outcomes of the next orders and reads; returns the ids of the orders."""
+def flaky_orders(it: Stage, outcomes: list[str], looks_fail: int) -> list[str]:
+    """`outcomes` are those of the next orders and reads; returns the ids of the orders."""
     transact, kv_prefix, given = it.consul.transact, it.consul.kv_prefix, list[str]()
 
     async def flaky(*operations: Operation) -> Mapping[str, int]:
@@ -60,7 +60,7 @@ def flaky_orders(it: Stage, trouble: list[str], looks_fail: int) -> list[str]:
         if not isinstance(first, Set) or first.key != orders.order_key("t"):
             return await transact(*operations)
         given.append(json.loads(first.value)["id"])
-        what = trouble.pop(0) if trouble else None
+        what = outcomes.pop(0) if outcomes else None
         if what == LOST:
             raise Unavailable("Consul: no answer")
         done = await transact(*operations)

@@ -55,12 +55,12 @@ def test_a_layer_without_recent_findings_is_not_proven(layer: Layer, subject: st
 
 def test_a_stale_layer_is_reported_once() -> None:
     run = bounded(ALL, ALL)
-    told: list[Finding] = []
+    reported: list[Finding] = []
     for _ in range(20):
         before = run.history
         run.rounds(without(Layer.CANARY, "chat"))
-        told += expired(before, run.history)
-    assert [each.detail for each in told] == ["chat: no canary finding for 5 s"]
+        reported += expired(before, run.history)
+    assert [each.detail for each in reported] == ["chat: no canary finding for 5 s"]
 
 
 @pytest.mark.parametrize("reason", [Reason.OK, Reason.GPU_HOT])
@@ -124,16 +124,16 @@ def test_an_instance_that_serves_has_a_recent_finding_for_every_layer(
     rounds: list[tuple[Round, float]],
 ) -> None:
     run = bounded()
-    watched, heard = 0.0, dict.fromkeys(BOUNDS, 0.0)
+    watched, last_at = 0.0, dict.fromkeys(BOUNDS, 0.0)
     for findings, step in rounds:
         before = run.last.serving if run.verdicts else False
         run.rounds(findings, step=step)
         watched += min(step, run.rules.pulse)
         for finding in findings:
-            progress = watched - heard[Layer.PROGRESS, finding.subject or "chat"] <= BOUND
+            progress = watched - last_at[Layer.PROGRESS, finding.subject or "chat"] <= BOUND
             if finding.reason is Reason.OK or progress:
-                heard[finding.layer, finding.subject] = watched
-        lately = all(watched - heard[key] <= BOUND for key in run.history.required)
+                last_at[finding.layer, finding.subject] = watched
+        lately = all(watched - last_at[key] <= BOUND for key in run.history.required)
         assert lately or not run.last.serving
         if before and lately:
             assert run.last.serving

@@ -79,8 +79,8 @@ def test_every_finding_is_about_the_server_and_of_the_gpu_layer() -> None:
 
 @given(st.builds(GpuReading, st.just("GPU-a"), st.integers(0, 8)))
 def test_a_gpu_that_reports_nothing_is_ok(reading: GpuReading) -> None:
-    told: dict[str, Any] = dict.fromkeys(f.name for f in fields(GpuReading) if f.default is None)
-    silent = replace(reading, **told)
+    absent: dict[str, Any] = dict.fromkeys(f.name for f in fields(GpuReading) if f.default is None)
+    silent = replace(reading, **absent)
     strict = GpuRules(Floor(1e12), Floor(1e12), frozenset(), 50, foreign_processes=True)
     assert reasons(silent, rules=strict, own_pids=frozenset()) == [R.OK]
 

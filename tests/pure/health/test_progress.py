@@ -162,29 +162,29 @@ def test_whether_another_client_can_hold_a_slot(
     assert Progress(now).alone_since(before, requests) is alone
 
 
-@pytest.mark.parametrize("anew", [counters(2), counters(60, version="2")])
-def test_a_reloaded_model_starts_to_count_again(anew: Counted) -> None:
-    progress = looks(counters(50), anew)
+@pytest.mark.parametrize("reloaded", [counters(2), counters(60, version="2")])
+def test_a_reloaded_model_starts_to_count_again(reloaded: Counted) -> None:
+    progress = looks(counters(50), reloaded)
     assert (progress.generation, progress.traffic, progress.still) == (1, Traffic(), 0.0)
     assert looks(counters(50), counters(50)).generation == 0
 
 
 def test_versions_of_a_model_are_counted_together() -> None:
-    told = [Statistics("chat", str(each), each) for each in (3, 4)]
-    two, one = Counted.of(told), Counted.of(told, "4")
+    versions = [Statistics("chat", str(each), each) for each in (3, 4)]
+    two, one = Counted.of(versions), Counted.of(versions, "4")
     assert two is not None
     assert one is not None
     assert (two.successes, one.successes) == (7, 4)
-    assert Counted.of(told, "5") is None
+    assert Counted.of(versions, "5") is None
 
 
 def test_canaries_are_not_client_requests_whenever_they_are_counted() -> None:
     alone = looks(counters(10), counters(10), counters(11), own=1)
     assert (alone.traffic, alone.others, alone.own, alone.still) == (Traffic(), None, 0, 0.0)
-    beside = looks(counters(10), counters(15), own=1)
-    assert (beside.traffic.successes, beside.traffic.failures) == (4, 0)
-    assert beside.traffic.seconds == pytest.approx(0.4)
-    assert (beside.others, beside.own) == (2.0, 0)
+    counted = looks(counters(10), counters(15), own=1)
+    assert (counted.traffic.successes, counted.traffic.failures) == (4, 0)
+    assert counted.traffic.seconds == pytest.approx(0.4)
+    assert (counted.others, counted.own) == (2.0, 0)
     failed = looks(counters(10), counters(10, 1), own=1)
     assert failed.traffic == Traffic()
 

@@ -25,7 +25,7 @@ def test_a_verdict_is_reported_with_the_meaning_of_its_reason_and_every_layer() 
 
 def test_a_report_fits_into_a_check() -> None:
     many = tuple(Finding(Layer.CANARY, f"mödel{i}" * 9, Reason.OK) for i in range(100))
-    sick = Finding(Layer.CANARY, "zoo", Reason.MODEL_HUNG)
-    text = report(Verdict(State.PASSING, Reason.OK), (*many, sick))
+    hung = Finding(Layer.CANARY, "zoo", Reason.MODEL_HUNG)
+    text = report(Verdict(State.PASSING, Reason.OK), (*many, hung))
     assert text.startswith("PASSING OK\nzoo: canary MODEL_HUNG\nmödel0")
     assert len(text.encode()) <= 4096

@@ -45,8 +45,8 @@ async def test_a_check_that_has_not_run_yet_is_not_described() -> None:
     await consul.register_service(registration(own, InstanceMeta()))
     await consul.update_check(own.verdict_check, "critical", "STARTING NOT_PROVEN_YET: waits")
     seen = (await consul_view.observe(consul))["a"]
-    said = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
-    assert set(seen.reason.split("; ")) == said
+    reasons = {"Triton verdict: STARTING NOT_PROVEN_YET: waits", "Sidecar alive has not run yet"}
+    assert set(seen.reason.split("; ")) == reasons
 
 
 async def test_a_primary_that_is_taken_out_of_service_is_not_promoting() -> None:

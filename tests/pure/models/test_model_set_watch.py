@@ -62,14 +62,14 @@ class Bench:
         self.identity: Latest[TritonIdentity] = Latest(TritonIdentity())
         self._looked = Loads.since(memory.counted)
         self.loads: Latest[Loads] = Latest(self._looked)
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.astray: list[tuple[str, ...]] = []
         self.watch = ModelSetWatch(
             self.identity,
             self.loads,
             ModelSetRules(("chat",), folder, interval),
             self.clock,
-            ModelSetReports(self.told.append, self.astray.append),
+            ModelSetReports(self.reported.append, self.astray.append),
             memory,
         )
 
@@ -158,7 +158,7 @@ async def test_a_cold_standby_has_the_digest_of_what_it_would_load(models: Path)
         await bench.clock.advance(0)
         assert bench.watch.digest.value != cold  # "" rather than the digest of another version
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1",)))
-    assert bench.told == []
+    assert bench.reported == []
 
 
 async def test_the_order_of_versions_does_not_matter(models: Path) -> None:
@@ -183,7 +183,7 @@ def edit(models: Path, text: str = "changed") -> None:
     (models / "chat" / "2" / "model.py").write_text(text)
 
 
-LOADED_ANEW = {
+RELOADS = {
     "the model": lambda bench: bench.loads.set(Loads(0, {"chat": 1})),
     "the server": lambda bench: bench.loads.set(Loads(1)),
     "with another config": lambda bench: bench.identity.set(
@@ -193,7 +193,7 @@ LOADED_ANEW = {
 }
 
 
-@pytest.mark.parametrize("loading", LOADED_ANEW)
+@pytest.mark.parametrize("loading", RELOADS)
 async def test_changed_files_count_once_they_are_loaded(models: Path, loading: str) -> None:
     async with Bench(models) as bench:
         bench.identity.set(served("2"))
@@ -203,7 +203,7 @@ async def test_changed_files_count_once_they_are_loaded(models: Path, loading: s
         await bench.until(lambda: bench.astray == [("chat",)])
         await bench.clock.advance(100)
         assert bench.watch.digest.value == loaded != found(models, ("2",))
-        LOADED_ANEW[loading](bench)
+        RELOADS[loading](bench)
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
         assert bench.astray == [("chat",), ()]
         edit(models, "again")
@@ -230,19 +230,19 @@ async def test_unreadable_files_are_reported_once_and_the_last_digest_stays(mode
         known = bench.watch.digest.value
         link = models / "chat" / "2" / "link"
         link.symlink_to("nowhere")
-        await bench.until(lambda: len(bench.told) == 1)
+        await bench.until(lambda: len(bench.reported) == 1)
         await bench.clock.advance(100)
         assert bench.watch.digest.value == known
         bench.identity.set(served("1", "2"))
         await bench.until(lambda: bench.watch.digest.value == "")
-        assert len(bench.told) == 1
+        assert len(bench.reported) == 1
         link.unlink()  # a read may see it halfway, and report another reason
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
-    assert bench.told[-1] == ""
-    assert "expected a link to something that is there" in bench.told[0]
+    assert bench.reported[-1] == ""
+    assert "expected a link to something that is there" in bench.reported[0]
 
 
-@pytest.mark.parametrize("loading", LOADED_ANEW)
+@pytest.mark.parametrize("loading", RELOADS)
 async def test_loaded_models_without_readable_files_have_no_digest(
     models: Path, loading: str
 ) -> None:
@@ -251,8 +251,8 @@ async def test_loaded_models_without_readable_files_have_no_digest(
         await bench.until(lambda: bench.watch.digest.value == found(models, ("2",)))
         link = models / "chat" / "2" / "link"
         link.symlink_to("nowhere")
-        LOADED_ANEW[loading](bench)
-        await bench.until(lambda: bool(bench.told))
+        RELOADS[loading](bench)
+        await bench.until(lambda: bool(bench.reported))
         assert bench.watch.digest.value == ""
         assert bench.watch.known() == ()
         link.unlink()
@@ -400,13 +400,13 @@ class Written:
     """A state file, and what was reported about it: whether a write failed, and on which thread."""
 
     def __init__(self, path: Path, instance: str = "a") -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.threads: set[int] = set()
         self.path = path
-        self.file = LoadedSetFile(path, instance, VirtualClock(), self._tell)
+        self.file = LoadedSetFile(path, instance, VirtualClock(), self._record)
 
-    def _tell(self, why: str) -> None:
-        self.told.append(why)
+    def _record(self, why: str) -> None:
+        self.reported.append(why)
         self.threads.add(threading.get_ident())
 
     async def write(self, **counted: Counted) -> None:
@@ -423,7 +423,7 @@ async def test_a_state_file_that_cannot_be_written_is_reported_once_on_the_event
     await it.write()
     (tmp_path / "none").mkdir()
     await it.write()
-    assert [bool(why) for why in it.told] == [True, False]
+    assert [bool(why) for why in it.reported] == [True, False]
     assert it.threads == {threading.get_ident()}
 
 
@@ -443,8 +443,8 @@ async def test_a_foreign_file_is_neither_restored_nor_replaced(tmp_path: Path) -
         assert it.file.read() == LoadedSet()
         await it.write()
         assert path.read_bytes() == document
-        [told] = it.told
-        assert told.startswith(f"{path}: {words}")
+        [why] = it.reported
+        assert why.startswith(f"{path}: {words}")
 
 
 async def test_an_empty_or_own_file_is_replaced(tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ async def test_an_empty_or_own_file_is_replaced(tmp_path: Path) -> None:
         it.path.write_bytes(document)
         await it.write(chat=Counted(successes=3))
         assert it.file.read().counted == {"chat": Counted(successes=3)}
-    assert it.told == []
+    assert it.reported == []
     assert not cached_state.is_header(it.path.read_bytes().splitlines()[0])  # nor a control plane's
 
 

@@ -105,12 +105,12 @@ OTHERS = (
 
 
 def test_settings_for_the_host_do_not_change_the_digest(models: Path) -> None:
-    def said(text: str) -> str:
+    def digest_of(text: str) -> str:
         write(models / "chat" / CONFIG, text)
         return found(models)
 
-    assert len({said(text) for text in SAME}) == 1
-    assert len({said(text) for text in (SAME[0], *OTHERS)}) == len(OTHERS) + 1
+    assert len({digest_of(text) for text in SAME}) == 1
+    assert len({digest_of(text) for text in (SAME[0], *OTHERS)}) == len(OTHERS) + 1
 
 
 def test_the_models_that_a_model_calls_belong_to_its_set(models: Path) -> None:

@@ -29,7 +29,7 @@ from sidecar.verdict.verdict_line import State
 AT = datetime(2026, 3, 1, 12, 30, 5, 250_000, UTC).timestamp()
 SENDER = Sender("triton", "triton-0")
 OK = Verdict(State.PASSING, Reason.OK)
-ILL = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "chat: broken pipe")
+CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_FAILED, "chat: broken pipe")
 COMMON = {"version": 1, "at": "2026-03-01T12:30:05.250Z", "service": "triton"}
 
 
@@ -43,29 +43,29 @@ def verdict(after: State = State.CRITICAL, detail: str = "") -> VerdictChange:
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "content"),
     [
         (RoleChanged("standby", "primary", 17, "the lock was free"),
          {"event": "role_change", "before": "standby", "after": "primary", "epoch": 17,
           "why": "the lock was free"}),
-        (VerdictChanged(OK, ILL),
+        (VerdictChanged(OK, CRITICAL),
          {"event": "verdict_change", "before": "passing", "after": "critical", "serving": False,
           "reason": "CANARY_FAILED", "detail": "chat: broken pipe"}),
         (VerdictChanged(UNPROVEN, OK),
          {"event": "verdict_change", "before": "starting", "after": "passing", "serving": True,
           "reason": "OK", "detail": ""}),
         (RoleChanged("standby", "standby", 0, "asked"), None),
-        (VerdictChanged(ILL, Verdict(State.CRITICAL, Reason.MODEL_HUNG)), None),
+        (VerdictChanged(CRITICAL, Verdict(State.CRITICAL, Reason.MODEL_HUNG)), None),
         (Registered("first time"), None),
     ],
 )  # fmt: skip
-def test_documents(event: Event, told: dict[str, object] | None) -> None:
+def test_documents(event: Event, content: dict[str, object] | None) -> None:
     change = change_of(event, SENDER, AT)
-    if told is None:
+    if content is None:
         assert change is None
     else:
         assert change is not None
-        assert document(change) == COMMON | {"instance": "triton-0"} | told
+        assert document(change) == COMMON | {"instance": "triton-0"} | content
 
 
 @given(st.text(), st.text())

@@ -39,8 +39,8 @@ class Bench:
         self.answer: SidecarError | None = None
         self.attempts: list[float] = []
         self.sent: list[Any] = []
-        self.told: list[Event] = []
-        self.target = Delivery("t", settings.receiver, self.clock, self.told.append, self.post)
+        self.events: list[Event] = []
+        self.target = Delivery("t", settings.receiver, self.clock, self.events.append, self.post)
 
     async def post(self, body: bytes) -> None:
         self.attempts.append(self.clock.now() - self.began)
@@ -49,7 +49,7 @@ class Bench:
         self.sent.append(json.loads(body))
 
     def dropped(self) -> list[NotificationDropped]:
-        return [each for each in self.told if isinstance(each, NotificationDropped)]
+        return [each for each in self.events if isinstance(each, NotificationDropped)]
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def test_changes_are_delivered_in_order() -> None:
         await settle()
         assert epochs(bench) == [0, 1, 2]
         assert (settled_before, bench.target.settled) == (False, True)
-        assert bench.told == []
+        assert bench.events == []
 
 
 async def test_only_the_configured_subjects_are_delivered() -> None:
@@ -92,7 +92,7 @@ async def test_the_intervals_between_attempts_grow() -> None:
         bench.target.put(role(1))
         await bench.clock.advance(40)
         assert bench.attempts == [0, 1, 3, 7, 15, 31]
-        assert bench.told[0] == RequestFailed("notify", "t", bench.answer)
+        assert bench.events[0] == RequestFailed("notify", "t", bench.answer)
         bench.answer = None
         await bench.clock.advance(30)
         assert epochs(bench) == [1]
@@ -107,7 +107,7 @@ async def test_a_rejection_is_final() -> None:
         bench.target.put(role(1))
         await bench.clock.advance(600)
         assert len(bench.attempts) == 1
-        assert bench.told == [NotificationDropped("t", "role: standby → primary", "answered 400")]
+        assert bench.events == [NotificationDropped("t", "role: standby → primary", "answered 400")]
 
 
 async def test_a_target_that_is_back_gets_the_present_state() -> None:

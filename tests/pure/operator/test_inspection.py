@@ -48,8 +48,8 @@ async def test_how_long_an_explained_instance_still_settles(
     after: float | None, services: tuple[str, ...], settles: bool
 ) -> None:
     found = await consul(None if after is None else CLOCK.wall() + after)
-    told = await inspection.settling(client(found), explained(*services), "a")
-    assert (told > 0) == settles
+    seconds = await inspection.settling(client(found), explained(*services), "a")
+    assert (seconds > 0) == settles
 
 
 async def test_an_explanation_does_not_need_consul() -> None:

@@ -40,30 +40,30 @@ def seen(
     *states: ElectionState, order: Order = ORDER, before: ElectionState = BEFORE
 ) -> tuple[OrderProgress, list[str]]:
     known = order_progress.begun(order, before)
-    told: list[str] = []
+    steps: list[str] = []
     for state in states:
         after = order_progress.advance(known, order, state)
-        told += order_progress.steps(known, after, order, before.lock.instance)
+        steps += order_progress.steps(known, after, order, before.lock.instance)
         known = after
-    return known, told
+    return known, steps
 
 
 def test_each_step_is_reported_once() -> None:
-    known, told = seen(BEFORE, GIVEN, PROVEN, PROVEN, FREED, TAKEN, TAKEN)
-    assert told == [PROVED, RELEASED, LEADS]
+    known, steps = seen(BEFORE, GIVEN, PROVEN, PROVEN, FREED, TAKEN, TAKEN)
+    assert steps == [PROVED, RELEASED, LEADS]
     assert (known.primary, known.epoch, known.over, known.failed) == ("b", 53, True, "")
 
 
 def test_steps_that_were_missed_in_between_are_still_reported() -> None:
-    _, told = seen(TAKEN)
-    assert told == [PROVED, RELEASED, LEADS]
+    _, steps = seen(TAKEN)
+    assert steps == [PROVED, RELEASED, LEADS]
 
 
 def test_the_choice_of_a_candidate_is_reported() -> None:
     open_ = replace(ORDER, to=None)
     waiting = replace(GIVEN, order=open_)
-    known, told = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
-    assert told == [CHOSEN]
+    known, steps = seen(waiting, replace(GIVEN, order=replace(ORDER, index=51)), order=open_)
+    assert steps == [CHOSEN]
     assert (known.to, known.index) == ("b", 51)
 
 
@@ -71,8 +71,8 @@ def test_the_choice_of_a_candidate_is_reported() -> None:
 def test_a_choice_that_was_missed_is_read_from_its_proof(
     states: list[ElectionState],
 ) -> None:
-    _, told = seen(*states, order=replace(ORDER, to=None))
-    assert told[:2] == [CHOSEN, PROVED]
+    _, steps = seen(*states, order=replace(ORDER, to=None))
+    assert steps[:2] == [CHOSEN, PROVED]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_how_an_order_ends(
 def test_without_a_holder_the_order_of_an_unfit_candidate_stays() -> None:
     free = replace(BEFORE, lock=ElectionLock(None, None, 40, 49, Claim("a", "s", "x")))
     unfit = replace(UNFIT, lock=ElectionLock(None, None, 40, 51, Claim("a", "s", "x")))
-    known, told = seen(unfit, before=free)
+    known, steps = seen(unfit, before=free)
     assert (known.over, known.unfit, known.revocable) == (True, "its canary fails", True)
-    assert told == []
+    assert steps == []
 
 
 def test_the_proof_of_another_order_does_not_count() -> None:
@@ -127,7 +127,7 @@ def test_a_candidate_that_settles_is_described_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "cost"),
+    ("counted", "cost"),
     [
         (Failures(9, 1, counted=1, unknown=1), Failures(9, 1, counted=1, unknown=1)),
         (Failures(0, 0, counted=0, unknown=1), None),  # it is not known that none failed
@@ -135,10 +135,10 @@ def test_a_candidate_that_settles_is_described_as_such() -> None:
     ],
 )
 async def test_a_cost_that_was_not_counted_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, told: Failures | None, cost: Failures | None
+    monkeypatch: pytest.MonkeyPatch, counted: Failures | None, cost: Failures | None
 ) -> None:
     async def failures(*_: object) -> Failures | None:
-        return told
+        return counted
 
     monkeypatch.setattr(rpc, "failures", failures)
     clock = VirtualClock()

@@ -20,10 +20,10 @@ def test_every_instances_chance_is_listed_in_order() -> None:
         cold("d"),
         entry("e", tags=["nofailover"]),
     )
-    foreseen = plans.preview_failover(now, WISH)
-    assert foreseen.winner == "c"
-    assert foreseen.refusal.startswith("a is primary and serves")
-    assert [(each.id, each.place, bool(each.why)) for each in foreseen.chances] == [
+    preview = plans.preview_failover(now, WISH)
+    assert preview.winner == "c"
+    assert preview.refusal.startswith("a is primary and serves")
+    assert [(each.id, each.place, bool(each.why)) for each in preview.chances] == [
         ("c", 1, False),
         ("b", 2, False),
         ("d", 3, False),
@@ -67,19 +67,19 @@ def test_settling_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_fit_instance_there_is_no_winner() -> None:
-    foreseen = plans.preview_failover(seen(entry("a", "critical", "x"), holder=None), WISH)
-    assert (foreseen.winner, foreseen.lost) == (None, ())
-    assert "no other instance may become primary" in foreseen.refusal
+    preview = plans.preview_failover(seen(entry("a", "critical", "x"), holder=None), WISH)
+    assert (preview.winner, preview.lost) == (None, ())
+    assert "no other instance may become primary" in preview.refusal
 
 
 def test_the_best_instance_wins_if_nothing_prevents_it() -> None:
-    foreseen = plans.preview_failover(seen(entry("a"), entry("b"), holder=None), WISH)
-    assert (foreseen.winner, foreseen.refusal) == ("a", "")
+    preview = plans.preview_failover(seen(entry("a"), entry("b"), holder=None), WISH)
+    assert (preview.winner, preview.refusal) == ("a", "")
 
 
 def test_a_named_instance_would_win_if_the_order_were_not_refused() -> None:
-    foreseen = plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="b"))
-    assert (foreseen.winner, bool(foreseen.refusal)) == ("b", True)
+    preview = plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="b"))
+    assert (preview.winner, bool(preview.refusal)) == ("b", True)
     with pytest.raises(Conflict, match="no such instance"):
         plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="c"))
 

@@ -139,8 +139,8 @@ async def test_each_action_is_reported_with_its_outcome() -> None:
         await scene.clock.advance(2)
         scene.error = Rejected("may not")
         await scene.clock.advance(100)
-        told = [event for event in scene.events if isinstance(event, RecoveryActed)]
-        assert told == [
+        actions = [event for event in scene.events if isinstance(event, RecoveryActed)]
+        assert actions == [
             RecoveryActed("restart it", "MODEL_HUNG: m", 2.0),
             RecoveryActed("restart it", "MODEL_HUNG: m", 2.0, "may not"),
         ]

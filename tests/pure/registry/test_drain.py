@@ -51,13 +51,13 @@ class Plane:
     """A control plane, and what it replies while it runs."""
 
     def __init__(self) -> None:
-        self.word: Latest[Any] = Latest(None)
+        self.status: Latest[Any] = Latest(None)
         self.there = True
 
     def reports(self, in_flight: int, *nodes: str) -> None:
         """All its Envoys have reported, with so many requests in flight."""
         count = len(nodes) or 1
-        self.word.set(
+        self.status.set(
             SimpleNamespace(
                 envoys=count,
                 envoys_acknowledged=count,
@@ -69,7 +69,7 @@ class Plane:
 
     def prefers(self, instance: str) -> None:
         """Its one Envoy follows this primary."""
-        self.word.set(
+        self.status.set(
             SimpleNamespace(
                 followed=True, instance=instance, epoch=5, envoys=1, envoys_acknowledged=1
             )
@@ -78,16 +78,16 @@ class Plane:
     def leave(self) -> None:
         """End all streams, and answer no more."""
         self.there = False
-        self.word.set(None)
+        self.status.set(None)
 
     async def WatchDrain(self, request: Any) -> AsyncIterator[Any]:
         if not self.there:
             raise grpc.RpcError
-        async for word in self.word:
+        async for status in self.status:
             if not self.there:
                 raise grpc.RpcError
-            if word is not None:
-                yield word
+            if status is not None:
+                yield status
 
     WatchPrimary = WatchDrain
 
@@ -99,7 +99,7 @@ class Scene:
         self.clock = VirtualClock()
         self.consul = Catalog()
         self.planes: dict[str, Plane] = {}
-        self.doubts: list[str] = []
+        self.failures: list[str] = []
         self.register = PlaneDirectory(self.consul, PLANES, SERVICE)
 
     async def join(self, name: str) -> Plane:
@@ -115,7 +115,7 @@ class Scene:
     @asynccontextmanager
     async def draining(self) -> AsyncIterator["asyncio.Task[None]"]:
         """The wait for the Envoys, which has begun."""
-        wait = wait_until_idle(self.register, SERVICE, "a", self.clock, self.doubts.append)
+        wait = wait_until_idle(self.register, SERVICE, "a", self.clock, self.failures.append)
         async with running(wait) as task:
             await self.pass_time(0.0)
             yield task
@@ -151,7 +151,7 @@ async def test_if_it_is_proven_that_no_control_plane_is_registered_there_is_no_w
 ) -> None:
     async with scene.draining() as drain:
         assert drain.done()
-    assert scene.doubts == []
+    assert scene.failures == []
 
 
 async def test_a_list_hidden_by_acls_proves_nothing(scene: Scene) -> None:
@@ -161,10 +161,10 @@ async def test_a_list_hidden_by_acls_proves_nothing(scene: Scene) -> None:
     async with scene.draining() as drain:
         await scene.pass_time()
         assert not drain.done()
-        [doubt] = scene.doubts
-        assert "service:read" in doubt
-        assert "node:read" in doubt
-        assert repr(PLANES) in doubt
+        [failure] = scene.failures
+        assert "service:read" in failure
+        assert "node:read" in failure
+        assert repr(PLANES) in failure
         scene.consul.may_see, scene.consul.hidden = True, frozenset()
         await scene.pass_time(1.0)
         assert drain.done()
@@ -175,7 +175,7 @@ async def test_a_catalog_without_the_instance_itself_proves_nothing(scene: Scene
     async with scene.draining() as drain:
         await scene.pass_time()
         assert not drain.done()
-        assert [SERVICE in doubt for doubt in scene.doubts] == [True]
+        assert [SERVICE in failure for failure in scene.failures] == [True]
 
 
 async def test_a_partially_hidden_list_proves_nothing(scene: Scene) -> None:
@@ -185,7 +185,7 @@ async def test_a_partially_hidden_list_proves_nothing(scene: Scene) -> None:
     async with scene.draining() as drain:
         await scene.pass_time()
         assert not drain.done()
-        assert len(scene.doubts) == 1
+        assert len(scene.failures) == 1
         scene.consul.filtered, scene.consul.hidden = False, frozenset()
         await scene.pass_time()
         assert not drain.done()
@@ -299,7 +299,7 @@ async def test_a_list_that_is_empty_because_the_token_was_revoked_ends_no_wait(
         scene.consul.may_see, scene.consul.hidden = False, frozenset({"one"})
         await scene.pass_time()
         assert not drain.done()
-        assert len(scene.doubts) == 1
+        assert len(scene.failures) == 1
 
 
 async def test_while_consul_does_not_answer_it_waits(scene: Scene) -> None:
@@ -320,14 +320,14 @@ async def test_a_switchover_queries_new_control_planes_and_trusts_no_empty_list(
     scene: Scene,
 ) -> None:
     def follow() -> Any:
-        told = scene.doubts.append
-        return rpc.primary_acknowledged(scene.register, SERVICE, "b", 5, scene.clock, told)
+        report = scene.failures.append
+        return rpc.primary_acknowledged(scene.register, SERVICE, "b", 5, scene.clock, report)
 
     scene.consul.may_see = False
     async with running(follow()) as following:
         await scene.pass_time()
         assert not following.done()
-        assert len(scene.doubts) == 1
+        assert len(scene.failures) == 1
         plane = await scene.join("one")
         scene.consul.may_see = True
         await scene.pass_time()

@@ -23,8 +23,8 @@ async def test_withdrawing_keeps_the_status_and_stops_registering() -> None:
         assert scene.maintenance() == "its own"
         status, output = scene.consul.pushed[-1]
         assert status == "passing"
-        assert (told := verdict_line.parse(output))
-        assert told.state is State.DRAINING
+        assert (parsed := verdict_line.parse(output))
+        assert parsed.state is State.DRAINING
         assert len(scene.registrations()) == 1
 
 

@@ -68,7 +68,7 @@ def test_hosts(text: str, is_one: bool) -> None:
     assert is_host(text) is is_one
 
 
-def told(verb: str, folder: Path, text: str) -> list[str]:
+def mistakes_in(verb: str, folder: Path, text: str) -> list[str]:
     """The mistakes that `--check-config` finds."""
     config = folder / "settings.toml"
     config.write_text(text)
@@ -81,7 +81,7 @@ def told(verb: str, folder: Path, text: str) -> list[str]:
     "address", ["", "0.0.0.0", "::", "fe80::1%eth0", "fe80::1", "ff02::1", "gpu-1", "10.0.0.256"]
 )
 def test_where_envoys_reach_an_instance(tmp_path: Path, address: str) -> None:
-    mistakes = told("run", tmp_path, f'{OWN}[service]\naddress = "{address}"\n')
+    mistakes = mistakes_in("run", tmp_path, f'{OWN}[service]\naddress = "{address}"\n')
     assert mistakes == [f"service.address: {ONE_HOST}, found {address!r}"]
 
 
@@ -104,7 +104,7 @@ def test_malformed_hosts(tmp_path: Path, verb: str, table: str, key: str, host: 
     value = f'["{host}:8001"]' if key == "admin" else f'"{host}:8001"'
     own = OWN if table == "triton" else f"[{table}]\n"
     more = "" if table == "triton" or verb == "xds" else OWN
-    [mistake] = told(verb, tmp_path, f"{own}{key} = {value}\n{more}")
+    [mistake] = mistakes_in(verb, tmp_path, f"{own}{key} = {value}\n{more}")
     assert mistake.startswith(f"{table}.{key}")
     assert "expected " in mistake
     assert "host:port" in mistake
@@ -118,28 +118,28 @@ def test_an_advertised_address_can_be_dialled(
     tmp_path: Path, verb: str, table: str, host: str
 ) -> None:
     own = OWN if verb == "run" else ""
-    [mistake] = told(verb, tmp_path, f'{own}[{table}]\nadvertise = "{host}"\n')
+    [mistake] = mistakes_in(verb, tmp_path, f'{own}[{table}]\nadvertise = "{host}"\n')
     wanted = "expected the host or host:port that others dial"
     assert mistake == f"{table}.advertise: {wanted}, found {host!r}"
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "99999"])
 def test_a_malformed_port_of_consul(tmp_path: Path, port: str) -> None:
-    [mistake] = told("run", tmp_path, f'{OWN}[consul]\naddress = "127.0.0.1:{port}"\n')
+    [mistake] = mistakes_in("run", tmp_path, f'{OWN}[consul]\naddress = "127.0.0.1:{port}"\n')
     assert mistake.startswith("consul.address: expected host:port or http(s)://host:port, found")
 
 
 def test_envoy_does_not_listen_on_a_name(tmp_path: Path) -> None:
-    [mistake] = told("xds", tmp_path, '[envoy]\nlisten = "localhost:8001"\n')
+    [mistake] = mistakes_in("xds", tmp_path, '[envoy]\nlisten = "localhost:8001"\n')
     assert mistake.startswith("envoy.listen: expected an IP address and a port: ")
-    assert told("xds", tmp_path, '[envoy]\nlisten = "[::]:8001"\n') == []
+    assert mistakes_in("xds", tmp_path, '[envoy]\nlisten = "[::]:8001"\n') == []
 
 
 def test_a_wildcard_listener_needs_an_advertised_address(tmp_path: Path) -> None:
     text = '[xds]\nlisten = "0.0.0.0:18000"\n'
-    [mistake] = told("xds", tmp_path, text)
+    [mistake] = mistakes_in("xds", tmp_path, text)
     assert mistake.startswith("xds.advertise: expected the address that sidecars dial")
-    assert told("xds", tmp_path, text + 'advertise = "10.0.0.7"\n') == []
+    assert mistakes_in("xds", tmp_path, text + 'advertise = "10.0.0.7"\n') == []
 
 
 UNKNOWN = """[triton]
@@ -165,7 +165,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 def test_unknown_host_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolver(monkeypatch, socket.EAI_NONAME)
-    mistakes = told("run", tmp_path, UNKNOWN)
+    mistakes = mistakes_in("run", tmp_path, UNKNOWN)
     found = [each.partition(": ") for each in mistakes]
     assert [key for key, _, _ in found] == [
         "consul.address",
@@ -180,7 +180,7 @@ def test_unknown_host_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert not any("hush" in each for each in mistakes)
     listens = '[xds]\nlisten = "127.0.0.1:1"\n[envoy]\nadmin = ["127.0.0.1:1", "b.invalid:1"]\n'
-    [mistake] = told("xds", tmp_path, listens)
+    [mistake] = mistakes_in("xds", tmp_path, listens)
     assert mistake.startswith("envoy.admin[1]: expected a host that is known, found b.invalid:1")
 
 
@@ -188,4 +188,4 @@ def test_an_unavailable_resolver_is_not_a_mistake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolver(monkeypatch, socket.EAI_AGAIN)
-    assert told("run", tmp_path, UNKNOWN) == []
+    assert mistakes_in("run", tmp_path, UNKNOWN) == []

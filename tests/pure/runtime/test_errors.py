@@ -9,7 +9,7 @@ from sidecar.runtime.errors import words
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (TimeoutError(), "no answer in time"),
         (TimeoutError("it took too long to search"), "it took too long to search"),
@@ -30,5 +30,5 @@ from sidecar.runtime.errors import words
         (RecursionError(), "recursion error"),
     ],
 )  # fmt: skip
-def test_no_error_shows_python_details(error: Exception, told: str) -> None:
-    assert words(error) == told
+def test_no_error_shows_python_details(error: Exception, message: str) -> None:
+    assert words(error) == message

@@ -31,7 +31,7 @@ expect = [{ output = "answer", equals = ["Hi"] }]
 """
 
 
-def told(verb: str, folder: Path, text: str) -> list[str]:
+def mistakes_in(verb: str, folder: Path, text: str) -> list[str]:
     """The mistakes that `--check-config` finds; the folder's contents stay unchanged."""
     config = folder / "settings.toml"
     config.write_text(text)
@@ -50,7 +50,7 @@ def looked_at(folder: Path) -> list[tuple[str, int, int, int]]:
 
 
 def state(folder: Path, path: Path | str) -> list[str]:
-    return told("xds", folder, f"[xds]\nstate = '{path}'\n")
+    return mistakes_in("xds", folder, f"[xds]\nstate = '{path}'\n")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_an_unusable_state_file_is_refused(tmp_path: Path, name: str, fault: str
 
 
 def test_a_state_with_a_nul_in_its_name_is_refused(tmp_path: Path) -> None:
-    [line] = told("xds", tmp_path, '[xds]\nstate = "a\\u0000b"\n')
+    [line] = mistakes_in("xds", tmp_path, '[xds]\nstate = "a\\u0000b"\n')
     assert "xds.state: expected a file" in line
 
 
@@ -203,12 +203,12 @@ def test_unusable_paths_of_a_sidecar_are_refused(tmp_path: Path, text: str, faul
     (tmp_path / "folder").mkdir()
     (tmp_path / "neighbour").write_bytes(loaded_set.dump(LoadedSet(), "b"))
     (tmp_path / "plane").write_bytes(cached_state.dump(CachedState(("triton",)), 0.0))
-    [line] = told("run", tmp_path, f"{OWN}\n{text.format(tmp_path)}\n{CANARY}")
+    [line] = mistakes_in("run", tmp_path, f"{OWN}\n{text.format(tmp_path)}\n{CANARY}")
     assert line.startswith(f"{tmp_path / 'settings.toml'}: {fault.format(tmp_path)}"[:200])
 
 
 def test_a_state_file_needs_no_repository(tmp_path: Path) -> None:
-    assert told("run", tmp_path, f"{OWN}\nstate = 'state.json'\n{CANARY}") == []
+    assert mistakes_in("run", tmp_path, f"{OWN}\nstate = 'state.json'\n{CANARY}") == []
 
 
 @pytest.mark.parametrize("document", [None, b"", loaded_set.dump(LoadedSet(), "a")])
@@ -219,7 +219,7 @@ def test_an_existing_state_file_of_the_sidecar_is_accepted(
     if document is not None:
         (tmp_path / "state.json").write_bytes(document)
     text = f"{OWN}\nrepository = 'models'\nstate = 'state.json'\n{CANARY}"
-    assert told("run", tmp_path, text) == []
+    assert mistakes_in("run", tmp_path, text) == []
 
 
 def test_usable_paths_of_a_sidecar_are_accepted(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ repository = "models"
 [recovery]
 action = {{ kind = "signal", pid_file = "{tmp_path}/later.pid" }}
 """
-    assert told("run", tmp_path, text + CANARY) == []
+    assert mistakes_in("run", tmp_path, text + CANARY) == []
 
 
 def test_without_a_check_no_path_is_read(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("mistake", "reported"),
     [
         ("consul.ca_file: expected x", "{path}: consul.ca_file: expected x"),
         ("consul.token_file: expected x", "environment (CONSUL_*): consul.token_file: expected x"),
@@ -117,7 +117,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_found_at_run_time_is_reported_with_its_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str, reported: str | None
 ) -> None:
     path = write(tmp_path, MINIMAL + "[consul]\nca_file = '/gone'\n")
     monkeypatch.setenv("CONSUL_HTTP_TOKEN_FILE", "/gone")
@@ -126,8 +126,8 @@ def test_a_mistake_found_at_run_time_is_reported_with_its_source(
         pytest.raises(ConfigError) as caught,
         in_use(SidecarSettings, path, {"listen.grpc": "127.0.0.1:1"}),
     ):
-        raise ConfigError(said.format(path=path))
-    expected = told or f"/x.npy: canary.echo.inputs.0: y\n{path}: log.level: z"
+        raise ConfigError(mistake.format(path=path))
+    expected = reported or f"/x.npy: canary.echo.inputs.0: y\n{path}: log.level: z"
     assert str(caught.value) == expected.format(path=path)
 
 

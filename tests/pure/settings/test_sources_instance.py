@@ -70,7 +70,7 @@ advertise = "10.0.0.7:29001"
 
 
 @pytest.mark.parametrize(
-    ("tables", "told"),
+    ("tables", "registered"),
     [
         ("", ("127.0.0.1", 8001, "127.0.0.1:9001", "9001")),
         ("[service]\nport = 28001", ("127.0.0.1", 28001, "127.0.0.1:9001", "9001")),
@@ -85,14 +85,14 @@ advertise = "10.0.0.7:29001"
     ],
 )  # fmt: skip
 def test_the_advertised_address_is_registered(
-    tmp_path: Path, tables: str, told: tuple[str, int, str, str]
+    tmp_path: Path, tables: str, registered: tuple[str, int, str, str]
 ) -> None:
     body = registration(
         describe(load_sidecar(write(tmp_path, f"{MINIMAL}{tables}"))), InstanceMeta()
     )
     checked = body["Checks"][1]["GRPC"].rpartition("/")[0]
     dialled = body["Address"], body["Port"], checked, body["Meta"]["sidecar_grpc_port"]
-    assert dialled == told
+    assert dialled == registered
 
 
 def test_the_address_that_the_sidecar_dials_itself_is_not_advertised(tmp_path: Path) -> None:

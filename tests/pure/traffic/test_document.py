@@ -86,7 +86,7 @@ def test_every_format_that_protobuf_accepts_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([], "expected an object, found a list"),
         (
@@ -310,8 +310,8 @@ def test_every_format_that_protobuf_accepts_is_accepted() -> None:
         (b"\xff", "expected JSON in UTF-8, found other bytes"),
     ],
 )
-def test_a_mistake_is_reported(given: object, said: str) -> None:
-    assert refused(given) == [said]
+def test_a_mistake_is_reported(given: object, message: str) -> None:
+    assert refused(given) == [message]
 
 
 def test_all_mistakes_are_reported_at_once_without_consequential_ones() -> None:

@@ -25,7 +25,7 @@ KILLS = "retry.num_retries: a request that kills its server"
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"),
+    ("policy", "expected"),
     [
         (DEFAULTS, []),
         (TrafficPolicy(mode=Mode.WEIGHTED, weights=(("a", 1), ("b", 2))), []),
@@ -68,21 +68,21 @@ KILLS = "retry.num_retries: a request that kills its server"
     ],
 )
 def test_a_policy_that_matches_no_instance_is_a_warning(
-    policy: TrafficPolicy, told: list[str]
+    policy: TrafficPolicy, expected: list[str]
 ) -> None:
-    assert list(policy_warnings(DEFAULTS, policy, ENTRIES)) == told
+    assert list(policy_warnings(DEFAULTS, policy, ENTRIES)) == expected
 
 
 def test_a_mode_that_differs_from_the_sidecars_is_a_warning() -> None:
     own = entry("c", OLD)
     strict = replace(own, meta={**own.meta, "election_mode": "strict"})
-    told = {
+    warned = {
         mode: list(policy_warnings(DEFAULTS, TrafficPolicy(mode=mode), (*ENTRIES, strict)))
         for mode in Mode
     }
     lax = "an instance that loses the role may serve until Envoy is updated"
     idle = "they get no requests unless they are primary"
-    assert told == {
+    assert warned == {
         Mode.ACTIVE_STANDBY: [],
         Mode.ACTIVE_ACTIVE: [f"mode: strict themselves (election.mode): c; {idle}"],
         Mode.WEIGHTED: [f"mode: strict themselves (election.mode): c; {idle}"],
@@ -104,7 +104,7 @@ def test_invisible_instances_cause_no_other_warning() -> None:
 def test_a_policy_from_before_a_rollback_is_a_warning() -> None:
     before = TrafficPolicy(release=Release(tag="v2", percent=5, rolled_back="by the guard: bad"))
     again = TrafficPolicy(release=Release(tag="v2", percent=5))
-    told = "release: it was rolled back by the guard: bad; it gets requests again"
-    assert list(policy_warnings(before, again, ENTRIES)) == [told]
+    expected = "release: it was rolled back by the guard: bad; it gets requests again"
+    assert list(policy_warnings(before, again, ENTRIES)) == [expected]
     for other in (DEFAULTS, before, TrafficPolicy(release=Release(model_set=NEW, percent=5))):
         assert list(policy_warnings(before, other, ENTRIES)) == []

@@ -23,7 +23,7 @@ staging: Any = importlib.import_module("staging")
 QUESTION = "Which trees stand by the water?"
 
 
-def tell(folder: Path, **control: object) -> None:
+def stage_fault(folder: Path, **control: object) -> None:
     (folder / ".control.json").write_text(json.dumps(control))
 
 
@@ -54,19 +54,19 @@ def test_both_models_share_their_files() -> None:
 @pytest.mark.parametrize("fault", ["wrong", "nan", "empty", "degenerate", "huge"])
 def test_a_fault_changes_the_answer_until_it_is_over(tmp_path: Path, fault: str) -> None:
     stage, right = staging.Stage(tmp_path), staging.right(QUESTION)
-    tell(tmp_path, fault=fault, mebibytes=1)
+    stage_fault(tmp_path, fault=fault, mebibytes=1)
     answer = stage.answer(QUESTION)
     assert (answer.text, *answer.vector) != (right.text, *right.vector)
-    tell(tmp_path)
+    stage_fault(tmp_path)
     assert stage.answer(QUESTION).text == right.text
 
 
 def test_errors_occur_at_the_configured_rate(tmp_path: Path) -> None:
     stage = staging.Stage(tmp_path)
-    tell(tmp_path, fault="error")
+    stage_fault(tmp_path, fault="error")
     with pytest.raises(staging.StagedError, match="told to fail"):
         stage.answer(QUESTION)
-    tell(tmp_path, fault="error", share=0.1)
+    stage_fault(tmp_path, fault="error", share=0.1)
     failed = 0
     for _ in range(100):
         try:
@@ -77,14 +77,14 @@ def test_errors_occur_at_the_configured_rate(tmp_path: Path) -> None:
 
 
 def test_an_unknown_fault_is_a_separate_error(tmp_path: Path) -> None:
-    tell(tmp_path, fault="wrnog")
+    stage_fault(tmp_path, fault="wrnog")
     with pytest.raises(staging.StagedError, match="expected one of none, wrong"):
         staging.Stage(tmp_path).answer(QUESTION)
 
 
 def test_a_fault_may_end_with_the_process(tmp_path: Path) -> None:
     stage = staging.Stage(tmp_path)
-    tell(tmp_path, fault="error", until_restart=True)
+    stage_fault(tmp_path, fault="error", until_restart=True)
     with pytest.raises(staging.StagedError):
         stage.answer(QUESTION)
     assert staging.Stage(tmp_path).answer(QUESTION).text == staging.right(QUESTION).text

@@ -19,12 +19,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 @given(st.sampled_from(State), st.sampled_from(Reason), TEXT, TEXT)
 def test_a_written_line_can_be_read(state: State, reason: Reason, detail: str, found: str) -> None:
     evidence = (Finding(Layer.CANARY, "chat", Reason.CANARY_FAILED, found),)
-    said = report(Verdict(state, reason, detail), evidence)
-    told = verdict_line.parse(said)
-    assert told is not None
-    assert (told.state, told.reason) == (state, reason)
+    line = report(Verdict(state, reason, detail), evidence)
+    parsed = verdict_line.parse(line)
+    assert parsed is not None
+    assert (parsed.state, parsed.reason) == (state, reason)
     # A detail that is too long is cut at its end.
-    assert " ".join(detail.split()).startswith(told.detail)
+    assert " ".join(detail.split()).startswith(parsed.detail)
 
 
 @given(st.sampled_from(State), st.sampled_from(Reason))
@@ -50,13 +50,13 @@ def test_any_other_output_is_no_verdict(output: str) -> None:
 
 @given(st.text())
 def test_any_text_can_be_parsed(output: str) -> None:
-    told = verdict_line.parse(output)
-    assert told is None or output.startswith(f"{told.state.upper()} ")
+    parsed = verdict_line.parse(output)
+    assert parsed is None or output.startswith(f"{parsed.state.upper()} ")
 
 
 def test_a_code_that_only_newer_versions_know_is_valid() -> None:
-    told = verdict_line.parse("CRITICAL GPU_ON_FIRE_2: it burns\nmore")
-    assert told == ParsedLine(State.CRITICAL, None, "it burns")
+    parsed = verdict_line.parse("CRITICAL GPU_ON_FIRE_2: it burns\nmore")
+    assert parsed == ParsedLine(State.CRITICAL, None, "it burns")
 
 
 LAPSED = "TTL expired (last output before timeout follows): "
@@ -89,8 +89,8 @@ def test_consuls_text_around_a_line_is_ignored(
 ) -> None:
     check = Check("a:verdict", "Triton verdict", "critical", output, "a")
     assert checks.pushed_line(check) == now
-    told = checks.last_pushed_line(check)
-    assert (told and told.state) == last
+    parsed = checks.last_pushed_line(check)
+    assert (parsed and parsed.state) == last
 
 
 def test_only_the_verdict_check_carries_a_verdict() -> None:

@@ -18,15 +18,15 @@ B = Instance("b", "10.0.0.2", 8001, 9001)
 async def test_a_placement_counts_from_when_the_change_arrived() -> None:
     clock = VirtualClock()
     catalog: Latest[Catalog | None] = Latest(None)
-    heard = 0.0
-    publication = Publication(catalog, Edge(), clock, lambda: heard)
+    arrived = 0.0
+    publication = Publication(catalog, Edge(), clock, lambda: arrived)
     task = asyncio.create_task(publication.run())
     service = ServiceCatalog("triton", (A, B), Leader("a", 1))
-    for heard, leader in ((1.0, "a"), (2.0, "b")):  # read by the lambda
+    for arrived, leader in ((1.0, "a"), (2.0, "b")):  # read by the lambda
         catalog.set(Catalog((replace(service, leader=Leader(leader, 1)),)))
         await clock.advance(1.0)
-        assert publication.changed_at == heard
-        assert publication.placed_since("triton", "a") == heard
+        assert publication.changed_at == arrived
+        assert publication.placed_since("triton", "a") == arrived
     assert publication.placed_since("triton", "other") is None
     catalog.set(Catalog((replace(service, instances=(A, B), leader=Leader("b", 3)),)))
     await clock.advance(1.0)

@@ -160,13 +160,13 @@ def test_invalid_parameters_and_ids_are_refused(tmp_path: Path, content: str, wh
     path.write_text(content)
     with pytest.raises(ConfigError, match=why):
         request_fields.from_file(path)
-    for flags, told in (
+    for flags, message in (
         (["a"], "--parameter: expected NAME=VALUE, found 'a'"),
         (["a=1", "a=2"], "--parameter a: expected once"),
         (["timeout=1"], "--parameter: expected no timeout"),
         (["a=1e999"], "--parameter: expected strings"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             request_fields.from_flags(flags, None)
 
 

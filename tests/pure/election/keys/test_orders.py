@@ -137,7 +137,7 @@ def test_an_order_from_a_stop_expires_sooner() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "counts"),
+    ("proof", "counts"),
     [
         (Proof("o1", "b", True, "", 0.0), True),
         (Proof("o1", "b", False, "ill", 0.0), True),
@@ -146,8 +146,8 @@ def test_an_order_from_a_stop_expires_sooner() -> None:
         (None, False),
     ],
 )
-def test_which_proofs_count(said: Proof | None, counts: bool) -> None:
-    assert (ElectionState(ElectionLock(), proof=said).proof_of(ORDER) is not None) == counts
+def test_which_proofs_count(proof: Proof | None, counts: bool) -> None:
+    assert (ElectionState(ElectionLock(), proof=proof).proof_of(ORDER) is not None) == counts
 
 
 def test_a_pause_ends_automatically_or_by_resume() -> None:

@@ -25,16 +25,16 @@ LOST, UNHEARD = "never reaches Consul", "is done, and nobody hears of it"
 
 
 class FlakyConsul(FakeConsul):
-    """`trouble` are the outcomes of the next requests; later requests succeed."""
+    """`outcomes` are those of the next requests; later requests succeed."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock=clock)
-        self.trouble: list[str | None] = []
+        self.outcomes: list[str | None] = []
         self.requests = 0
 
     def next(self) -> str | None:
         self.requests += 1
-        return self.trouble.pop(0) if self.trouble else None
+        return self.outcomes.pop(0) if self.outcomes else None
 
     async def kv_prefix(self, prefix: str, **how: Any) -> QueryResult[tuple[KVEntry, ...]]:
         if self.next():
@@ -42,11 +42,11 @@ class FlakyConsul(FakeConsul):
         return await super().kv_prefix(prefix, **how)
 
     async def transact(self, *operations: Operation) -> Mapping[str, int]:
-        trouble = self.next()
-        if trouble == LOST:
+        outcome = self.next()
+        if outcome == LOST:
             raise Unavailable("Consul: no answer")
         done = await super().transact(*operations)
-        if trouble == UNHEARD:
+        if outcome == UNHEARD:
             raise Unavailable("Consul: no answer")
         return done
 
@@ -151,13 +151,13 @@ async def test_the_cost_is_counted_when_envoys_have_followed() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from([None, LOST, UNHEARD]), max_size=12))
 def test_whatever_fails_the_entry_is_completed_once_and_the_history_trimmed(
-    trouble: list[str | None],
+    outcomes: list[str | None],
 ) -> None:
     async def run() -> None:
         async with scene() as it:
             await it.write_many(KEPT + 70)
             others = (await it.entries())[71:]
-            it.consul.trouble = list(trouble)
+            it.consul.outcomes = list(outcomes)
             await it.take()
             await it.clock.advance(900)
             *before, own = await it.entries()
@@ -174,24 +174,24 @@ def test_whatever_fails_the_entry_is_completed_once_and_the_history_trimmed(
 
 async def test_retries_slow_down_while_consul_is_unreachable() -> None:
     async with scene() as it:
-        it.consul.trouble = [LOST] * 10_000
+        it.consul.outcomes = [LOST] * 10_000
         await it.take()
         await it.clock.advance(3600)
         assert 30 < it.consul.requests < 80
-        it.consul.trouble = []
+        it.consul.outcomes = []
         await it.clock.advance(61)
         assert (await it.newest()).failed == 3
 
 
 async def test_a_claim_that_is_confirmed_again_belongs_to_the_same_tenure() -> None:
     async with scene() as it:
-        it.consul.trouble = [LOST] * 5
+        it.consul.outcomes = [LOST] * 5
         epoch = await it.take()
         await it.clock.advance(5)
         it.stand(Role.UNCONFIRMED, 0)
         await it.clock.advance(20)
         assert (await it.newest()).failed is None
-        it.consul.trouble = []
+        it.consul.outcomes = []
         it.stand(Role.PRIMARY, epoch)
         await settle()
         assert (await it.newest()).failed == 3
@@ -204,7 +204,7 @@ async def test_a_claim_that_is_confirmed_again_belongs_to_the_same_tenure() -> N
 
 async def test_the_entry_of_an_ended_tenure_is_not_changed_and_the_next_one_is_completed() -> None:
     async with scene() as it:
-        it.consul.trouble = [LOST] * 5
+        it.consul.outcomes = [LOST] * 5
         await it.take()
         await it.clock.advance(4)
         await it.lose()
@@ -212,7 +212,7 @@ async def test_the_entry_of_an_ended_tenure_is_not_changed_and_the_next_one_is_c
         requests = it.consul.requests
         await it.clock.advance(100)
         assert it.consul.requests == requests
-        it.consul.trouble = []
+        it.consul.outcomes = []
         await it.take("2026-11-29T11:00:00Z")
         await it.clock.advance(4)
         first, second = await it.entries()

@@ -241,8 +241,8 @@ async def test_an_instance_that_takes_the_role_again_before_it_unloads_is_promot
         serving.set(True)
         await bench.pass_(2)
         assert [*phases, promotion.phase.value] == [Phase.WARM, Phase.COLD, Phase.WARM]
-        told = [event.error for event in events if isinstance(event, Promoted)]
-        assert told == ["chat stays loaded: Triton: no answer", ""]
+        errors = [event.error for event in events if isinstance(event, Promoted)]
+        assert errors == ["chat stays loaded: Triton: no answer", ""]
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
 

@@ -82,5 +82,5 @@ def test_the_first_answers_decide_the_effect(
     assert (question is None) is (effect is VariationEffect.REJECTED)
     if question is not None:
         assert bool(question.expectations) is (effect is not VariationEffect.DIFFERENT)
-    anew = ModelDescription("m", ("2",), cached=True)
-    assert found.of(anew).effect is VariationEffect.UNKNOWN
+    reloaded = ModelDescription("m", ("2",), cached=True)
+    assert found.of(reloaded).effect is VariationEffect.UNKNOWN

@@ -15,28 +15,30 @@ from tests.support.virtual_clock import VirtualClock
 R = Reason
 GPU = GpuReading("GPU-a", 0, ecc=0, xids=())
 FAULTY = replace(GPU, xids=(Xid(79, 1),))
-Said = tuple[GpuReading, ...] | SidecarError
+Result = tuple[GpuReading, ...] | SidecarError
 
 
 class FakeGpu:
     """Returns one result after the other; the last one again and again."""
 
-    def __init__(self, *said: Said) -> None:
-        self._said = list(said)
+    def __init__(self, *results: Result) -> None:
+        self._results = list(results)
         self.asked = 0
 
     async def read(self, timeout: float) -> tuple[GpuReading, ...]:
         self.asked += 1
-        said = self._said.pop(0) if len(self._said) > 1 else self._said[0]
-        if isinstance(said, SidecarError):
-            raise said
-        return said
+        result = self._results.pop(0) if len(self._results) > 1 else self._results[0]
+        if isinstance(result, SidecarError):
+            raise result
+        return result
 
 
 class Scene:
-    def __init__(self, *said: Said, fallback: GpuApi | None = None, **settings: object) -> None:
+    def __init__(
+        self, *results: Result, fallback: GpuApi | None = None, **settings: object
+    ) -> None:
         self.clock = VirtualClock()
-        self.gpu = FakeGpu(*said)
+        self.gpu = FakeGpu(*results)
         self.found: list[Finding] = []
         self.missing: list[str] = []
         self.hidden: list[bool] = []
@@ -171,7 +173,7 @@ async def test_processes_are_scanned_only_if_configured() -> None:
 
 
 @pytest.mark.parametrize("nothing", [Unavailable("no driver"), ()])
-async def test_gpus_that_only_triton_shows_are_reported(nothing: Said) -> None:
+async def test_gpus_that_only_triton_shows_are_reported(nothing: Result) -> None:
     """As behind PrivateDevices=, or in a container without them."""
     triton = FakeGpu(Unavailable("not there yet"), (GPU,))
     scene = Scene(nothing, fallback=triton)

@@ -225,8 +225,8 @@ class Protocol(RuleBasedStateMachine):
         for instance in "ab":
             if self.stream.acknowledges_without("triton", instance):
                 for name in self.has[CLUSTER]:
-                    told = self.has[ENDPOINT].get(name)
-                    assert told is None or instance not in self.gets[told]
+                    version = self.has[ENDPOINT].get(name)
+                    assert version is None or instance not in self.gets[version]
 
 
 class DeltaProtocol(Protocol):

@@ -99,10 +99,10 @@ def test_a_ghost_does_not_replace_an_instance_without_a_verdict() -> None:
     assert [each.may_serve for each in skipped] == [True, False]
 
 
-@pytest.mark.parametrize("said", ["", LAPSED])
-def test_a_check_without_a_result_is_not_a_verdict(said: str) -> None:
+@pytest.mark.parametrize("prefix", ["", LAPSED])
+def test_a_check_without_a_result_is_not_a_verdict(prefix: str) -> None:
     """The sidecar was restarted, and its Triton may have served all the time."""
-    output = f"{said}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
+    output = f"{prefix}STARTING NOT_PROVEN_YET: server: port has not passed often enough yet"
     unproven = check("critical", output, "triton-0:verdict")
     for checks in ([unproven], [unproven, DEAD]):
         found, [skipped] = EntryReader().read([entry(*checks)])
@@ -124,7 +124,7 @@ def test_signs_of_draining(sign: ServiceEntry) -> None:
 
 
 WRONG = check("critical", "CRITICAL CANARY_WRONG_ANSWER")
-WELL = check("passing", "PASSING OK")
+HEALTHY = check("passing", "PASSING OK")
 FOREIGN = check("critical", "it is on fire", "own")
 
 
@@ -134,14 +134,14 @@ FOREIGN = check("critical", "it is on fire", "own")
         ((WRONG,), True),
         ((WRONG, MAINTAINED), True),
         ((WRONG, FOREIGN), True),
-        ((WELL,), False),
-        ((WELL, MAINTAINED), False),
-        ((WELL, FOREIGN), False),
-        ((check("critical", "", "_node_maintenance"), WELL), False),
+        ((HEALTHY,), False),
+        ((HEALTHY, MAINTAINED), False),
+        ((HEALTHY, FOREIGN), False),
+        ((check("critical", "", "_node_maintenance"), HEALTHY), False),
         # Its sidecar does not answer: its last report counts.
-        ((WELL, DEAD), False),
-        ((WELL, DEAD, MAINTAINED), False),
-        ((WELL, DEAD, FOREIGN), False),
+        ((HEALTHY, DEAD), False),
+        ((HEALTHY, DEAD, MAINTAINED), False),
+        ((HEALTHY, DEAD, FOREIGN), False),
         ((WRONG, DEAD, MAINTAINED), True),
         ((check("critical", LAPSED + "CRITICAL MODEL_HUNG"), DEAD), True),
         # It was restarted, or has not reported yet.
@@ -291,7 +291,7 @@ def test_an_invalid_capacity_is_ignored_with_a_reason(capacity: str) -> None:
 def test_a_second_read_equals_that_of_a_new_reader() -> None:
     reader = EntryReader()
     a, b = entry(check("passing"), entry_id="a"), entry(check("passing"), entry_id="b", port=1)
-    sick = entry(check("critical"), entry_id="a")
+    failing = entry(check("critical"), entry_id="a")
     twice = entry(check("passing"), entry_id="a", address="10.0.0.9")
-    for entries in ([a, b], [sick, b], [a, b], [b], [], [a, b, twice], [a, sick, b]):
+    for entries in ([a, b], [failing, b], [a, b], [b], [], [a, b, twice], [a, failing, b]):
         assert reader.read(entries) == EntryReader().read(entries)

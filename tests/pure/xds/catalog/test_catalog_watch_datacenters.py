@@ -93,9 +93,9 @@ async def test_its_zone_is_found_soon_and_kept() -> None:
         in_zone(later, "east")  # it was moved in the meantime
         await later.clock.advance(5.0)
         assert later.published[-1].zone == "east"
-    set_anew = Scene("triton", consul=scene.consul, kept=state, zone="north")
-    async with running(set_anew):
-        assert set_anew.published[-1].zone == "north"
+    moved = Scene("triton", consul=scene.consul, kept=state, zone="north")
+    async with running(moved):
+        assert moved.published[-1].zone == "north"
 
 
 def in_zone(scene: Scene, zone: str) -> None:

@@ -89,16 +89,16 @@ async def test_a_token_that_may_read_only_the_control_planes_entry_proves_nothin
     assert any(MAY_NOT_READ in why for why in scene.recorded.failures)
 
 
-@pytest.mark.parametrize("word", [HealthReply.SERVES, None])
+@pytest.mark.parametrize("reply", [HealthReply.SERVES, None])
 async def test_an_instance_hidden_by_the_token_is_not_gone(
-    scene: Scene, word: HealthReply | None
+    scene: Scene, reply: HealthReply | None
 ) -> None:
     """Later versions of Consul mark a filtered list, but not streamed answers."""
     for name in "cde":
         scene.consul.up(name)
     await scene.change()
-    if word:
-        scene.replies |= {"d": word}
+    if reply:
+        scene.replies |= {"d": reply}
     scene.consul.omits_instance = "d"
     await scene.change()
     await scene.clock.advance(70 * MINUTE)

@@ -145,8 +145,8 @@ async def test_envoys_without_a_policy_have_followed_no_sequence() -> None:
     scene.consul.up("b", "other")
     scene.consul.order(FOLLOWED)
     found = {scene.consul.model.index}
-    for life in range(1, 3):
-        if life > 1:
+    for start in range(1, 3):
+        if start > 1:
             scene = Scene("triton", "other", consul=scene.consul)
             await scene.clock.advance(MINUTE)
         scene.consul.forbidden_key = policy_key("triton")
@@ -158,4 +158,4 @@ async def test_envoys_without_a_policy_have_followed_no_sequence() -> None:
             await scene.clock.advance(20.0)
             assert scene.service.settled
             found.add(scene.service.since.followed)
-        assert len(found) == 1 + life
+        assert len(found) == 1 + start

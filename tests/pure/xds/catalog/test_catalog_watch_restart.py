@@ -56,9 +56,9 @@ async def test_without_consul_the_cached_catalog_is_published() -> None:
         assert scene.recorded.stale == set()
 
 
-@pytest.mark.parametrize("meanwhile", [(), ("{}", FOLLOWED)])
+@pytest.mark.parametrize("documents", [(), ("{}", FOLLOWED)])
 async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_changed(
-    meanwhile: tuple[str, ...],
+    documents: tuple[str, ...],
 ) -> None:
     scene = Scene("triton")
     scene.consul.up("a")
@@ -67,7 +67,7 @@ async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_change
         await in_force(scene, FOLLOWED_STRICTLY)
         before, state = scene.service.since, scene.watch.state.value
     assert before.followed == expected
-    for document in meanwhile:
+    for document in documents:
         scene.consul.order(document)
         expected = scene.consul.model.index
     later = Scene("triton", consul=scene.consul, kept=state)

@@ -69,13 +69,13 @@ async def test_each_missing_instance_is_queried_at_once_and_again() -> None:
         scene.replies["a"] = HealthReply.SILENCE
         await scene.clock.advance(60.0)
         assert scene.queries.reports["a"].alive == answered
-        assert [said.silent for said in scene.queries.reports.values()] == [True, True]
+        assert [report.silent for report in scene.queries.reports.values()] == [True, True]
         scene.replies["a"] = HealthReply.GONE
         await scene.clock.advance(6.0)
         assert scene.queries.reports["a"].gone
         scene.replies["a"] = HealthReply.SERVES
         await scene.clock.advance(6.0)
-        assert [said.silent for said in scene.queries.reports.values()] == [False, True]
+        assert [report.silent for report in scene.queries.reports.values()] == [False, True]
         assert not scene.queries.reports["a"].gone
 
 
@@ -105,7 +105,7 @@ async def test_the_time_of_the_first_query_is_known() -> None:
     async with running() as scene:
         scene.queries.set_missing(fleet(9))
         missing_at = scene.clock.now()
-        assert {said.asked for said in scene.queries.reports.values()} == {math.inf}
+        assert {report.asked for report in scene.queries.reports.values()} == {math.inf}
         await scene.clock.advance(60.0)
         reports = scene.queries.reports
         assert (reports["i0"].asked, reports["i8"].asked) == (

@@ -258,10 +258,10 @@ def test_the_last_usable_instance_is_kept_as_long_as_it_reports_that_it_serves()
     proven = CatalogView((critical,), verified=True)
     state = look(remember(A, critical), proven, 10.0)
     for now in (10.0 + HOUR, 2 * HOUR):
-        said = SelfReport(alive=now - 5.0)
-        state = look(state, proven, now, a=said)
+        report = SelfReport(alive=now - 5.0)
+        state = look(state, proven, now, a=report)
         assert state.instances == (A, critical)
-        assert deadline(state, now, a=said) == now - 5.0 + HOLD
+        assert deadline(state, now, a=report) == now - 5.0 + HOLD
     # Once it is not the last one, or becomes silent, the limit applies.
     assert look(state, CatalogView((B,)), 2 * HOUR, a=SelfReport(alive=2 * HOUR)).instances == (B,)
     assert look(state, proven, 2 * HOUR, a=SelfReport(alive=2 * HOUR, gone=True)).instances == (
@@ -295,11 +295,11 @@ def test_an_instance_missing_since_before_the_start_is_queried_first() -> None:
 
 def test_an_instance_that_becomes_silent_is_held_from_its_last_report_on() -> None:
     state = look(remember(A, B), CatalogView((A,)), 10.0)
-    said = SelfReport(alive=100.0)
-    state = look(state, CatalogView((A,)), 100.0, b=said)
-    assert deadline(state, 100.0, b=said) == 160.0
-    assert look(state, CatalogView((A,)), 159.9, b=said).instances == (A, B)
-    assert look(state, CatalogView((A,)), 160.0, b=said).instances == (A,)
+    report = SelfReport(alive=100.0)
+    state = look(state, CatalogView((A,)), 100.0, b=report)
+    assert deadline(state, 100.0, b=report) == 160.0
+    assert look(state, CatalogView((A,)), 159.9, b=report).instances == (A, B)
+    assert look(state, CatalogView((A,)), 160.0, b=report).instances == (A,)
 
 
 def test_a_missing_instance_that_reports_it_is_gone_is_dropped_at_once() -> None:
@@ -359,13 +359,13 @@ def test_an_instance_whose_sidecar_belongs_to_another_is_not_retained() -> None:
     assert look(remember(A, B), CatalogView((A, moved)), 1.0).instances == (A, moved)
 
 
-SAYINGS = st.dictionaries(
+REPORTS = st.dictionaries(
     st.sampled_from(["i1", "i2", "i3", "i4"]),
     st.builds(SelfReport, st.none() | st.floats(0, 500), st.booleans()),
 )
 
 
-@given(st.lists(st.tuples(VIEWS, SAYINGS, st.floats(0, 50) | st.just(HOUR))))
+@given(st.lists(st.tuples(VIEWS, REPORTS, st.floats(0, 50) | st.just(HOUR))))
 def test_instances_are_never_dropped_without_evidence(
     steps: list[tuple[CatalogView, dict[str, SelfReport], float]],
 ) -> None:
@@ -377,12 +377,16 @@ def test_instances_are_never_dropped_without_evidence(
         assert state.settled or not before.settled
         silent = {i.id for i in before.instances if not i.draining}
         for name in silent - {i.id for i in state.instances}:
-            said, since = reports.get(name, SelfReport()), before.missing.get(name, now)
-            assert said.gone or now >= max(since, said.alive or since) + HOLD or now >= since + HOUR
+            report, since = reports.get(name, SelfReport()), before.missing.get(name, now)
+            assert (
+                report.gone
+                or now >= max(since, report.alive or since) + HOLD
+                or now >= since + HOUR
+            )
             if view.doubtful and not view.verified:
-                assert said.gone
+                assert report.gone
             if not (view.verified or view.shows_usable):
-                assert said.gone
+                assert report.gone
                 assert now >= since + HOUR
         usable = any(i.usable for i in before.instances)
         if usable and not view.verified and not view.instances:
@@ -392,7 +396,7 @@ def test_instances_are_never_dropped_without_evidence(
         assert at is None or at > now
 
 
-@given(st.lists(st.tuples(VIEWS, SAYINGS), min_size=1))
+@given(st.lists(st.tuples(VIEWS, REPORTS), min_size=1))
 def test_an_instance_that_consul_disproves_is_not_kept_forever(
     steps: list[tuple[CatalogView, dict[str, SelfReport]]],
 ) -> None:

@@ -53,15 +53,15 @@ _OLD_SCHEMA = {
 
 def node(version: dict[str, Any], agent: str = "envoy", **metadata: str) -> Any:
     build = {"version": version, "metadata": BUILD | metadata}
-    said = {"id": "envoy-1", "user_agent_name": agent, "user_agent_build_version": build}
-    return ParseDict(said, base_pb2.Node())
+    node_info = {"id": "envoy-1", "user_agent_name": agent, "user_agent_build_version": build}
+    return ParseDict(node_info, base_pb2.Node())
 
 
 OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
 
 
 @pytest.mark.parametrize(
-    ("said", "known"),
+    ("node_info", "known"),
     [
         (node(RECORDED["1.36.2"]), Capabilities.PLAIN),
         (node(RECORDED["1.37.0"]), Capabilities.PLAIN),
@@ -80,16 +80,16 @@ OLD, NEW = node(RECORDED["1.37.0"]), node(RECORDED["1.40.0"])
         (base_pb2.Node(), Capabilities.PLAIN),
     ],
 )
-def test_the_version_of_an_envoy_is_read_from_its_node(said: Any, known: Capabilities) -> None:
-    assert capabilities_of(said) is known
+def test_the_version_of_an_envoy_is_read_from_its_node(node_info: Any, known: Capabilities) -> None:
+    assert capabilities_of(node_info) is known
 
 
-def open_as(ads: AdsStream, ask: Any, said: Any) -> Opened:
+def open_as(ads: AdsStream, ask: Any, node_info: Any) -> Opened:
     """Subscribe to everything; only the first request has the node."""
     for place, type_url in enumerate(ORDER):
         request = ask(type_url, *NAMES.get(type_url, ()))
         if place == 0:
-            request.node.CopyFrom(said)
+            request.node.CopyFrom(node_info)
         ads.receive(request)
     return ads, ask
 
@@ -156,8 +156,8 @@ def test_envoys_of_different_versions_follow_one_control_plane(
 ) -> None:
     for newest in (FIRST, SWAPPED, TUNED):
         for opened, old in zip(both, (True, False), strict=True):
-            told = converse(opened, newest, old=old)
-            assert not any(told.values())
+            rejected = converse(opened, newest, old=old)
+            assert not any(rejected.values())
             assert not opened[0].rejecting
             assert not opened[0].behind(newest)
             assert list(opened[0].offers(newest)) == []

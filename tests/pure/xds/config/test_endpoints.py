@@ -95,8 +95,8 @@ def test_mode_strict_ignores_a_release() -> None:
 
 
 def test_mode_strict_without_a_usable_primary_has_no_endpoint() -> None:
-    sick = replace(A, health=Health.CRITICAL)
-    assert arranged(sick, B, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
+    critical = replace(A, health=Health.CRITICAL)
+    assert arranged(critical, B, policy=mode(Mode.STRICT)) == {"s": ["/a", "/b"]}
     assert arranged(A, B, policy=mode(Mode.STRICT), leader="gone") == {"s": ["/a", "/b"]}
 
 

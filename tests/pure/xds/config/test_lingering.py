@@ -186,10 +186,12 @@ def test_the_cluster_of_an_earlier_policy_is_explained() -> None:
     slow = catalog(replace(DEFAULTS, health_check=HealthCheck(interval=7.0)))
     former = linger({}, AFTER, slow)
     [service] = slow.services
-    told = explain(service, build(slow, EDGE, former).assignments, RetainedState(), "b", "", former)
+    found = explain(
+        service, build(slow, EDGE, former).assignments, RetainedState(), "b", "", former
+    )
     kept = "an earlier policy's cluster: it gets no new requests, and finishes those it has"
-    assert {each.cluster for each in told if kept in each.why} == {"triton"}
-    assert len(told) == 2
+    assert {each.cluster for each in found if kept in each.why} == {"triton"}
+    assert len(found) == 2
 
 
 def test_a_release_does_not_replace_the_cluster_of_the_other_instances() -> None:
@@ -221,7 +223,7 @@ class Scene:
     """
 
     def __init__(self, catalog: Catalog = BEFORE, *brought: str) -> None:
-        self.brought = dict.fromkeys(brought, "of an earlier life")
+        self.brought = dict.fromkeys(brought, "of an earlier stream")
         self.clock = VirtualClock()
         self.catalog: Latest[Catalog | None] = Latest(catalog)
         self.publication = Publication(self.catalog, EDGE, self.clock)
@@ -391,8 +393,8 @@ async def test_routes_to_a_former_release_do_not_acknowledge_a_primary() -> None
         await scene.clock.advance(0.1)
 
         def acknowledged() -> int:
-            told = [scene.stream.ads]
-            return primary_status("triton", now, scene.snapshot, told, 0).acknowledged
+            streams = [scene.stream.ads]
+            return primary_status("triton", now, scene.snapshot, streams, 0).acknowledged
 
         assert scene.kept()
         assert acknowledged() == 0

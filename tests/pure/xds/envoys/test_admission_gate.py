@@ -7,7 +7,7 @@ from sidecar.xds.envoys.admission_gate import AdmissionGate
 from tests.support.virtual_clock import VirtualClock, settle
 
 
-async def crowd(gate: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
+async def enter_many(gate: AdmissionGate, count: int) -> tuple[list[int], list[asyncio.Task[None]]]:
     entered: list[int] = []
 
     async def enter(number: int) -> None:
@@ -29,7 +29,7 @@ async def end(*tasks: asyncio.Task[None]) -> None:
 async def test_a_hundred_streams_are_admitted_within_a_second_and_in_order() -> None:
     clock = VirtualClock()
     gate = AdmissionGate(clock, lambda: False)
-    entered, tasks = await crowd(gate, 100)
+    entered, tasks = await enter_many(gate, 100)
     assert 0 < len(entered) < 20
     assert gate.waiting == 100 - len(entered)
     await clock.advance(1.0)
@@ -41,7 +41,7 @@ async def test_a_hundred_streams_are_admitted_within_a_second_and_in_order() -> 
 async def test_a_cancelled_stream_uses_no_token() -> None:
     clock = VirtualClock()
     gate = AdmissionGate(clock, lambda: False)
-    entered, tasks = await crowd(gate, 60)
+    entered, tasks = await enter_many(gate, 60)
     first = len(entered)
     await end(*tasks[first:50])
     assert gate.waiting == 10

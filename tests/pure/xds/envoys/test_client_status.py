@@ -175,11 +175,11 @@ def test_a_rejecting_envoy_is_counted_while_it_subscribes(
     ads = DeltaStream()
     more = iter((CLUSTER, ENDPOINT, ROUTE))
 
-    def meanwhile(_: DeltaResponder) -> bool:
+    def subscribing(_: DeltaResponder) -> bool:
         ads.receive(delta(next(more)))
         return False
 
-    monkeypatch.setattr(DeltaResponder, "rejecting", property(meanwhile))
+    monkeypatch.setattr(DeltaResponder, "rejecting", property(subscribing))
     for type_url in (RUNTIME, LISTENER):
         ads.receive(delta(type_url))
     assert not ads.rejecting

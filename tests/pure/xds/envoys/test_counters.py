@@ -21,13 +21,13 @@ def page(**counters: object) -> bytes:
 
 
 def test_the_counters_of_each_service_are_read() -> None:
-    told = page(
+    body = page(
         cluster__triton__grpc__success=7,
         cluster__triton__grpc__failure=2,
         http__triton__rq_reset_after_downstream_response_started=1,
     )
     # A cut stream is not reported; an Envoy that has counted nothing has no counter.
-    assert read_counts(told, SERVICES) == {
+    assert read_counts(body, SERVICES) == {
         "triton": Tally(Counts(7, 2)),
         "triton~release": Tally(),
         "vision.eu-1": Tally(),

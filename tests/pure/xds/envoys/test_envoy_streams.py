@@ -184,11 +184,11 @@ async def test_a_switchover_does_not_wait_for_an_envoy_with_a_newer_stream() -> 
         catalog: Latest[Catalog | None] = Latest(CATALOG)
         statuses = scene.envoys.watch_primary(catalog, scene.publication, "triton")
         assert (await anext(statuses)).envoys == 2
-        told = asyncio.ensure_future(anext(statuses))
+        status = asyncio.ensure_future(anext(statuses))
         scene.envoys.remove(broken)
         await scene.look()
-        assert told.done()
-        assert told.result().envoys == 1
+        assert status.done()
+        assert status.result().envoys == 1
         await statuses.aclose()  # type: ignore[attr-defined]
 
 
@@ -262,12 +262,12 @@ async def test_rejecting_envoys_are_counted_while_envoys_come_and_go() -> None:
     # The metrics are read in another thread.
     scene = Scene()
 
-    class Meanwhile(DeltaStream):
+    class AddsAnother(DeltaStream):
         @property
         def rejecting(self) -> bool:
             scene.envoys.add(EnvoyStream(DeltaStream()))
             return True
 
     for _ in range(3):
-        scene.envoys.add(EnvoyStream(Meanwhile()))
+        scene.envoys.add(EnvoyStream(AddsAnother()))
     assert scene.envoys.rejecting == 3

@@ -50,7 +50,7 @@ def test_only_an_instance_alone_in_the_first_priority_is_preferred(
 
 
 @pytest.mark.parametrize(
-    ("said", "agrees"),
+    ("primary", "agrees"),
     [
         (Primary(True, "a", 7, envoys=2, acknowledged=2), True),
         (Primary(True, "a", 8, envoys=2, acknowledged=2), True),
@@ -62,8 +62,8 @@ def test_only_an_instance_alone_in_the_first_priority_is_preferred(
         (Primary(False, "", 0, envoys=0, acknowledged=0), True),
     ],
 )
-def test_a_control_plane_agrees_when_all_its_envoys_do(said: Primary, agrees: bool) -> None:
-    assert said.agrees("a", 7) is agrees
+def test_a_control_plane_agrees_when_all_its_envoys_do(primary: Primary, agrees: bool) -> None:
+    assert primary.agrees("a", 7) is agrees
 
 
 class Scene:
@@ -74,11 +74,11 @@ class Scene:
         self.catalog: Latest[Catalog | None] = Latest(None)
         self.publication = Publication(self.catalog, EDGE, self.clock)
         self.envoys = Envoys(self.clock)
-        self.said: list[PrimaryStatus] = []
+        self.statuses: list[PrimaryStatus] = []
 
     async def follow(self, name: str = "triton") -> None:
         async for status in self.envoys.watch_primary(self.catalog, self.publication, name):
-            self.said.append(status)
+            self.statuses.append(status)
 
     async def publish(self, *instances: Instance, leader: Leader | None) -> None:
         self.catalog.set(service(*instances, leader=leader))
@@ -106,7 +106,7 @@ class Scene:
 
     @property
     def status(self) -> PrimaryStatus:
-        return self.said[-1]
+        return self.statuses[-1]
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ async def running(name: str = "triton") -> AsyncIterator[Scene]:
 async def test_before_anything_is_known_there_is_no_primary() -> None:
     async with running() as scene:
         # At first some Envoys may still connect.
-        assert scene.said == [PrimaryStatus(envoys=1), PrimaryStatus()]
+        assert scene.statuses == [PrimaryStatus(envoys=1), PrimaryStatus()]
         await scene.publish(A, B, leader=None)
         assert scene.status == PrimaryStatus()
 

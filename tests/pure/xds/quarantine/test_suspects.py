@@ -178,12 +178,12 @@ def test_routes_name_the_suspects_of_their_service_where_they_may_be_tried() -> 
     suspects = {"triton/ab": "", "triton/cd": "refused"}
     wanted = frozenset({*suspects.items(), ("other/ef", "refused")})
     for route in routes_of(DEFAULTS, EDGE, wanted):
-        said = MessageToDict(route.metadata).get("filterMetadata", {})
-        told = said.get("envoy.filters.http.lua")
+        metadata = MessageToDict(route.metadata).get("filterMetadata", {})
+        script = metadata.get("envoy.filters.http.lua")
         if route.route.retry_policy.num_retries.value > DEFAULTS.retry.num_retries:
-            assert told == {"service": "triton", "suspects": suspects}
+            assert script == {"service": "triton", "suspects": suspects}
         else:
-            assert told is None
+            assert script is None
 
 
 def test_an_answered_request_gets_no_more_attempts_than_the_policy_allows() -> None:

@@ -158,10 +158,10 @@ async def running(scene: Scene) -> AsyncIterator[Scene]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def past(*, told: bool = False) -> Scene:
+async def past(*, written: bool = False) -> Scene:
     """A control plane that has rolled back its release and ended; written to Consul, or not."""
     async with watching() as scene:
-        scene.consul.gone = not told
+        scene.consul.gone = not written
         await scene.look(BAD)
     return scene
 
@@ -244,10 +244,10 @@ async def test_the_same_release_ordered_again_gets_a_new_chance() -> None:
 
 async def test_another_release_is_judged_by_its_own_requests() -> None:
     async with watching() as scene:
-        ordered = scene.clock.now()
+        ordered_at = scene.clock.now()
         await scene.clock.advance(20.0)
         await scene.look(GOOD)
-        assert scene.counting.asked[-1] == ("triton", ordered, 30.0)
+        assert scene.counting.asked[-1] == ("triton", ordered_at, 30.0)
         await scene.order(replace(POLICY, release=replace(RELEASE, percent=40)))
         await scene.follow()
         assert scene.counting.asked[-1] == ("triton", scene.clock.now(), 30.0)
@@ -352,7 +352,7 @@ async def test_a_policy_ordered_during_a_restart_wins(
 
 
 async def test_the_same_release_ordered_again_during_a_restart_gets_a_new_chance() -> None:
-    before = await past(told=True)
+    before = await past(written=True)
     assert before.rollbacks  # the watch has not noticed it
     await before.order(POLICY)
     scene = Scene(before.consul, before.rollbacks)

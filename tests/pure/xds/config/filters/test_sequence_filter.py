@@ -20,7 +20,7 @@ from sidecar.xds.config.snapshot import CLUSTER, LISTENER, ROUTE, build
 
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "fd00::2", 8001, 9001)
-ILL = replace(A, health=Health.CRITICAL, ill=True)
+CRITICAL = replace(A, health=Health.CRITICAL, ill=True)
 LUA = "envoy.filters.http.lua"
 FOLLOWED = replace(DEFAULTS, affinity=Affinity(sequence_header="x-sequence"))
 
@@ -82,12 +82,12 @@ def since(authority: str, *services: ServiceCatalog) -> str:
     [found] = build(Catalog(services), Edge()).of(ROUTE).values()
     found.body.Unpack(message)
     [host] = [each for each in message.virtual_hosts if authority in each.domains]
-    [said] = {
+    [since_header] = {
         route.metadata.filter_metadata[LUA]["since"]
         for route in host.routes
         if LUA in route.typed_per_filter_config
     }
-    return str(said)
+    return str(since_header)
 
 
 def test_a_sequence_from_before_a_policy_followed_it_is_not_continued() -> None:
@@ -126,15 +126,15 @@ def test_sequences_continue_on_instances_without_new_requests_except_in_mode_str
     ("instances", "expected"),
     [
         ((A, replace(B, health=Health.WARNING)), []),
-        ((ILL, B), ["10.0.0.1:8001"]),
+        ((CRITICAL, B), ["10.0.0.1:8001"]),
         ((A, replace(B, health=Health.CRITICAL, ill=True)), ["[fd00::2]:8001"]),
         # Taking it out of service does not make it healthy.
-        ((replace(ILL, draining=True), B), ["10.0.0.1:8001"]),
+        ((replace(CRITICAL, draining=True), B), ["10.0.0.1:8001"]),
         # It finishes its sequences, whoever takes it out of service; and an outdated entry does not
         # count.
         ((replace(A, draining=True), B), []),
         ((replace(A, health=Health.CRITICAL), B), []),
-        ((A, replace(ILL, id="old")), []),
+        ((A, replace(CRITICAL, id="old")), []),
     ],
 )
 def test_an_instance_that_may_answer_wrongly_continues_no_sequence(
