@@ -118,13 +118,13 @@ class Root(TyperGroup):
         try:
             yield
         except _UsageError as error:
-            self._tell(error.format_message())
+            self._report(error.format_message())
             raise
         except KeyboardInterrupt:
-            self._tell("interrupted")
+            self._report("interrupted")
             raise
 
-    def _tell(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         if self._as_json:
             from sidecar.cli.operator.json_output import failure
 

@@ -220,8 +220,8 @@ def _from_flag(spec: TensorSpec, value: str) -> Table:
     table: Table = {"name": spec.name, "datatype": spec.datatype}
     if value.startswith("@"):
         path = Path(value[1:]).expanduser().absolute()
-        says_itself = path.suffix.lower() in (".npy", ".json")
-        shape = {} if says_itself else {"shape": [max(extent, 1) for extent in spec.shape]}
+        has_shape = path.suffix.lower() in (".npy", ".json")
+        shape = {} if has_shape else {"shape": [max(extent, 1) for extent in spec.shape]}
         return {**table, **shape, "file": str(path)}
     extents, elements = _parsed(spec, value)
     return {**table, "shape": _shape(spec, extents, len(elements)), "data": elements}

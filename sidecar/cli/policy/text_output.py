@@ -64,5 +64,5 @@ def _note(text: str) -> None:
     print(f"triton-sidecar: {text}", file=sys.stderr)
 
 
-def _print(**said: object) -> None:
-    print(json.dumps({"done": True, **said}, indent=2))
+def _print(**fields: object) -> None:
+    print(json.dumps({"done": True, **fields}, indent=2))

@@ -60,8 +60,8 @@ def clients(found: Replies[Any], wide: bool) -> None:
             for state in client.types:
                 if state.refused_version:
                     what = f"{short(state.type_url)} {_short(state.refused_version)}"
-                    told = f"{client.node} refused {what} at {_when(state.refused_at)}"
-                    print(f"{told}: {state.refused_reason}")
+                    rejection = f"{client.node} refused {what} at {_when(state.refused_at)}"
+                    print(f"{rejection}: {state.refused_reason}")
 
 
 def snapshots(found: Replies[Any], wide: bool) -> None:
