@@ -85,7 +85,7 @@ async def follow(
     """Pass every answer to `see`, forever, except for those older than the last one.
 
     Args:
-        query: queries from an index, and blocks until there is news; with 0 it returns at once.
+        query: queries from an index, and blocks until something changes; with 0 it returns at once.
         see: handles a usable answer; a `SidecarError` that it raises counts as a failure.
         failed: called with the reason of each failure. The next attempt follows after a pause.
         clock: measures the pauses.
@@ -157,7 +157,7 @@ class _Cursor:
     def reset(self) -> None:
         """Start over from 0.
 
-        There may be a different agent now, with indexes of its own; and a streamed answer does not
+        There may be a different agent now, with different indexes; and a streamed answer does not
         show whether the servers are still gone.
         """
         self._index = 0

@@ -45,10 +45,10 @@ def translate(operation: str, error: Exception) -> SidecarError:
     """Our error for one of python-consul2, aiohttp, the system or of parsing."""
     text = words(error)
     # Something other than Consul may answer with a whole page.
-    said = cut(text, _QUOTED).partition("\n")[0]
+    reason = cut(text, _QUOTED).partition("\n")[0]
     if isinstance(error, aiohttp.ClientConnectorError):
-        said = f"{error.host}:{error.port}: {said}"
-    message = f"Consul: {operation}: {said}"
+        reason = f"{error.host}:{error.port}: {reason}"
+    message = f"Consul: {operation}: {reason}"
     match error:
         case consul.base.NotFound():
             return NotFound(message)
@@ -77,8 +77,8 @@ def translate(operation: str, error: Exception) -> SidecarError:
 
 def _failed(message: str) -> SidecarError:
     """What a 500 means: Consul also answers it to some requests that it rejects."""
-    for kind, said in _REFUSED.items():
-        if said.search(message):
+    for kind, pattern in _REFUSED.items():
+        if pattern.search(message):
             return kind(message)
     return Unavailable(message)
 
