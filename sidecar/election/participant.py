@@ -99,7 +99,7 @@ class Participant:
             assessment,
             clock,
             hook,
-            self._tell,
+            self._report_state,
             lambda: self.election.reference,
         )
         self._history_update = HistoryUpdate(
@@ -291,7 +291,7 @@ class Participant:
         async for role, _ in self.election.role_epoch:
             self._holds.set(role in (Role.PRIMARY, Role.PROMOTING, Role.UNCONFIRMED))
             self._keep()
-            self._tell()
+            self._report_state()
 
     async def _follow_phase(self) -> None:
         """Assess a cold standby like any other instance once its models are loaded.
@@ -304,7 +304,7 @@ class Participant:
                 self._assessment.leave_cold_standby()
             elif phase is not Phase.UNKNOWN:
                 self._assessment.enter_cold_standby(self._promotion.why or phase.value)
-            self._tell()
+            self._report_state()
 
     async def _follow_state(self) -> None:
         """Apply and report changes in the election's keys, and the end of a pause."""
@@ -352,7 +352,7 @@ class Participant:
                     await self._try(execute.write_proof(order, why, election.context))
             await first_of(self._clock, pause, election.state.changed(seen))
 
-    def _tell(self) -> None:
+    def _report_state(self) -> None:
         """Publish what has changed."""
         self.reconsider()
         self._ports.nudge()

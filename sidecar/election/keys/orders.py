@@ -141,8 +141,8 @@ class ElectionState:
 
     def proof_of(self, order: Order) -> Proof | None:
         """The proof by an order's candidate, if there is one."""
-        said = self.proof
-        return said if said and (said.order, said.instance) == (order.id, order.to) else None
+        known = self.proof
+        return known if known and (known.order, known.instance) == (order.id, order.to) else None
 
 
 def ended_for(ended: Ended, order: Order) -> bool:
