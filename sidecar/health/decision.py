@@ -222,7 +222,7 @@ def _state(history: History, rules: TrackRules, now: float) -> tuple[State, Find
     required = [history.tracks[key] for key in history.required]
     missing = [key for key in history.required if history.tracks[key].level is Level.UNKNOWN]
     unproven = [history.tracks[key] for key in missing]
-    # An instance that serves may fail for a while; one that does not starts only when all is well.
+    # An instance that serves may fail for a while; another starts only when everything is healthy.
     failing = [track for track in tracks if track.critical]
     failing += [track for track in required if track.proofs < rules.rise]
     refusing = [] if history.state in SERVING else failing

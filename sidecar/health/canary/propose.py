@@ -72,17 +72,17 @@ def differences(described: ModelDescription, answers: Sequence[Answer]) -> list[
     """How the form of the outputs differs from the model's config, one difference per line."""
     found: list[str] = []
     for spec in described.outputs:
-        says = f"its config says {spec.datatype} {[*spec.shape]}"
+        promise = f"its config says {spec.datatype} {[*spec.shape]}"
         forms = [
             (value.datatype, value.array.shape)
             for answer in answers
             if (value := answer.outputs.get(spec.name))
         ]
         if not forms:
-            found.append(f"{spec.name}: in no answer, though {says}")
+            found.append(f"{spec.name}: in no answer, though {promise}")
         for datatype, shape in dict.fromkeys(forms):
             if datatype != spec.datatype or not (described.decoupled or fits(spec.shape, shape)):
-                found.append(f"{spec.name}: answered as {datatype} {[*shape]}, though {says}")
+                found.append(f"{spec.name}: answered as {datatype} {[*shape]}, though {promise}")
     return found
 
 
