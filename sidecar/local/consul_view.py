@@ -76,5 +76,5 @@ def _view(entry: ServiceEntry, candidate: Candidate, *, holds: bool) -> Instance
 
 
 def _reason(check: Check) -> str:
-    said = checks.first_line(check)
-    return f"{check.name}: {said}" if said else f"{check.name} has not run yet"
+    output = checks.first_line(check)
+    return f"{check.name}: {output}" if output else f"{check.name} has not run yet"

@@ -68,8 +68,8 @@ def detach(folder: Path, arguments: Sequence[str]) -> Mesh:
         child.terminate()
         child.wait()
         raise
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    text = "\n".join(line.removeprefix("triton-sidecar: ") for line in said)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    text = "\n".join(line.removeprefix("triton-sidecar: ") for line in lines)
     raise (ConfigError if child.returncode == _MISTAKE else Unavailable)(text)
 
 
@@ -191,8 +191,8 @@ async def _answer(mesh: Mesh, part: PartState) -> str:
 async def _staleness(address: str) -> str:
     """What is wrong with a control plane's catalog, or `ok`."""
     request = control_plane_pb2.GetSnapshotRequest()
-    said = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
-    return said.catalog_status or "ok"
+    snapshot = await rpc.ask(address, lambda stub: stub.GetSnapshot(request))
+    return snapshot.catalog_status or "ok"
 
 
 def _probe(mesh: Mesh, part: PartState) -> Probe:

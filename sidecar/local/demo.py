@@ -230,8 +230,8 @@ def _costs(timeline: Timeline, running: Load, incident: Incident) -> dict[str, s
 
 def _after(timeline: Timeline, incident: Incident, kind: Kind) -> str:
     """When a change was first seen after an incident; for the victim only its verdict counts."""
-    whose = {"only": incident.victim} if kind == "verdict" else {"but": incident.victim}
-    seen = timeline.first(kind, incident.began, **whose)
+    filters = {"only": incident.victim} if kind == "verdict" else {"but": incident.victim}
+    seen = timeline.first(kind, incident.began, **filters)
     return f"{(seen.at - incident.began) * 1000:.0f} ms" if seen else "not seen"
 
 

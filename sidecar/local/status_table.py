@@ -129,7 +129,9 @@ def table(record: MeshState, views: Views) -> Grid:
 
 
 def _role(seen: InstanceView) -> Text:
-    marks = [mark for mark, told in (("paused", seen.paused), ("differs", seen.differs)) if told]
+    marks = [
+        mark for mark, marked in (("paused", seen.paused), ("differs", seen.differs)) if marked
+    ]
     style = "yellow" if marks or seen.role == "promoting" else ""
     return Text(" ".join((seen.role, *(f"({mark})" for mark in marks))), style)
 

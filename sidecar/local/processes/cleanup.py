@@ -106,8 +106,8 @@ def prepare(folder: Path) -> None:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(bytes(_LEAST))
     except OSError as error:
-        told = f"--dir {folder}: expected a folder to write to: {error.strerror}"
-        raise unwritable(error)(told) from error
+        message = f"--dir {folder}: expected a folder to write to: {error.strerror}"
+        raise unwritable(error)(message) from error
     if foreign:
         raise ConfigError(f"--dir {folder}: expected an empty folder, or one of an earlier mesh")
 

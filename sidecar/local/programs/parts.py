@@ -127,10 +127,10 @@ def consul_release(program: Path) -> str:
     Raises:
         PartMissing: it cannot be started, or is not Consul.
     """
-    said = _output([str(program), "version"], os.environ)
-    match = re.search(r"Consul v(\d+\.\d+\S*)", said)
+    output = _output([str(program), "version"], os.environ)
+    match = re.search(r"Consul v(\d+\.\d+\S*)", output)
     if match is None:
-        raise _missing("consul", f"{program} version said: {said.strip()[:500] or 'nothing'}")
+        raise _missing("consul", f"{program} version said: {output.strip()[:500] or 'nothing'}")
     return match[1]
 
 
@@ -255,11 +255,11 @@ def _check_runs(name: str, program: Path, environ: Mapping[str, str]) -> None:
         parts = triton(environ)
         environment = parts.environment(environ)
         stub = parts.backends / "python" / "triton_python_backend_stub"
-        if stub.exists() and _UNLINKED in (said := _output([str(stub)], environment)):
-            raise _missing(name, f"its Python backend does not start: {said.strip()}")
-    said = _output([str(program), argument], environment)
-    if introduction not in said:
-        raise _missing(name, f"{program} {argument} said: {said.strip()[:500] or 'nothing'}")
+        if stub.exists() and _UNLINKED in (output := _output([str(stub)], environment)):
+            raise _missing(name, f"its Python backend does not start: {output.strip()}")
+    output = _output([str(program), argument], environment)
+    if introduction not in output:
+        raise _missing(name, f"{program} {argument} said: {output.strip()[:500] or 'nothing'}")
 
 
 def _output(command: list[str], environ: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from sidecar.local.programs import debian
 from sidecar.runtime.errors import ConfigError, Unavailable
 
 _DOWNLOAD_TIMEOUT = 600.0
-_SAID_LINES = 12  # lines of pip's error output that are shown
+_ERROR_LINES = 12  # lines of pip's error output that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,5 +116,5 @@ def run_pip(command: list[str], work: Path) -> None:
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
         telling = [line for line in lines if line.strip() and "Retrying" not in line]
-        said = "\n    ".join(telling[-_SAID_LINES:])
-        raise Unavailable(f"pip said:\n    {said}")
+        quoted = "\n    ".join(telling[-_ERROR_LINES:])
+        raise Unavailable(f"pip said:\n    {quoted}")
