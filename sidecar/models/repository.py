@@ -220,10 +220,10 @@ def _listed(folder: Path, versions: Versions | None, config: ConfigFile) -> _Lis
 def _content_of(text: str) -> str:
     """A digest of what a config.pbtxt says; of its bytes if it has fields newer than our protos."""
     try:
-        said = without_tuning(parse_config(text, newer=False))
+        normalized = without_tuning(parse_config(text, newer=False))
     except ValueError:
-        said = text.encode()
-    return hashlib.sha256(said).hexdigest()
+        normalized = text.encode()
+    return hashlib.sha256(normalized).hexdigest()
 
 
 def _walk(
