@@ -67,13 +67,13 @@ async def _send(
             ) as answer,
         ):
             status = answer.status
-            said = b"" if status < 300 else await answer.content.read(_ANSWER)
+            reply = b"" if status < 300 else await answer.content.read(_ANSWER)
     except TimeoutError:
         raise
     except (aiohttp.ClientError, OSError, ValueError) as error:
         # No cause: it may hold the address, and the caller may log that.
         raise Unavailable(hidden.without(words(error))) from None
-    _judge(status, quote(hidden.without(said.decode(errors="replace"))))
+    _judge(status, quote(hidden.without(reply.decode(errors="replace"))))
 
 
 def check(receiver: Receiver, key: str) -> None:
@@ -119,10 +119,10 @@ def _tls(ca_file: Path | None, key: str) -> ssl.SSLContext | bool:
     return credentials.tls(key, ca_file)
 
 
-def _judge(status: int, said: str) -> None:
+def _judge(status: int, reply: str) -> None:
     if 200 <= status < 300:
         return
-    remark = f": {said}" if said else ""
+    remark = f": {reply}" if reply else ""
     if status in _PASSING or status >= 500:
         raise Unavailable(f"answered {status}{remark}")
     moved = " (redirects are not followed)" if status < 400 else ""
