@@ -69,9 +69,9 @@ def place(endpoint: Any) -> str:
     return f"priority {endpoint.priority}, weight {endpoint.weight}"
 
 
-def _compare(said: Mapping[str, Mapping[str, str]], nothing: str) -> Iterator[Disagreement]:
-    for what in sorted({name for each in said.values() for name in each}):
-        words = {plane: each.get(what, nothing) for plane, each in said.items()}
+def _compare(by_plane: Mapping[str, Mapping[str, str]], nothing: str) -> Iterator[Disagreement]:
+    for what in sorted({name for each in by_plane.values() for name in each}):
+        words = {plane: each.get(what, nothing) for plane, each in by_plane.items()}
         if len(set(words.values())) > 1:
             yield Disagreement(what, words)
 

@@ -29,8 +29,8 @@ def load(name: str) -> TrafficPolicy:
     except UnicodeDecodeError:
         raise ConfigError(f"{source}: expected JSON or YAML in UTF-8, found other bytes") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        said = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{source}: expected a file with a policy: {said}") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{source}: expected a file with a policy: {reason}") from None
     except ConfigError as error:
         lines = (f"{source}: {line}" for line in str(error).splitlines())
         raise ConfigError("\n".join(lines)) from None
@@ -61,8 +61,8 @@ def _as_json(text: str) -> str:
             f"expected JSON or YAML, found a mistake{where}: {error.problem}"
         ) from None
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"expected JSON or YAML: {said:.200}") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"expected JSON or YAML: {reason:.200}") from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"expected what JSON can hold: {error!s:.200}") from None
     except RecursionError:
