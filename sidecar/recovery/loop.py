@@ -88,7 +88,7 @@ class Recovery:
             if isinstance(decided, GatherFacts):
                 # The answers take time, so read the verdict again afterwards.
                 decided = self._decide(*await self._look())
-            self._tell(decided)
+            self._report(decided)
             if isinstance(decided, Act):
                 await self._perform(decided)
             else:
@@ -114,7 +114,7 @@ class Recovery:
             self._ledger = decision.gave_up(self._ledger, decided.why)
         return decided
 
-    def _tell(self, decided: Decision) -> None:
+    def _report(self, decided: Decision) -> None:
         """Report a decision if it is new; an action always is."""
         if isinstance(decided, GatherFacts):
             return
