@@ -60,16 +60,16 @@ def last_pushed_line(check: "Check") -> ParsedLine | None:
 
 def is_unproven(check: "Check") -> bool:
     """Whether a sidecar has only begun to probe its Triton."""
-    said = last_pushed_line(check)
-    return said is not None and (said.state, said.reason) == (UNPROVEN.state, UNPROVEN.reason)
+    line = last_pushed_line(check)
+    return line is not None and (line.state, line.reason) == (UNPROVEN.state, UNPROVEN.reason)
 
 
 def last_verdict(entry: "ServiceEntry") -> "Status | None":
     """The last status that a sidecar pushed, which may be gone; None unless it was a good one."""
     for check in entry.checks:
         if check.id == verdict_check(entry.id):
-            said = last_pushed_line(check)
-            state = str(said.state) if said and check.status == "critical" else check.status
+            line = last_pushed_line(check)
+            state = str(line.state) if line and check.status == "critical" else check.status
             return "passing" if state == "passing" else "warning" if state == "warning" else None
     return None
 
@@ -148,7 +148,7 @@ def is_withdrawal(check: "Check", meta: Mapping[str, str]) -> bool:
 
 
 def _reason(check: "Check") -> str:
-    said = first_line(check)
+    line = first_line(check)
     if is_maintenance(check):
-        return said
-    return f"{check.name}: {said}" if said else f"{check.name} is critical"
+        return line
+    return f"{check.name}: {line}" if line else f"{check.name} is critical"

@@ -46,7 +46,7 @@ async def _ss(*arguments: str) -> list[str]:
     except OSError as error:
         raise Rejected(f"ss: cannot be started: {words(error)}") from error
     try:
-        said, complaints = await asyncio.wait_for(child.communicate(), _TIMEOUT)
+        output, complaints = await asyncio.wait_for(child.communicate(), _TIMEOUT)
     except TimeoutError:
         raise DeadlineExceeded(f"ss: did not end within {_TIMEOUT:g} s") from None
     finally:
@@ -56,4 +56,4 @@ async def _ss(*arguments: str) -> list[str]:
     # It exits with 0 even if it could not reset anything.
     if child.returncode or complaints:
         raise Rejected(f"ss: {complaints.decode(errors='replace').strip() or child.returncode}")
-    return said.decode(errors="replace").splitlines()
+    return output.decode(errors="replace").splitlines()

@@ -166,7 +166,7 @@ def check_status(verdict: Verdict, before: Status) -> Status:
     """
     if verdict.state is State.DRAINING:
         return before
-    maintained = verdict.state is State.MAINTENANCE  # which has a check of its own
+    maintained = verdict.state is State.MAINTENANCE  # which has a separate check
     return _STATUSES.get(verdict.fitness if maintained else verdict.state, "critical")
 
 
@@ -222,5 +222,5 @@ def _meta(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, str]:
         DIFFERS_META: meta.differs,
         WITHDRAWAL_META: WITHDRAWN,
     }
-    said = {key: cut(value, _LONGEST) for key, value in own.items() if value}
-    return {**dict(instance.meta), **said}
+    values = {key: cut(value, _LONGEST) for key, value in own.items() if value}
+    return {**dict(instance.meta), **values}
