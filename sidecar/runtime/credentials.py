@@ -28,12 +28,12 @@ def read_token(path: Path, key: str) -> str:
         FileUnreadable: the file cannot be read at the moment.
         ConfigError: its name is impossible, or it holds no token.
     """
-    said = _read(path, key, "a file with a token").strip()
-    if not said:
+    content = _read(path, key, "a file with a token").strip()
+    if not content:
         raise ConfigError(f"{key}: expected a token in {path}, found nothing")
-    if not (said.isascii() and said.decode().isprintable()):
+    if not (content.isascii() and content.decode().isprintable()):
         raise ConfigError(f"{key}: expected a token in ASCII on a single line in {path}")
-    return said.decode()
+    return content.decode()
 
 
 def tls(

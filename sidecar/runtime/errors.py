@@ -111,9 +111,9 @@ def words(error: BaseException) -> str:
 
     Without the host or file where it happened, too, which the caller knows.
     """
-    said = _said(getattr(error, "os_error", error))  # aiohttp's has the system's
-    if said := _AROUND.sub("", said).strip():
-        return said
+    message = _message_of(getattr(error, "os_error", error))  # aiohttp's has the system's
+    if message := _AROUND.sub("", message).strip():
+        return message
     return "no answer in time" if isinstance(error, TimeoutError) else kind(error)
 
 
@@ -122,7 +122,7 @@ def kind(error: BaseException) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     match error:
         case OSError(errno=number, strerror=str(text)) if number is not None:
             return _CONNECTING.sub(_NOT_CONNECTED.get(number, "Cannot connect"), text)

@@ -161,5 +161,5 @@ def _signal(number: int) -> str:
 
 
 def _with_output(what: str, output: bytearray) -> str:
-    said = quote(output.decode(errors="replace"))
-    return f"{what}: {said}" if said else what
+    quoted = quote(output.decode(errors="replace"))
+    return f"{what}: {quoted}" if quoted else what

@@ -53,7 +53,7 @@ class Ends:
     tail: int
 
     def of(self, text: str) -> str:
-        """An id, whole or without its middle; of several lines, each by itself."""
+        """An id, whole or without its middle; of several lines, each line separately."""
         return "\n".join(map(self._of_line, text.split("\n")))
 
     def differ(self, ids: Set[str]) -> bool:
