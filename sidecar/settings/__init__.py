@@ -88,8 +88,8 @@ class SidecarSettings(_Settings):
         kind = "files" if self.triton.repository else "triton"
         declared = self.election.model_set
         if declared and not declared.startswith(kind):
-            beside = "with" if self.triton.repository else "without"
-            wanted = f"a digest {kind}-… {beside} triton.repository"
+            with_or_without = "with" if self.triton.repository else "without"
+            wanted = f"a digest {kind}-… {with_or_without} triton.repository"
             raise ValueError(f"election.model_set: expected {wanted}, found {declared!r}")
         if self.election.gpu_headroom and self.gpu.enabled == "off":
             raise ValueError('election.gpu_headroom: expected gpu.enabled other than "off"')

@@ -81,8 +81,8 @@ class NotifySettings(Table):
     def _complete(self) -> Self:
         _check_url(self.url.get_secret_value())
         if self.token is not None:
-            said = self.token.get_secret_value()
-            if not said or not said.isprintable() or not said.isascii():
+            secret = self.token.get_secret_value()
+            if not secret or not secret.isprintable() or not secret.isascii():
                 raise ValueError("token: expected printable ASCII on a single line")
         if self.token and self.token_file:
             raise ValueError("token and token_file: expected one of them, not both")
