@@ -133,10 +133,10 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
-            level, said = _level(record.levelno), record.getMessage()
+            level, text = _level(record.levelno), record.getMessage()
             log = structlog.get_logger()
             log.log(
-                level, "library_log", logger=record.name, message=said, exc_info=record.exc_info
+                level, "library_log", logger=record.name, message=text, exc_info=record.exc_info
             )
         except Exception:  # noqa: BLE001  # as every handler does
             self.handleError(record)
