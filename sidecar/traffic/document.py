@@ -32,7 +32,7 @@ from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 
 # Characters: a transaction of Consul may have 512 KiB, encoded in base64.
 LONGEST = 256 * 1024
-_TOLD = 50  # mistakes that are reported at once
+_REPORTED = 50  # mistakes that are reported at once
 
 # The dataclass of each object of the schema, by the path of its key.
 _PARTS: Mapping[str, type[Any]] = {
@@ -91,9 +91,9 @@ def parse(text: str | bytes) -> TrafficPolicy:
         reading.fit(policy)
         if not reading.mistakes:
             return policy
-    lines = [f"{path}: {said}" if path else said for path, said in reading.mistakes]
-    more = [f"and {len(lines) - _TOLD} more mistakes"] if len(lines) > _TOLD else []
-    raise ConfigError("\n".join([*lines[:_TOLD], *more]))
+    lines = [f"{path}: {message}" if path else message for path, message in reading.mistakes]
+    more = [f"and {len(lines) - _REPORTED} more mistakes"] if len(lines) > _REPORTED else []
+    raise ConfigError("\n".join([*lines[:_REPORTED], *more]))
 
 
 def dump(policy: TrafficPolicy) -> str:
@@ -143,7 +143,7 @@ class _Reading:
         return _PARTS[path](**right)
 
     def fit(self, policy: TrafficPolicy) -> None:
-        """Check the constraints across values that are valid by themselves."""
+        """Check the constraints across values that are individually valid."""
         wrong = [f"{path}." for path, _ in self.mistakes]
         for paths, check in CROSS_FIELD:
             looked = [f"{path}." for path in paths]

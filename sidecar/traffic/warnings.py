@@ -54,11 +54,11 @@ def _strict_modes(mode: Mode, entries: Sequence[ServiceEntry]) -> Iterator[str]:
     strict = [entry.id for entry in entries if entry.meta.get(MODE_META) == Mode.STRICT]
     others = [entry.id for entry in entries if entry.id not in strict]
     if mode is Mode.STRICT and others:
-        who = f"not strict themselves (election.mode): {', '.join(others)}"
-        yield f"mode: {who}; an instance that loses the role may serve until Envoy is updated"
+        which = f"not strict themselves (election.mode): {', '.join(others)}"
+        yield f"mode: {which}; an instance that loses the role may serve until Envoy is updated"
     if mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED) and strict:
-        who = f"strict themselves (election.mode): {', '.join(strict)}"
-        yield f"mode: {who}; they get no requests unless they are primary"
+        which = f"strict themselves (election.mode): {', '.join(strict)}"
+        yield f"mode: {which}; they get no requests unless they are primary"
 
 
 def _rolled_back_before(before: Release | None, after: Release | None) -> Iterator[str]:
