@@ -19,7 +19,7 @@ from sidecar.xds.metrics import ControlPlaneMetrics
 _FROZEN = 90.0
 _DISK = "disk"  # the source of answers before Consul's first one
 
-Said = TypeVar("Said", RetainedInstance, SkippedEntry)
+Reported = TypeVar("Reported", RetainedInstance, SkippedEntry)
 
 
 def rounded(seconds: float) -> str:
@@ -179,7 +179,7 @@ class Observer:
             else:
                 self._log.info("entry_left_out", service=service, instance=instance, reason=reason)
 
-    def _new(self, service: str, what: str, found: tuple[Said, ...]) -> list[Said]:
+    def _new(self, service: str, what: str, found: tuple[Reported, ...]) -> list[Reported]:
         """Those that the last report did not contain."""
         before = self._reported.get((service, what), frozenset())
         self._reported[service, what] = frozenset(found)

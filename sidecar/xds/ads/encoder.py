@@ -1,7 +1,7 @@
 """Serialises responses; each resource only once, however many Envoys get it.
 
 Protobuf allows concatenating serialised pieces: the elements of a repeated field one after the
-other, and the rest as a message of its own.
+other, and the rest as a separate message.
 """
 
 from collections import OrderedDict

@@ -30,7 +30,7 @@ class SotwResponder(Subscription):
         """Take a `DiscoveryRequest`."""
         nonce = request.response_nonce
         if self._sent and nonce and nonce != str(self._sent):
-            return None  # answers an older response; the answer to the newest one is on its way
+            return None  # answers an older response; the answer to the newest one is in flight
         rejection = request.error_detail.message if request.HasField("error_detail") else None
         outcome = self._settle(nonce, rejection)
         if isinstance(outcome, Acked):

@@ -98,10 +98,10 @@ def explain(
 def _retention_reasons(instance_id: str, retained: RetainedState) -> Iterator[str]:
     """What retention and skipped entries have to do with it."""
     if (at := retained.missing.get(instance_id)) is not None:
-        says = (
+        report = (
             "it reports that it serves" if instance_id in retained.serving else "it does not answer"
         )
-        yield f"kept although it vanished from the catalog at {timestamp(at)}: {says}"
+        yield f"kept although it vanished from the catalog at {timestamp(at)}: {report}"
     if reason := retained.skipped.get(instance_id):
         yield f"its entry in the catalog: {reason}"
     if retained.stale:
@@ -203,12 +203,12 @@ def _release_reasons(
     if belongs is side:
         yield f"{reasons}, and this is one of them"
         return
-    whose = "belongs" if belongs else "does not belong"
+    verb = "belongs" if belongs else "does not belong"
     place = (
         "stands in, as there is no other instance" if first else "comes after all other instances"
     )
     yield reasons
-    yield f"it {whose} to the release: here it {place}"
+    yield f"it {verb} to the release: here it {place}"
 
 
 def _locality_reasons(service: ServiceCatalog, instance: Instance, zone: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes
 from sidecar.xds.catalog.retention import Leadership
 
 _FORMAT = 1
-_NOBODY = Leadership()
+_NO_LEADER = Leadership()
 
 
 class UnusableState(Rejected):
@@ -41,7 +41,7 @@ class CachedService:
 
     instances: tuple[Instance, ...] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
-    leadership: Leadership = _NOBODY
+    leadership: Leadership = _NO_LEADER
     policy: str | None = None
     since: PolicyIndexes = NEVER
 

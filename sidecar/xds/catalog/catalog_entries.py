@@ -108,7 +108,7 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
     if isinstance(where, SkippedEntry):
         return where
     address, health_port = where
-    ill = _is_ill(entry, explicit, silent)
+    ill = _is_unhealthy(entry, explicit, silent)
     silent = silent and all(map(is_maintenance, explicit))
     health = Health((last_verdict(entry) if silent else None) or entry.status)
     weight = entry.weight_warning if health is Health.WARNING else entry.weight_passing
@@ -150,7 +150,7 @@ def _addresses(entry: "ServiceEntry") -> tuple[str, int] | SkippedEntry:
     return address, health_port
 
 
-def _is_ill(entry: "ServiceEntry", explicit: "Iterable[Check]", silent: bool) -> bool:
+def _is_unhealthy(entry: "ServiceEntry", explicit: "Iterable[Check]", silent: bool) -> bool:
     """Whether its own sidecar reports a fault, or fell silent after reporting one."""
     own = any(check.id in own_checks(entry.id) for check in explicit)
     return own or (silent and last_verdict(entry) is None)

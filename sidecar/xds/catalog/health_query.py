@@ -26,7 +26,7 @@ _JITTER = 0.2  # many control planes query after the same loss
 _AT_ONCE, _SHARE, _MOST = 8, 10, 64
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # http_proxy is not meant for local peers
-    ("grpc.use_local_subchannel_pool", 1),  # each attempt dials anew; a refusal is not cached
+    ("grpc.use_local_subchannel_pool", 1),  # each attempt dials again; a refusal is not cached
 )
 
 
@@ -53,8 +53,8 @@ async def ask(instance: Instance) -> HealthReply:
                 answer = await health_pb2_grpc.HealthStub(channel).Check(request)
     except grpc.aio.AioRpcError as error:
         # A server without that service is not the instance's sidecar.
-        stranger = error.code() is grpc.StatusCode.UNIMPLEMENTED
-        return HealthReply.GONE if stranger else HealthReply.SILENCE
+        foreign = error.code() is grpc.StatusCode.UNIMPLEMENTED
+        return HealthReply.GONE if foreign else HealthReply.SILENCE
     except (TimeoutError, OSError):
         return HealthReply.SILENCE
     serves = answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -246,7 +246,7 @@ class ServiceWatch:
     async def _prove_absence(self, key: str, *, in_force: bool) -> None:
         """Verify that a key does not exist, and is not just hidden: a list leaves that open.
 
-        If it was `known`, servers that do not show our own entry either are not believed.
+        If it was `known`, servers that do not show our own entry either are not trusted.
 
         Raises:
             Rejected: we may not read it.

@@ -302,7 +302,7 @@ def _circuit_breakers(policy: TrafficPolicy) -> Table:
 
 
 def _endpoint_fields(instance: Instance) -> tuple[str, str, int, int, int]:
-    """What Envoy is told of an instance."""
+    """The fields of an endpoint that Envoy gets."""
     return (
         instance.id,
         instance.address,

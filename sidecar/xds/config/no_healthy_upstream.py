@@ -2,7 +2,8 @@
 
 In mode `strict` each move of the role has such a gap: the former primary stops before the new one
 begins, and Envoy gets neither at that very instant. So a cluster has one more host, which gets
-what no other can take and refuses at once. Envoy then retries after a pause, and picks a host anew.
+the requests that no other can take, and refuses them at once. Envoy then retries after a pause, and
+picks a host again.
 """
 
 from functools import cache

@@ -21,7 +21,7 @@ from sidecar.xds.envoys.load_report import LoadReport, Place
 from sidecar.xds.envoys.primary_status import PrimaryStatus, primary_status
 from sidecar.xds.publication import Publication
 
-# Seconds for which an Envoy without a stream counts as unknown: it goes on serving. Above its
+# Seconds for which an Envoy without a stream counts as unknown: it continues to serve. Above its
 # back-off until it reconnects (envoy/bootstrap.yaml allows 2 s), and the 5 s after which Envoy
 # reopens a broken load-report stream.
 ABSENCE = 8.0
