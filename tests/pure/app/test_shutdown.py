@@ -72,7 +72,7 @@ async def test_a_deregistration_that_consul_does_not_answer_is_retried() -> None
     assert publisher.calls == 3
 
 
-async def test_an_entry_in_operator_maintenance_is_not_deregistered() -> None:
+async def test_an_entry_in_an_operators_maintenance_stays_registered() -> None:
     publisher = Publisher()
     publisher.keeps_entry = True
     await _deregister(publisher, VirtualClock()).run()

@@ -71,8 +71,8 @@ class Planes:
         yield self.Stub(self.reports[int(address.rpartition(":")[2]) - 1])
 
     class Stub:
-        def __init__(self, reports: GetFailuresResponse | None) -> None:
-            self._report = reports
+        def __init__(self, report: GetFailuresResponse | None) -> None:
+            self._report = report
 
         async def GetFailures(self, request: object, *, timeout: float) -> GetFailuresResponse:
             if self._report is None:

@@ -44,7 +44,7 @@ def test_the_intent_of_an_instance(known: InstanceFacts, intent: Intent) -> None
     assert bool(why) == (intent is not Intent.SEEK)
 
 
-def test_how_it_rates_itself_as_a_candidate() -> None:
+def test_the_candidate_describes_the_instance() -> None:
     known = InstanceFacts(
         PASSING,
         fit_since=7.0,

@@ -52,7 +52,7 @@ async def test_next_to_loaded_models_it_unloads_none_before_another_instance_is_
         assert (b.role, a.triton.orders) == (Role.PRIMARY, ["unload m"])
 
 
-async def test_an_instance_with_another_model_set_is_reported_and_refused() -> None:
+async def test_another_model_set_is_reported_and_refuses_requests() -> None:
     async with stage(a={}, b={}) as it:
         _, b = it.actors.values()
         b.model_set.set("triton-00000000000000bb")
@@ -90,7 +90,7 @@ async def test_a_primary_that_loads_another_model_set_takes_no_instance_out_of_s
         assert [each for each in (b, c) if refuses(each)] == []
 
 
-async def test_an_instance_that_joins_with_another_model_set_stays_refused() -> None:
+async def test_an_instance_that_joins_with_another_model_set_refuses_requests_for_good() -> None:
     async with stage(a={}, b={}, c={}) as it:
         a, b, c = it.actors.values()
         c.model_set.set("triton-00000000000000bb")

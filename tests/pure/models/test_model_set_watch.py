@@ -447,7 +447,7 @@ async def test_a_foreign_file_is_neither_restored_nor_replaced(tmp_path: Path) -
         assert why.startswith(f"{path}: {words}")
 
 
-async def test_an_empty_or_own_file_is_replaced(tmp_path: Path) -> None:
+async def test_an_empty_file_or_one_of_the_instance_is_replaced(tmp_path: Path) -> None:
     it = Written(tmp_path / "state.json")
     for document in (b"", OURS.encode(), b'{"loaded_models":7,"more":1,"instance":"a"}\n?'):
         it.path.write_bytes(document)

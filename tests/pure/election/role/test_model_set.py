@@ -47,7 +47,7 @@ def test_an_instance_that_was_unhealthy_when_the_primary_changed_its_set_may_ser
     )
 
 
-def test_an_instance_that_joins_with_another_set_is_refused() -> None:
+def test_an_instance_that_joins_with_another_set_refuses_requests() -> None:
     assert stances((OwnModelSet(Y), led(X), False), (OwnModelSet(Y), led(X), True)) == [True, True]
 
 
@@ -56,7 +56,7 @@ def test_a_primary_whose_set_is_unknown_matches_no_instance() -> None:
     assert stances(*begun, (OwnModelSet(Y), led(X, elected_with=""), True)) == [False, False, True]
 
 
-def test_an_instance_that_loads_another_set_is_refused() -> None:
+def test_an_instance_that_loads_another_set_refuses_requests() -> None:
     begun = (OwnModelSet(X), led(X), False), (OwnModelSet(X), led(X), True)
     assert stances(*begun, (OwnModelSet(Y), led(X), True), (OwnModelSet(X), led(X), True)) == [
         *(False, False),

@@ -41,23 +41,23 @@ def test_an_invalid_size_is_refused(text: object) -> None:
         (1000, Floor(1000)),
     ],
 )
-def test_thresholds(text: object, expected: Floor) -> None:
+def test_floors(text: object, expected: Floor) -> None:
     assert parse_floor(text) == expected
 
 
 @given(st.one_of(st.integers(0, 2**50), st.integers(0, 100).map(lambda percent: f"{percent}%")))
-def test_a_threshold_is_printed_as_it_may_be_written(value: object) -> None:
+def test_a_floor_is_printed_as_it_may_be_written(value: object) -> None:
     floor = parse_floor(value)
     assert parse_floor(str(floor)) == floor
 
 
 @pytest.mark.parametrize("text", ["101%", "-5%", "%", "five"])
-def test_an_invalid_threshold_is_refused(text: str) -> None:
+def test_an_invalid_floor_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_floor(text)
 
 
-def test_by_default_nothing_is_required_and_no_threshold_applies() -> None:
+def test_by_default_nothing_is_required_and_no_floor_applies() -> None:
     settings = GpuSettings()
     assert (settings.interval, settings.timeout) == (5.0, 3.0)
     assert settings.rules == GpuRules()
