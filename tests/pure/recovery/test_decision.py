@@ -409,7 +409,7 @@ class Attack(RuleBasedStateMachine):
             ]
         )
     )
-    def hear_of_others(self, others: Peers) -> None:
+    def read_others(self, others: Peers) -> None:
         self.others = others
         self.step()
 
@@ -487,7 +487,7 @@ class Attack(RuleBasedStateMachine):
         self.ledger = acted(self.ledger, Attempt(began, self.now))
 
     @invariant()
-    def the_ledger_holds_what_was_done_and_nothing_else(self) -> None:
+    def the_ledger_holds_exactly_the_actions(self) -> None:
         if hasattr(self, "ledger"):
             assert {each.began for each in self.ledger.attempts} <= {at for at, _ in self.actions}
             assert bool(self.ledger.gave_up) <= self.gave_up

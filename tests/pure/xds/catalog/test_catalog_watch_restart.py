@@ -24,7 +24,7 @@ from tests.support.xds.catalog_scene import generation as generation
 from tests.support.xds.catalog_scene import scene as scene
 
 
-async def past() -> tuple[FaultyConsul, CachedState]:
+async def stopped_plane() -> tuple[FaultyConsul, CachedState]:
     """A Consul, and the state that a stopped control plane has cached."""
     scene = Scene("triton")
     for name in ("xds", "a", "b"):
@@ -38,7 +38,7 @@ async def past() -> tuple[FaultyConsul, CachedState]:
 
 
 async def test_without_consul_the_cached_catalog_is_published() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.fault = Unavailable("Consul: connection refused")
     scene = Scene("triton", consul=consul, kept=state)
     async with running(scene):
@@ -78,7 +78,7 @@ async def test_a_restart_continues_the_sequences_of_a_policy_that_has_not_change
 
 
 async def test_a_restart_with_an_emptied_catalog_is_protected() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.model.services.clear()
     scene = Scene("triton", consul=consul, kept=state)
     scene.replies |= {"a": HealthReply.SERVES}
@@ -91,7 +91,7 @@ async def test_a_restart_with_an_emptied_catalog_is_protected() -> None:
 
 
 async def test_an_instance_missing_before_the_restart_is_queried_before_it_is_dropped() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.model.deregister("b", 0.0)
     missing = {"b": 1_700_000_000 - 100}
     kept = replace(state, kept={"triton": replace(state.kept["triton"], missing=missing)})
@@ -110,7 +110,7 @@ async def test_an_instance_missing_before_the_restart_is_queried_before_it_is_dr
 
 
 async def test_changes_during_a_restart_are_published_as_one() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.lead("b")
     await consul.maintain_service("a", "stopping in order")
     consul.forbidden_key = lock.prefix("triton")
@@ -126,7 +126,7 @@ async def test_changes_during_a_restart_are_published_as_one() -> None:
 
 
 async def test_a_silent_watch_does_not_delay_the_others_for_long() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     await consul.maintain_service("a", "stopping in order")
     consul.forbidden_key = lock.prefix("triton")
     scene = Scene("triton", consul=consul, kept=state)
@@ -137,7 +137,7 @@ async def test_a_silent_watch_does_not_delay_the_others_for_long() -> None:
 
 
 async def test_an_older_epoch_is_not_accepted_after_a_restart_either() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.lead("b", epoch=1)
     consul.consistent_fault = Unavailable("Consul: no quorum")
     scene = Scene("triton", consul=consul, kept=state)
@@ -148,7 +148,7 @@ async def test_an_older_epoch_is_not_accepted_after_a_restart_either() -> None:
 
 
 async def test_an_unsettled_service_is_cached_unchanged() -> None:
-    consul, state = await past()
+    consul, state = await stopped_plane()
     consul.omits_all = True
     scene = Scene("triton", consul=consul, kept=state)
     async with running(scene):

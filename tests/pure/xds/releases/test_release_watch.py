@@ -158,7 +158,7 @@ async def running(scene: Scene) -> AsyncIterator[Scene]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def past(*, written: bool = False) -> Scene:
+async def stopped_plane(*, written: bool = False) -> Scene:
     """A control plane that has rolled back its release and ended; written to Consul, or not."""
     async with watching() as scene:
         scene.consul.gone = not written
@@ -305,7 +305,7 @@ async def test_a_guard_without_counters_is_reported_once() -> None:
 
 
 async def test_an_unwritten_rollback_is_in_force_right_after_a_restart() -> None:
-    before = await past()
+    before = await stopped_plane()
     scene = Scene(before.consul, before.rollbacks)
     shares: set[int] = set()
 
@@ -338,7 +338,7 @@ async def test_an_unwritten_rollback_is_in_force_right_after_a_restart() -> None
 async def test_a_policy_ordered_during_a_restart_wins(
     release: Release | None,
 ) -> None:
-    before = await past()
+    before = await stopped_plane()
     before.consul.gone = False
     other = replace(POLICY, release=release)
     await before.order(other)
@@ -352,7 +352,7 @@ async def test_a_policy_ordered_during_a_restart_wins(
 
 
 async def test_the_same_release_ordered_again_during_a_restart_gets_a_new_chance() -> None:
-    before = await past(written=True)
+    before = await stopped_plane(written=True)
     assert before.rollbacks  # the watch has not noticed it
     await before.order(POLICY)
     scene = Scene(before.consul, before.rollbacks)
@@ -367,7 +367,7 @@ async def test_the_same_release_ordered_again_during_a_restart_gets_a_new_chance
 async def test_of_two_tripped_control_planes_the_restarted_one_follows_the_written_rollback() -> (
     None
 ):
-    before = await past()
+    before = await stopped_plane()
     theirs = replace(POLICY, release=replace(RELEASE, rolled_back="the other one: 9 % failed"))
     await before.order(theirs)
     scene = Scene(before.consul, before.rollbacks)
@@ -387,7 +387,7 @@ async def test_of_two_tripped_control_planes_the_restarted_one_follows_the_writt
 
 
 async def test_a_policy_that_has_not_been_read_yet_ends_no_rollback() -> None:
-    before = await past()
+    before = await stopped_plane()
     scene = Scene(before.consul, before.rollbacks)
     async with running(scene):
         await scene.look(GOOD)  # there is no catalog yet
@@ -402,7 +402,7 @@ async def test_a_policy_that_has_not_been_read_yet_ends_no_rollback() -> None:
 
 
 async def test_without_a_file_the_next_process_knows_nothing() -> None:
-    before = await past()
+    before = await stopped_plane()
     scene = Scene(before.consul)
     async with running(scene):
         await scene.follow()
