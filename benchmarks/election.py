@@ -28,13 +28,14 @@ from pathlib import Path
 from benchmarks import consul_lock, report
 from benchmarks.candidates import ILL, WELL, candidates
 from benchmarks.report import ms, quantile, spread
+from sidecar.drill.cluster.layout import beside
+from sidecar.drill.cluster.stage import ClusterStage
+from sidecar.drill.cluster.start import cluster
 from sidecar.local import load
 from sidecar.local.load import Load
 from sidecar.local.meshfile import Mesh
 from sidecar.local.timeline import Timeline, follow
 from sidecar.runtime.errors import Unavailable
-from tests.support.cluster.cluster import Cluster, cluster
-from tests.support.cluster.layout import beside
 from tests.support.mesh.mesh import LiveMesh
 
 UNARY, STREAMS, CANDIDATES = 64, 16, 50
@@ -104,7 +105,7 @@ async def after_a_host(folder: Path, rounds: int) -> list[float]:
     return found
 
 
-async def _without_host(running: Cluster) -> float:
+async def _without_host(running: ClusterStage) -> float:
     async with follow(running.now) as seen:
         await until(lambda: seen.primary, "a primary")
         victim, epoch, began = seen.primary or "", seen.epoch, time.monotonic()

@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -15,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sidecar.drill.environment import machine as machine
 from sidecar.local import control
 from sidecar.local.meshfile import Mesh
 from sidecar.runtime.errors import SidecarError
@@ -29,12 +29,6 @@ def begin(what: str) -> None:
     print("command  python", *sys.argv)
     print(f"machine  {machine()}")
     print(f"         {load} processes were running before (averages of 1 and 5 minutes)\n")
-
-
-def machine() -> str:
-    """The machine, in words."""
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{_processor()}, {os.cpu_count()} cores, {system}"
 
 
 def table(title: str, *rows: Sequence[str], note: str = "") -> None:
@@ -89,11 +83,3 @@ def mesh(instances: int, *flags: str) -> Iterator[Mesh]:
             sys.exit(f"the benchmark failed: {error}")
         raise
     shutil.rmtree(folder)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()

@@ -8,6 +8,7 @@ from sidecar import __version__
 from sidecar.cli import output
 from sidecar.cli import run as run_options
 from sidecar.cli.canary.commands import app as canary
+from sidecar.cli.drill.commands import app as drill
 from sidecar.cli.exit_status import Root, epilog, exit_with_status
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(local, name="local")
 app.add_typer(canary, name="canary")
+app.add_typer(drill, name="drill")
 app.command(
     epilog=epilog("no finding is critical", "a finding is critical, or it failed", unreached="")
 )(gpu)

@@ -77,7 +77,11 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one scenario."""
+    """One run of one scenario.
+
+    `reason` says for people why it was skipped or aborted, `code` for programs: `needs`,
+    `not_steady`, or that of a stop condition.
+    """
 
     scenario: str
     title: str
@@ -85,6 +89,7 @@ class Run:
     round: int
     victim: str
     status: Status
+    code: str = ""
     reason: str = ""
     figures: Figures = Figures()
     violations: tuple[Violation, ...] = ()

@@ -6,7 +6,7 @@ effect shows, removes the fault, and waits until all is as it was before.
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
 # What a scenario needs of the mesh that it is run on. `processes`: their signals. `hosts`: an
@@ -68,3 +68,7 @@ class Scenario(Generic[StageT]):
     lasts: float = 3.0
     settles: float = 3.0
     live: bool = False
+
+    def lasting(self, seconds: float) -> "Scenario[StageT]":
+        """The same, but the fault stays for so long."""
+        return replace(self, lasts=seconds)

@@ -1,54 +1,57 @@
-"""Each fault alone, at the primary of a cluster of three Consul servers and three hosts."""
+"""Drills' scenarios of Consul, hosts and networks, each on a cluster of three servers and hosts."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from tests.support.cluster.cluster import Cluster, cluster
-from tests.support.cluster.fault_outcome import inject, unexplained_changes
-from tests.support.cluster.faults import (
-    AGENTS_RESTARTED,
-    CUTS,
-    KILLED,
-    LEADER_KILLED,
-    SERVER_KILLED,
-    SIDECAR_FROZEN,
-    Fault,
-)
-from tests.support.mesh.mesh import Scene
-from tests.support.soak import soak
+from sidecar.drill.cluster.stage import ClusterStage
+from sidecar.drill.cluster.start import cluster
+from sidecar.drill.scenario import Scenario
+from sidecar.drill.scenarios import consul, hosts, processes
+from sidecar.drill.series import for_a_moment, on_standby
+from tests.support.drills import drilled, unexplained_changes
+from tests.support.soak import SOAK, soak
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
+# A minute without Consul shows what ten seconds do.
+_LONGEST = 60.0 if SOAK else 10.0
+_CHOSEN = {
+    "consul-leader-killed", "consul-gone", "agents-restarted", "cut-from-consul", "cut-from-envoy",
+    "one-way", "latency", "host-parts-killed", "sidecar-frozen",
+}  # fmt: skip
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterStage]:
     async with cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(mesh: Cluster) -> AsyncIterator[Scene]:
-    async with mesh.under_load() as loaded:
-        yield loaded
+def scenarios() -> list[Any]:
+    known = [*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS]
+    usual = [
+        pytest.param(each, id=each.name, marks=() if each.name in _CHOSEN else soak)
+        for each in known
+    ]
+    cut = next(each for each in consul.SCENARIOS if each.name == "cut-from-consul")
+    return [
+        *usual,
+        pytest.param(for_a_moment(cut), id=f"{cut.name}, for a moment", marks=soak),
+        *(
+            pytest.param(on_standby(each), id=f"{each.name}, a standby", marks=soak)
+            for each in known
+            if each.victim == "primary"
+        ),
+    ]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        LEADER_KILLED,
-        SERVER_KILLED,
-        *CUTS[:-1],
-        pytest.param(CUTS[-1], marks=soak),  # cut off from both at once
-        SIDECAR_FROZEN,
-        KILLED[0],
-        *(pytest.param(fault, marks=soak) for fault in KILLED[1:]),
-        AGENTS_RESTARTED,
-    ],
-    ids=lambda fault: fault.name,
-)
-async def test_a_fault_fails_no_request(mesh: Cluster, scene: Scene, fault: Fault) -> None:
-    account = await inject(mesh, scene, fault, scene.primary, fault.lasts[0])
-    assert account.trouble == []
-    assert await unexplained_changes(mesh, [account]) == []
+@pytest.mark.parametrize("scenario", scenarios())
+async def test_a_fault_fails_no_request(stage: ClusterStage, scenario: Scenario[Any]) -> None:
+    shorter = scenario.lasting(min(scenario.lasts, _LONGEST))
+    run = await drilled(stage, shorter)
+    assert run.violations == ()
+    assert run.status == "passed"
+    assert await unexplained_changes(stage, [run]) == []

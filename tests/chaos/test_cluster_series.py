@@ -1,7 +1,7 @@
 """A random series of faults on a cluster under load.
 
 `CLUSTER_SEED=N` selects another series, `CLUSTER_SEED=random` draws one. A seed always gives the
-same faults on the same instances, or on the current primary.
+same faults on the primary, or on a standby.
 """
 
 import os
@@ -10,27 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster.cluster import cluster
-from tests.support.cluster.fault_outcome import inject, unexplained_changes
-from tests.support.cluster.faults import draw
+from sidecar.drill.cluster.start import cluster
+from sidecar.drill.scenarios import consul, hosts, processes
+from sidecar.drill.series import draw
+from tests.support.drills import drilled, unexplained_changes
 from tests.support.soak import soak
 
 _FAULTS = 40
 _SEED = 2024
+_SCENARIOS = (*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS)
 
 
-@soak  # test_cluster_faults.py injects each kind alone, on one cluster under one load
+@soak  # test_cluster_faults.py injects each kind alone, on one cluster
 @pytest.mark.integration
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 async def test_a_series_of_faults_fails_no_request(tmp_path: Path) -> None:
     setting = os.environ.get("CLUSTER_SEED", str(_SEED))
     seed = random.SystemRandom().randrange(1 << 32) if setting == "random" else int(setting)
     print(f"CLUSTER_SEED={seed}")
-    accounts = []
-    async with cluster(tmp_path / "cluster") as mesh:
-        async with mesh.under_load() as scene:
-            for step in draw(seed, _FAULTS, len(mesh.now.instances)):
-                victim = scene.primary if step.victim is None else f"triton-{step.victim}"
-                accounts.append(await inject(mesh, scene, step.fault, victim, step.seconds))
-                assert accounts[-1].trouble == [], f"{step}; CLUSTER_SEED={seed}"
-        assert await unexplained_changes(mesh, accounts) == [], f"CLUSTER_SEED={seed}"
+    runs = []
+    async with cluster(tmp_path / "cluster") as stage:
+        for scenario in draw(seed, _FAULTS, _SCENARIOS):
+            runs.append(await drilled(stage, scenario))
+            assert runs[-1].violations == (), f"{scenario.name}; CLUSTER_SEED={seed}"
+        assert await unexplained_changes(stage, runs) == [], f"CLUSTER_SEED={seed}"

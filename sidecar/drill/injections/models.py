@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Injection
 from sidecar.drill.stage.exit_status import ended
 from sidecar.drill.stage.mesh import MeshStage
@@ -18,9 +19,6 @@ from sidecar.drill.stage.waiting import until
 from sidecar.local.meshfile import write_whole
 from sidecar.local.processes import part_probe
 from sidecar.runtime.errors import Unavailable
-
-# The models of triton_models that misbehave on order.
-UNARY, STREAM = "faulty", "faulty_stream"
 
 
 def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:

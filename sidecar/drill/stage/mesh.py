@@ -14,14 +14,19 @@ Acts: os, signal.
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.spec import LoadSpec
+from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage.http import request
+from sidecar.drill.stage.observation import Observation, observed
 from sidecar.drill.stage.waiting import PATIENCE, until
 from sidecar.local import consul_view, control, meshfile
 from sidecar.local.meshfile import InstanceAddresses, Mesh
@@ -57,7 +62,8 @@ class MeshStage:
     @property
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
-        return frozenset({"processes"})
+        served = self.folder / self.now.instances[0].id / "models" / UNARY
+        return frozenset({"processes", "models"} if served.is_dir() else {"processes"})
 
     @property
     def now(self) -> Mesh:
@@ -278,6 +284,30 @@ class MeshStage:
             headers["X-Consul-Token"] = token
         return await request(method, f"http://{mesh.consul.http}/v1/{path}", body, headers)
 
+    # --- load and observation -----------------------------------------------------------------
+
+    def observed(self) -> AbstractAsyncContextManager[Observation]:
+        """Observe it while the context lasts."""
+        return observed(self.now)
+
+    def loaded(
+        self, spec: LoadSpec, *, began: float, seed: int
+    ) -> AbstractAsyncContextManager[RunningLoad]:
+        """Put load on it, through Envoy, while the context lasts."""
+        mesh = self.now
+        reference = mesh.instances[0].triton.grpc
+        log = self.log("load")
+        return load(spec, mesh.envoy.grpc, reference, log=log, began=began, seed=seed)
+
+    def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str] | None]:
+        """`triton-sidecar` for this mesh, and its environment."""
+        return (sys.executable, "-m", "sidecar", *arguments, f"--mesh={self.folder}"), None
+
+    async def retries(self) -> int:
+        """How many requests Envoy has sent to a further instance since it started."""
+        url = f"http://{self.now.envoy.admin}/stats?filter={SERVICE}.upstream_rq_retry$"
+        return int((await request("GET", url)).rpartition(":")[2] or 0)
+
     # --- logs ---------------------------------------------------------------------------------
 
     def log(self, part: str) -> Path:
@@ -292,3 +322,9 @@ class MeshStage:
     def written(self, part: str) -> int:
         """How many bytes its log has."""
         return self.log(part).stat().st_size
+
+    def tails(self, lines: int = 40) -> list[tuple[str, str]]:
+        """The end of each log, by the part's name."""
+        logs = sorted((self.folder / "logs").glob("*.log"))
+        texts = [(log.stem, log.read_text(errors="replace").splitlines()) for log in logs]
+        return [(name, "\n".join(text[-lines:])) for name, text in texts]

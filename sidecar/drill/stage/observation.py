@@ -35,9 +35,14 @@ class Observation:
         seen = (_mark(one, self.began) for one in self.timeline.sightings)
         return tuple(sorted((*self.added, *filter(None, seen)), key=lambda mark: mark.at))
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began
+
     def mark(self, event: Event, instance: str = "", detail: str = "") -> Mark:
         """Mark something that happens now."""
-        made = Mark(time.monotonic() - self.began, event, instance, detail)
+        made = Mark(self.elapsed, event, instance, detail)
         self.added.append(made)
         return made
 

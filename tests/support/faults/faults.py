@@ -7,14 +7,13 @@ table of docs/health.md and tests/chaos/test_mesh_faults.py are made of these de
 from dataclasses import dataclass
 
 from sidecar.drill.injections.models import (
-    STREAM,
-    UNARY,
     another_version,
     loading_slowly,
     misbehaving,
     unloaded,
 )
 from sidecar.drill.injections.processes import stubs_frozen, stubs_killed, triton_frozen
+from sidecar.drill.misbehaving_models import STREAM, UNARY
 from sidecar.drill.scenario import Injection
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.settings.tables.health import HealthSettings

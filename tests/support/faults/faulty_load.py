@@ -10,7 +10,7 @@ import numpy as np
 from tritonclient.grpc import aio
 from tritonclient.utils import InferenceServerException
 
-from sidecar.drill.injections.models import STREAM, UNARY
+from sidecar.drill.misbehaving_models import STREAM, UNARY
 from sidecar.local.load import Failure, Load, LoadTally
 from tests.support.mesh.mesh_clients import text
 

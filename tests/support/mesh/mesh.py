@@ -22,12 +22,6 @@ class LiveMesh(MeshStage):
             f"a new registration of {instance}",
         )
 
-    def tails(self, lines: int = 40) -> list[tuple[str, str]]:
-        """The end of each log, by the part's name."""
-        logs = sorted((self.folder / "logs").glob("*.log"))
-        texts = [(log.stem, log.read_text(errors="replace").splitlines()) for log in logs]
-        return [(name, "\n".join(text[-lines:])) for name, text in texts]
-
     # --- load -------------------------------------------------------------------------------
 
     @asynccontextmanager

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from sidecar.drill.injections.models import UNARY
+from sidecar.drill.misbehaving_models import UNARY
 from sidecar.local import timeline
 from sidecar.local.load import LoadTally
 from tests.support.faults.fault_play import loaded, sayings

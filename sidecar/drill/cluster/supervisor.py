@@ -1,4 +1,7 @@
-"""Supervises the parts of a cluster: restarts each after its end, as systemd would."""
+"""Supervises the parts of a cluster: restarts each after its end, as systemd would.
+
+Acts: asyncio, os, signal.
+"""
 
 import asyncio
 import os

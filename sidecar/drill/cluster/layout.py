@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.drill.cluster.network_namespaces import NETWORKS, Namespace
 from sidecar.local.planning import layout, toml
 from sidecar.local.planning.agent_config import Version
 from sidecar.local.planning.agent_config import settings as agent_settings
@@ -21,7 +22,6 @@ from sidecar.local.planning.plan import (
     Sources,
     instance_id,
 )
-from tests.support.cluster.network_namespaces import NETWORKS, Namespace
 
 EDGE, EDGE_AGENT = "edge", "agent-edge"
 SESSION_TTL = 10  # seconds; the shortest that Consul takes

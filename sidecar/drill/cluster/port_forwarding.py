@@ -2,6 +2,8 @@
 
 This process opens the listening sockets; a process in the namespace inherits them and forwards each
 connection. The namespaces need neither a link nor addresses in common.
+
+Acts: asyncio, os, socket, subprocess.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from tests.support.mesh.mesh_outside import ROOT
+from sidecar.drill.cluster.parent import parent_ended
 
 _CHUNK = 1 << 16
 _CONNECT = 2.0  # seconds
@@ -30,9 +32,9 @@ def forwarded_ports(inside: Sequence[str], targets: Sequence[Sequence[str]]) -> 
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in targets]
     numbers = [each.fileno() for each in sockets]
     rules = [f"{n}={','.join(where)}" for n, where in zip(numbers, targets, strict=True)]
-    command = [*inside, sys.executable, "-m", "tests.support.cluster.port_forwarding", *rules]
+    command = [*inside, sys.executable, "-m", "sidecar.drill.cluster.port_forwarding", *rules]
     forwarder = subprocess.Popen(
-        command, cwd=ROOT, pass_fds=numbers, stdin=subprocess.PIPE, start_new_session=True
+        command, pass_fds=numbers, stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
@@ -48,8 +50,7 @@ async def _main(rules: Sequence[str]) -> None:
         number, _, where = rule.partition("=")
         listener = socket.socket(fileno=int(number))
         await asyncio.start_server(_Forwarder(where.split(",")).serve, sock=listener)
-    # The pipe ends when the parent process does.
-    await asyncio.to_thread(sys.stdin.read)
+    await parent_ended()
     os._exit(0)  # without waiting for open connections
 
 

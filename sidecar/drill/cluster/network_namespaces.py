@@ -2,6 +2,8 @@
 
 Child processes hold the namespaces and end with this process: nothing changes in the machine's
 own network or in /run/netns, and names cannot clash with those of another cluster.
+
+Acts: os, subprocess.
 """
 
 import os
@@ -37,6 +39,7 @@ class NetworkNamespaces:
 
     def __init__(self) -> None:
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._taps: set[str] = set()
 
     def enter(self, name: str) -> tuple[str, ...]:
         """Prefix of a command that runs it in a namespace, in the same process."""
@@ -78,8 +81,32 @@ class NetworkNamespaces:
         self._ip(_HUB, f"link set {_link(name, network)} nomaster")
 
     def join(self, name: str, network: Network) -> None:
-        """Undo `cut`; a connected namespace stays connected."""
+        """Undo `cut` and `interpose`; a connected namespace stays connected."""
+        tap = _tap(name, network)
+        if tap in self._taps:
+            self._ip(_HUB, f"link delete {tap}")
+            self._taps.remove(tap)
         self._ip(_HUB, f"link set {_link(name, network)} master {network}")
+
+    def interpose(self, name: str, network: Network) -> tuple[str, str]:
+        """Disconnect a namespace, for a process in the hub that forwards between two interfaces.
+
+        Gives their names: the namespace's link, and a tap that leads to the bridge.
+        """
+        tap, peer = _tap(name, network), f"{_tap(name, network)}.b"
+        self._ip(
+            _HUB,
+            f"link add {tap} type veth peer name {peer}",
+            f"link set {peer} master {network} up",
+            f"link set {tap} up",
+            f"link set {_link(name, network)} nomaster",
+        )
+        self._taps.add(tap)
+        return _link(name, network), tap
+
+    def enter_hub(self) -> tuple[str, ...]:
+        """Prefix of a command that runs it where the bridges are."""
+        return self.enter(_HUB)
 
     def close(self) -> None:
         """Kill the holders; the kernel removes each namespace with the last process in it."""
@@ -134,9 +161,8 @@ async def network_namespaces(
 
 def _first_line(holder: subprocess.Popen[bytes]) -> tuple[bytes, str]:
     """The line that `cat` echoes, or nothing and stderr."""
-    assert holder.stdin
-    assert holder.stdout
-    assert holder.stderr
+    if not (holder.stdin and holder.stdout and holder.stderr):
+        return b"", "it has no pipes"
     with suppress(BrokenPipeError):
         holder.stdin.write(b"\n")
         holder.stdin.flush()
@@ -156,3 +182,7 @@ def _unavailable(command: Iterable[str], why: str) -> PartMissing:
         "namespaces. Run them as root, or allow those "
         "(sysctl kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu)."
     )
+
+
+def _tap(member: str, network: Network) -> str:
+    return f"t{network[0]}.{member}"

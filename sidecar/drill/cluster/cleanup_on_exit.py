@@ -1,4 +1,7 @@
-"""Kills the processes of a cluster at its end, even after SIGKILL to the process that ran it."""
+"""Kills the processes of a cluster at its end, even after SIGKILL to the process that ran it.
+
+Acts: signal, subprocess, time.
+"""
 
 import signal
 import subprocess
@@ -9,28 +12,33 @@ from contextlib import contextmanager
 
 from sidecar.local.processes.identity import marked, send
 from sidecar.local.processes.process import remove_shared_memory
-from tests.support.mesh.mesh_outside import ROOT
+from sidecar.runtime.errors import Unavailable
 
 _DEADLINE = 15.0  # seconds until killed processes are gone
 
 
 @contextmanager
 def cleanup_on_exit(mesh_id: str, shm_prefixes: Sequence[str]) -> Iterator[None]:
-    """Kill all processes with this mesh's mark when the context or this process ends."""
+    """Kill all processes with this mesh's mark when the context or this process ends.
+
+    Raises:
+        Unavailable: at the end of the context, if one does not die.
+    """
     command = [
         sys.executable,
         "-m",
-        "tests.support.cluster.cleanup_on_exit",
+        "sidecar.drill.cluster.cleanup_on_exit",
         mesh_id,
         *shm_prefixes,
     ]
     # Its own session: it survives a kill of this process's whole group.
-    cleaner = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
+    cleaner = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
     finally:
         cleaner.communicate()  # closes the pipe, for which it waits
-        assert cleaner.returncode == 0, "the cleanup could not kill all processes of the cluster"
+        if cleaner.returncode:
+            raise Unavailable("the cleanup could not kill all processes of the cluster")
 
 
 def sweep(mesh_id: str, shm_prefixes: Sequence[str]) -> bool:

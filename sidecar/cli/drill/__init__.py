@@ -1,0 +1,1 @@
+"""`triton-sidecar drill`: faults injected on purpose. Start reading at `commands.py`."""

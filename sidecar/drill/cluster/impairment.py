@@ -1,0 +1,125 @@
+"""Lossy and slow networks: a process between a namespace's link and its bridge.
+
+It forwards frames both ways, loses a share of them and delays the others. The kernel's own netem
+would do the same, but is a module that small kernels lack.
+
+Acts: asyncio, random, socket, subprocess.
+"""
+
+import asyncio
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from sidecar.drill.cluster.network_namespaces import Network, NetworkNamespaces
+from sidecar.drill.cluster.parent import parent_ended
+from sidecar.runtime.errors import Unavailable
+
+_ALL = 0x0003  # ETH_P_ALL
+_SOL_PACKET, _VNET_HEADER = 263, 15  # linux/if_packet.h
+_OUTGOING = 4  # PACKET_OUTGOING: what this host itself has sent
+_FRAME = 1 << 17  # bytes: a frame that the kernel segments later, with its header
+_START = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Impairment:
+    """The share of frames lost from and to the namespace, and seconds of delay each way."""
+
+    loss_out: float = 0.0
+    loss_in: float = 0.0
+    delay: float = 0.0
+
+
+@asynccontextmanager
+async def impaired(
+    namespaces: NetworkNamespaces, member: str, network: Network, impairment: Impairment
+) -> AsyncIterator[None]:
+    """Impair a namespace's connection to a network while the context lasts.
+
+    Raises:
+        Unavailable: the process does not start.
+    """
+    link, tap = namespaces.interpose(member, network)
+    numbers = (impairment.loss_out, impairment.loss_in, impairment.delay)
+    forwarder = await asyncio.create_subprocess_exec(
+        *(*namespaces.enter_hub(), sys.executable, "-m", "sidecar.drill.cluster.impairment"),
+        *(link, tap, *map(str, numbers)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        await _started(forwarder)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            forwarder.kill()
+        await forwarder.wait()
+        namespaces.join(member, network)
+
+
+async def _started(forwarder: asyncio.subprocess.Process) -> None:
+    first = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_START):
+            first = await forwarder.stdout.readline() if forwarder.stdout else b""
+    if not first:
+        raise Unavailable("the process that impairs a network did not start")
+
+
+# --- the process ------------------------------------------------------------------------------
+
+
+class _Way:
+    """One direction: reads frames from a socket and sends those that are not lost to another."""
+
+    def __init__(
+        self, source: socket.socket, target: socket.socket, loss: float, delay: float
+    ) -> None:
+        self._source, self._target, self._loss, self._delay = source, target, loss, delay
+        self._chance = random.Random(0)  # noqa: S311 -- loses the same share each time
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(source, self._read)
+
+    def _read(self) -> None:
+        frame, sender = self._source.recvfrom(_FRAME)
+        if sender[2] == _OUTGOING or self._chance.random() < self._loss:
+            return
+        if self._delay:
+            self._loop.call_later(self._delay, self._send, frame)
+        else:
+            self._send(frame)
+
+    def _send(self, frame: bytes) -> None:
+        with suppress(OSError):  # a full queue loses a frame, as a real network does
+            self._target.send(frame)
+
+
+def _tapped(name: str) -> socket.socket:
+    """A socket that gets and sends all frames of an interface.
+
+    Each has a header with what the kernel has left to the network card: checksums, segments.
+    """
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    made.setsockopt(_SOL_PACKET, _VNET_HEADER, 1)
+    made.bind((name, _ALL))
+    made.setblocking(False)
+    return made
+
+
+async def _main(link: str, tap: str, loss_out: float, loss_in: float, delay: float) -> None:
+    near, far = _tapped(link), _tapped(tap)
+    _Way(near, far, loss_out, delay)
+    _Way(far, near, loss_in, delay)
+    print("ready", flush=True)
+    await parent_ended()
+
+
+if __name__ == "__main__":
+    names, numbers = sys.argv[1:3], [float(text) for text in sys.argv[3:]]
+    asyncio.run(_main(*names, *numbers))

@@ -1,0 +1,137 @@
+"""Starts a cluster: its files, its namespaces, its parts; and ends all of it.
+
+Acts: asyncio, os, shutil.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
+from sidecar.drill.cluster.layout import (
+    EDGE,
+    PORTS,
+    TRITON,
+    AgentFiles,
+    Layout,
+    Tables,
+    build,
+    named,
+)
+from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
+from sidecar.drill.cluster.port_forwarding import forwarded_ports
+from sidecar.drill.cluster.stage import ClusterStage
+from sidecar.drill.cluster.supervisor import Supervisor, supervise
+from sidecar.local import assets, launch, load, meshfile
+from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
+from sidecar.local.planning.plan import MeshOptions, Part
+
+MODELS = (load.UNARY, load.STREAM)
+
+_Stage = TypeVar("_Stage", bound=ClusterStage)
+
+
+@asynccontextmanager
+async def cluster(
+    folder: Path,
+    *,
+    instances: int = 3,
+    servers: int = 3,
+    settings: Tables | None = None,
+    models: Sequence[str] = MODELS,
+    made: type[_Stage] = ClusterStage,  # type: ignore[assignment]
+) -> AsyncIterator[_Stage]:
+    """Run a cluster during the context; it is healthy when the context begins.
+
+    Args:
+        folder: an empty one, absolute; the logs stay there.
+        instances: hosts with an agent, a Triton and a sidecar.
+        servers: Consul servers.
+        settings: tables merged into those of every sidecar, such as
+            `{"election": {"session_ttl": "15s"}}`.
+        models: names of folders in triton_models that every Triton serves.
+        made: the class of the stage.
+
+    Raises:
+        PartMissing: a program is missing, or namespaces cannot be created.
+    """
+    served = tuple(assets.folder("triton_models") / name for name in models)
+    options = MeshOptions(folder=folder, instances=instances, models=served, demo_models=False)
+    programs, sources = launch.find_programs(), launch.read_sources(options)
+    consul = assets.folder("consul")
+    agents = AgentFiles((consul / "server.hcl").read_text(), (consul / "client.hcl").read_text())
+    layout = build(
+        secrets.token_hex(4),
+        options,
+        programs,
+        sources,
+        agents,
+        os.environ,
+        settings or {},
+        servers,
+    )
+    _write(layout)
+    prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
+    async with AsyncExitStack() as stack:
+        stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
+        namespaces = await stack.enter_async_context(network_namespaces(layout.members))
+        mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
+        placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
+        supervisors = {part.name: Supervisor(part) for part in placed}
+        running = made(layout, namespaces, supervisors, mesh)
+        supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
+        stack.push_async_callback(_end, supervising)
+        await running.begin()
+        meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
+        yield running
+
+
+@contextmanager
+def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iterator[Mesh]:
+    """The cluster's addresses, with ports forwarded to Consul, Envoy and the control plane."""
+    servers = [member.address("consul") for member in layout.members if "server" in member.name]
+    targets = (
+        [f"{server}:{PORTS.consul_http}" for server in servers],
+        [f"127.0.0.1:{PORTS.envoy_admin}"],
+        [f"127.0.0.1:{PORTS.envoy}"],
+        [f"127.0.0.1:{PORTS.xds}"],
+    )
+    with forwarded_ports(namespaces.enter(EDGE), targets) as (consul, admin, envoy, xds):
+        plain = layout.mesh.mesh
+        instances = tuple(
+            replace(own, triton=replace(own.triton, grpc=f"{layout.address(host)}:{TRITON}"))
+            for own, host in zip(plain.instances, named("host", len(plain.instances)), strict=True)
+        )
+        yield replace(
+            plain,
+            consul=ConsulAddresses(http=consul, ui=f"http://{consul}/ui/"),
+            envoy=EnvoyAddresses(envoy, admin),
+            xds=replace(plain.xds, address=xds),
+            instances=instances,
+        )
+
+
+def _write(layout: Layout) -> None:
+    for path, text in layout.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for place, target in layout.mesh.links.items():
+        place.symlink_to(target)
+    for place, model in layout.mesh.copies.items():
+        shutil.copytree(model, place, ignore=shutil.ignore_patterns("__*__"))
+
+
+def _within(inside: tuple[str, ...], part: Part) -> Part:
+    return replace(part, argv=(*inside, *part.argv))
+
+
+async def _end(supervising: asyncio.Task[None]) -> None:
+    supervising.cancel()
+    with suppress(asyncio.CancelledError):
+        await supervising

@@ -1,0 +1,201 @@
+"""Conducts one run of a scenario: steady state, injection, effect, restoration, steady state.
+
+    steady ── load ── injected ── effect ── (lasts) ── restored ── steady ── recovered
+
+Whatever happens after the injection, the fault is removed: it lasts only as long as a context, and
+a guard outside this process removes it if this process cannot.
+
+Acts: asyncio.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.drill import measurement, stop_conditions
+from sidecar.drill.load.process import RunningLoad
+from sidecar.drill.load.spec import LoadSpec, OpenLoop
+from sidecar.drill.objectives import Objectives
+from sidecar.drill.record import Run
+from sidecar.drill.samples import Kind, Mark
+from sidecar.drill.scenario import Scenario
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stage.observation import Observation
+from sidecar.drill.stage.waiting import until
+from sidecar.drill.stop_conditions import Limits, Stopped
+from sidecar.runtime.errors import Unavailable
+
+_EFFECT = 90.0  # seconds until a fault must show; a lapsed session takes the longest
+_LOOK = 0.1
+_ANSWERS = 20  # for each kind of client, before and after a fault
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is common to all runs of a command. `tell` is called with each step, for people."""
+
+    load: LoadSpec
+    seed: int
+    tell: Tell = lambda step: None
+    limits: Limits = field(default_factory=Limits)
+
+
+async def conduct(
+    stage: MeshStage,
+    scenario: Scenario[Any],
+    objectives: Objectives,
+    conditions: Conditions,
+    number: int,
+) -> Run:
+    """Run a scenario once; `number` counts its runs from 1.
+
+    Raises:
+        Unavailable: the mesh has no steady state to begin with, or the load died.
+    """
+    if lacking := scenario.needs - stage.offers:
+        return _skipped(scenario, number, f"needs {', '.join(sorted(lacking))}")
+    conditions.tell("waiting for the steady state")
+    await stage.steady()
+    async with stage.observed() as seen:
+        loaded = stage.loaded(conditions.load, began=seen.began, seed=conditions.seed + number)
+        async with loaded as running:
+            attempt = _Attempt(stage, scenario, objectives, conditions, seen, running)
+            await attempt.play()
+        return attempt.run(number)
+
+
+class _Attempt:
+    """One run in progress."""
+
+    def __init__(
+        self,
+        stage: MeshStage,
+        scenario: Scenario[Any],
+        objectives: Objectives,
+        conditions: Conditions,
+        seen: Observation,
+        running: RunningLoad,
+    ) -> None:
+        self.stage, self.scenario, self.objectives = stage, scenario, objectives
+        self.conditions, self.seen, self.running = conditions, seen, running
+        self.victim = ""
+        self.injected: Mark | None = None
+        self.stopped: Stopped | None = None
+        self.retries = 0
+
+    async def play(self) -> None:
+        """All of it; what comes of it is in the attributes."""
+        tell, scenario = self.conditions.tell, self.scenario
+        await self._answers()
+        tell(f"undisturbed load for {scenario.settles:g} s")
+        await asyncio.sleep(scenario.settles)
+        self.victim = await self._choose()
+        before = await self.stage.retries()
+        await self._until_stopped(self._inject())
+        self.seen.mark("restored", self.victim)
+        tell("waiting until all is as before")
+        with suppress(Unavailable):  # then the mark is missing, which is a violation
+            await self.stage.steady(self.objectives.recovered)
+            self.seen.mark("recovered")
+        await self._answers()
+        await asyncio.sleep(scenario.settles)
+        self.retries = await self.stage.retries() - before
+
+    async def _choose(self) -> str:
+        if self.scenario.victim == "mesh":
+            return ""
+        if self.scenario.victim == "standby":
+            return await self.stage.standby()
+        return await self.stage.primary()
+
+    async def _inject(self) -> None:
+        tell, scenario = self.conditions.tell, self.scenario
+        tell(f"injecting: {scenario.title}{f' ({self.victim})' if self.victim else ''}")
+        self.injected = self.seen.mark("injected", self.victim, scenario.name)
+        async with scenario.inject(self.stage, self.victim):
+            with suppress(Unavailable):  # no effect: the measurement says what was expected
+                await until(self._shows, "the effect", patience=_EFFECT)
+            await asyncio.sleep(scenario.lasts)
+            tell("restoring")
+
+    def _shows(self) -> bool:
+        """Whether the fault has had the effect that it must have."""
+        expects, since = self.scenario.expects, self.injected.at if self.injected else 0.0
+        if expects.moves_role and not any(self.seen.since(since, "primary")):
+            return False
+        verdicts = self.seen.since(since, "verdict")
+        named = {mark.detail.partition(" ")[2] for mark in verdicts if mark.instance == self.victim}
+        return not expects.reasons or bool(named & expects.reasons)
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it, unless a stop condition ends it, which removes the fault as well."""
+        doing = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait((doing,), timeout=_LOOK))[0]:
+                self.running.check()
+                self.stopped = self._stop_condition()
+                if self.stopped:
+                    self.seen.mark("aborted", detail=self.stopped.code)
+                    break
+        finally:
+            if not doing.done():
+                doing.cancel()
+            with suppress(asyncio.CancelledError):
+                await doing
+
+    def _stop_condition(self) -> Stopped | None:
+        if self.injected is None:
+            return None
+        return stop_conditions.decide(
+            self.conditions.limits,
+            self.scenario.expects,
+            self.running.samples,
+            began=self.injected.at,
+            now=self.seen.elapsed,
+        )
+
+    async def _answers(self) -> None:
+        """Wait until each kind of client has some more answers.
+
+        Raises:
+            Unavailable: they have none.
+        """
+        start, least = len(self.running.samples), _least(self.conditions.load)
+
+        def enough() -> bool:
+            self.running.check()
+            new = self.running.samples[start:]
+            got = Counter(each.kind for each in new if each.outcome == "answered")
+            return got >= least
+
+        await until(enough, "answers for all clients")
+
+    def run(self, number: int) -> Run:
+        """The run as it is recorded."""
+        return measurement.run(
+            self.scenario,
+            number,
+            self.victim,
+            self.running.samples,
+            self.seen.marks,
+            self.objectives,
+            retried=self.retries,
+            stopped=self.stopped,
+        )
+
+
+def _least(load: LoadSpec) -> Counter[Kind]:
+    """The answers of each kind that show that requests flow."""
+    unary = isinstance(load, OpenLoop) or load.clients
+    return Counter({"unary": _ANSWERS if unary else 0, "stream": 1 if load.streams else 0})
+
+
+def _skipped(scenario: Scenario[Any], number: int, reason: str) -> Run:
+    return Run(
+        scenario.name, scenario.title, scenario.hypothesis, number, "", "skipped", "needs", reason
+    )

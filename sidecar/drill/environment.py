@@ -1,0 +1,61 @@
+"""Where drills and benchmarks run: the machine, and the versions of the parts.
+
+Acts: os, time.
+"""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from sidecar.drill.record import Environment
+from sidecar.drill.stage.http import request
+from sidecar.local.meshfile import Mesh
+from sidecar.runtime.timestamps import timestamp
+
+
+def machine() -> str:
+    """The machine, in words."""
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {system}"
+
+
+async def versions(mesh: Mesh) -> dict[str, str]:
+    """The versions of a mesh's parts.
+
+    Raises:
+        SidecarError: one does not answer.
+    """
+    consul = json.loads(await request("GET", f"http://{mesh.consul.http}/v1/agent/self"))
+    envoy = json.loads(await request("GET", f"http://{mesh.envoy.admin}/server_info"))
+    return {"Consul": consul["Config"]["Version"], "Envoy": envoy["version"].split("/")[1]}
+
+
+async def environment(mesh: Mesh, seed: int, load: str) -> Environment:
+    """What a record says about where its runs were made, and by which command.
+
+    Raises:
+        SidecarError: a part of the mesh does not answer.
+    """
+    command = ["triton-sidecar", *sys.argv[1:]]
+    instances = len(mesh.instances)
+    return Environment(
+        began=timestamp(time.time()),
+        command=shlex.join(command),
+        machine=machine(),
+        mesh=f"{instances} instances",
+        seed=seed,
+        load=load,
+        versions=await versions(mesh),
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()

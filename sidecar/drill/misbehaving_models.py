@@ -1,0 +1,3 @@
+"""The models of `triton_models` that misbehave when a drill orders it: their names."""
+
+UNARY, STREAM = "faulty", "faulty_stream"

@@ -1,0 +1,59 @@
+"""Scenarios of models that misbehave while their Triton says that it is ready."""
+
+from sidecar.drill.injections import models
+from sidecar.drill.scenario import Expectation, Need, Scenario
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.verdict.evidence import Reason
+
+_NEEDS: frozenset[Need] = frozenset({"processes", "models"})
+_BUSY = frozenset({Reason.MODEL_BUSY, Reason.CANARY_SLOW, Reason.CANARY_LATE, Reason.TRAFFIC_SLOW})
+
+SCENARIOS: tuple[Scenario[MeshStage], ...] = (
+    Scenario(
+        "wrong-answers",
+        "wrong answers",
+        "Nothing fails, so only a canary notices. Within two intervals of canaries the verdict is "
+        "critical, and a standby becomes primary. Clients get wrong answers until then, and none "
+        "after.",
+        models.misbehaving(fault="wrong"),
+        needs=_NEEDS,
+        expects=Expectation(
+            moves_role=True,
+            reasons=frozenset({Reason.CANARY_WRONG_ANSWER}),
+            wrong_until_verdict=True,
+        ),
+    ),
+    Scenario(
+        "errors",
+        "a model fails every request",
+        "Envoy retries each request on a standby, which becomes primary. No request fails.",
+        models.misbehaving(fault="error"),
+        needs=_NEEDS,
+        expects=Expectation(moves_role=True, reasons=frozenset({Reason.CANARY_FAILED})),
+    ),
+    Scenario(
+        "hung-model",
+        "a model hangs in execute",
+        "The model finishes nothing while its canary waits, and a standby becomes primary. "
+        "Requests that hang are retried there once the verdict cuts them; no request fails.",
+        models.misbehaving(fault="hang"),
+        needs=_NEEDS,
+        expects=Expectation(moves_role=True, reasons=frozenset({Reason.MODEL_HUNG})),
+    ),
+    Scenario(
+        "slow",
+        "a model is twenty times slower",
+        "The instance is slow, not broken: a warning, and it stays primary. No request fails.",
+        models.misbehaving(fault="slow", factor=20),
+        needs=_NEEDS,
+        expects=Expectation(moves_role=False, reasons=_BUSY),
+    ),
+    Scenario(
+        "unloaded",
+        "a model is unloaded behind the sidecar's back",
+        "The sidecar sees it within a second, and a standby becomes primary. No request fails.",
+        models.unloaded,
+        needs=_NEEDS,
+        expects=Expectation(moves_role=True, reasons=frozenset({Reason.MODEL_NOT_READY})),
+    ),
+)

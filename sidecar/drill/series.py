@@ -1,0 +1,39 @@
+"""Random series of scenarios: the same for the same seed. Pure."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sidecar.drill.scenario import Scenario
+
+_BLINK = 2.0  # seconds: too short for Consul to declare a node dead
+
+
+def draw(seed: int, count: int, scenarios: Sequence[Scenario[Any]]) -> tuple[Scenario[Any], ...]:
+    """A series of `count` scenarios.
+
+    Two of three that are about an instance are about the primary, the others about a standby. One
+    of three lasts only for a moment, in which the role need not move.
+    """
+    chance = random.Random(seed)  # noqa: S311 -- the same series for the same seed
+
+    def one() -> Scenario[Any]:
+        found = chance.choice(scenarios)
+        if found.victim == "primary" and chance.random() < 1 / 3:
+            found = on_standby(found)
+        return for_a_moment(found) if chance.random() < 1 / 3 else found
+
+    return tuple(one() for _ in range(count))
+
+
+def on_standby(scenario: Scenario[Any]) -> Scenario[Any]:
+    """The same fault on a standby, where the role has no reason to move."""
+    expects = replace(scenario.expects, moves_role=False)
+    return replace(scenario, victim="standby", expects=expects)
+
+
+def for_a_moment(scenario: Scenario[Any]) -> Scenario[Any]:
+    """The same fault, removed before anybody must have noticed it."""
+    expects = replace(scenario.expects, moves_role=None, reasons=frozenset())
+    return replace(scenario, lasts=min(scenario.lasts, _BLINK), expects=expects)

@@ -1,0 +1,123 @@
+"""A session of drills: the runs of one command in order, and the record of all of them.
+
+Acts: asyncio, os, signal, tempfile.
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sidecar.drill import misbehaving_models
+from sidecar.drill.cluster import start
+from sidecar.drill.conduct import Conditions, conduct
+from sidecar.drill.environment import environment
+from sidecar.drill.objectives import ObjectiveFile
+from sidecar.drill.record import Record, Run
+from sidecar.drill.scenario import Scenario
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.runtime.errors import Interrupted, Unavailable
+
+NOT_STEADY = "not_steady"
+_MODELS = (*start.MODELS, misbehaving_models.UNARY, misbehaving_models.STREAM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What is to be run, on what, and how it is judged.
+
+    Attributes:
+        scenarios: in this order.
+        rounds: how often; all scenarios come before the next round.
+        mesh: the folder of a running mesh, or None for a cluster of the session's own.
+        objectives: what the runs are judged by.
+        conditions: the load, the seed and the limits.
+        recorded: called with the record so far after each run, so that nothing is lost.
+    """
+
+    scenarios: Sequence[Scenario[Any]]
+    rounds: int
+    mesh: Path | None
+    objectives: ObjectiveFile
+    conditions: Conditions
+    recorded: Callable[[Record], None]
+
+
+async def hold(session: Session) -> Record:
+    """Run all of it.
+
+    A mesh that does not come into its steady state ends the session, because whatever followed
+    would say nothing about its own fault.
+
+    Raises:
+        ConfigError: no mesh is running in the folder.
+        PartMissing: a program is missing, or network namespaces cannot be created.
+        Unavailable: the cluster does not start.
+    """
+    async with _stage(session) as stage:
+        conditions = session.conditions
+        about = await environment(stage.now, conditions.seed, str(conditions.load))
+        record = Record(about, asdict(session.objectives.general))
+        for number in range(1, session.rounds + 1):
+            for scenario in session.scenarios:
+                record = replace(
+                    record, runs=(*record.runs, await _run(stage, scenario, session, number))
+                )
+                session.recorded(record)
+                if record.runs[-1].code == NOT_STEADY:
+                    return record
+    return record
+
+
+async def interruptible(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do it; Ctrl-C, SIGTERM and a lost terminal cancel it, which removes the present fault.
+
+    Raises:
+        Interrupted: one of them came.
+    """
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise Interrupted("interrupted; the fault was removed") from None
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def _stage(session: Session) -> AsyncIterator[MeshStage]:
+    if session.mesh is not None:
+        yield MeshStage(session.mesh)
+        return
+    session.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
+    with tempfile.TemporaryDirectory(prefix="triton-sidecar-drill-") as folder:
+        async with start.cluster(Path(os.path.realpath(folder)), models=_MODELS) as stage:
+            yield stage
+
+
+async def _run(stage: MeshStage, scenario: Scenario[Any], session: Session, number: int) -> Run:
+    objectives = session.objectives.of(scenario.name)
+    try:
+        return await conduct(stage, scenario, objectives, session.conditions, number)
+    except Unavailable as error:
+        return Run(
+            scenario.name,
+            scenario.title,
+            scenario.hypothesis,
+            number,
+            "",
+            "aborted",
+            NOT_STEADY,
+            str(error),
+        )

@@ -1,0 +1,67 @@
+"""Drills in tests: conditions without deadlines, and the election's history of what they did."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sidecar.drill.conduct import Conditions, conduct
+from sidecar.drill.load.spec import ClosedLoop
+from sidecar.drill.objectives import Objectives
+from sidecar.drill.record import Run
+from sidecar.drill.scenario import Scenario
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.local.planning.plan import SERVICE
+from tests.support.soak import pause
+
+# Machines are shared: tests assert outcomes, not how long they took.
+UNTIMED = Objectives(
+    detection=math.inf,
+    rto=math.inf,
+    longest_gap=math.inf,
+    wrong_window=math.inf,
+    recovered=180.0,
+)
+
+
+async def drilled(
+    stage: MeshStage, scenario: Scenario[Any], *, unary: int = 3, streams: int = 2
+) -> Run:
+    """Run a scenario once, under a load that leaves room for other tests; prints the outcome."""
+    spec = ClosedLoop(unary, streams, pause(unary))
+    run = await conduct(stage, scenario, UNTIMED, Conditions(spec, seed=0, tell=print), 1)
+    print(run)
+    return run
+
+
+async def unexplained_changes(stage: MeshStage, runs: Iterable[Run]) -> list[str]:
+    """The changes of the primary that the election's history does not explain.
+
+    An empty history explains nothing and is ignored: it has not been written yet.
+    """
+    entries = {entry["epoch"]: entry for entry in await _history(stage)}
+    found = []
+    changes = (
+        mark
+        for run in runs
+        for injected in run.marks if injected.event == "injected"
+        for mark in run.marks if mark.event == "primary" and mark.at >= injected.at
+    )  # fmt: skip
+    for change in changes if entries else ():
+        entry = entries.get(int(change.detail), {})
+        if entry.get("to") != change.instance or not entry.get("cause"):
+            found.append(f"{change.instance} took epoch {change.detail}; the history has {entry}")
+    return found
+
+
+async def _history(stage: MeshStage) -> list[Mapping[str, Any]]:
+    """The history's entries, each with its `epoch`, the index at which Consul created it."""
+    listed = json.loads(await stage.consul("GET", "kv/?keys"))
+    prefix = f"triton-sidecar/{SERVICE}/history/"
+    if not any(key.startswith(prefix) for key in listed):
+        return []
+    stored = json.loads(await stage.consul("GET", f"kv/{prefix}?recurse"))
+    return [
+        json.loads(base64.b64decode(one["Value"])) | {"epoch": one["CreateIndex"]} for one in stored
+    ]
