@@ -32,7 +32,8 @@ class Sample:
     """One request. `due` is when the schedule wanted it sent, `took` how long from then to its end.
 
     With a closed loop `due` is when it was sent. `instance` answered it, or is empty if that is not
-    known; `detail` is the client's error, or what was wrong about the answer.
+    known; `detail` is the client's error, or what was wrong about the answer. `began_on` is the
+    instance that sent a stream's first response.
     """
 
     kind: Kind
@@ -42,6 +43,12 @@ class Sample:
     outcome: Outcome
     instance: str = ""
     detail: str = ""
+    began_on: str = ""
+
+    @property
+    def moved(self) -> bool:
+        """Whether another instance finished a stream than the one that it began on."""
+        return "" != self.began_on != self.instance != ""
 
     @property
     def ended(self) -> float:

@@ -3,28 +3,21 @@
 Closed loop: each client sends its next request when it has its answer, or after a pause. Every
 answer is compared with that of the mesh's first Triton, which is sent each prompt once, directly.
 
-Acts: asyncio, grpc, time, tritonclient.
+Acts: asyncio, time, tritonclient.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-import grpc.aio
-import numpy as np
 from tritonclient.grpc import aio
-from tritonclient.utils import InferenceServerException
 
-UNARY = "tinychat_unary"
-STREAM = "tinychat"
-_PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
-_DEADLINE = 30.0  # seconds; a request that takes longer has failed
-_STREAM = {"max_tokens": 40, "temperature": 0, "delay_ms": 50}  # a generation of two seconds
-_UNARY = {"max_tokens": 8, "temperature": 0}
+from sidecar.local import demo_questions
+from sidecar.local.demo_questions import FAILED, PROMPTS, Question, RightAnswers
+from sidecar.local.demo_questions import STREAM as STREAM
+from sidecar.local.demo_questions import UNARY as UNARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +84,13 @@ async def load(
         pause: seconds between an answer and the client's next request.
     """
     running = Load()
-    expected = await _expected(reference)
+    right = await demo_questions.right_answers(reference)
     ending = asyncio.Event()
     clients = [
-        asyncio.create_task(_client(address, number, kind, tally, expected, ending, pause))
-        for kind, tally, count in (
-            (_ask, running.unary, unary),
-            (_generate, running.streams, streams),
+        asyncio.create_task(_client(address, number, question, tally, right, ending, pause))
+        for question, tally, count in (
+            (demo_questions.ask, running.unary, unary),
+            (demo_questions.generate, running.streams, streams),
         )
         for number in range(count)
     ]
@@ -108,98 +101,31 @@ async def load(
         await asyncio.gather(*clients)
 
 
-Answers = Mapping[tuple[str, str], str]
-Question = Callable[[aio.InferenceServerClient, str], Awaitable[str]]
-
-
 async def _client(
     address: str,
     number: int,
     question: Question,
     tally: LoadTally,
-    expected: Answers,
+    right: RightAnswers,
     ending: asyncio.Event,
     pause: float,
 ) -> None:
     async with aio.InferenceServerClient(address) as client:
         turn = number
         while not ending.is_set():
-            prompt = _PROMPTS[turn % len(_PROMPTS)]
+            prompt = PROMPTS[turn % len(PROMPTS)]
             turn += 1
             sent = time.monotonic()
             try:
                 answer = await question(client, prompt)
-            except (InferenceServerException, grpc.aio.AioRpcError) as error:
-                tally.failed.append(Failure(time.monotonic(), _complaint(error)))
+            except FAILED as error:
+                tally.failed.append(Failure(time.monotonic(), demo_questions.complaint(error)))
                 await asyncio.sleep(0.05)  # a client does not hammer after a failure
                 continue
-            if answer == expected[question.__name__, prompt]:
+            if answer.text == right[question, prompt]:
                 tally.done.append((sent, time.monotonic() - sent))
             else:
-                tally.wrong.append(Failure(time.monotonic(), f"{prompt!r} answered {answer!r}"))
+                tally.wrong.append(
+                    Failure(time.monotonic(), f"{prompt!r} answered {answer.text!r}")
+                )
             await asyncio.sleep(pause)
-
-
-def _complaint(error: InferenceServerException | grpc.aio.AioRpcError) -> str:
-    # tritonclient wraps gRPC's errors, except those of a stream.
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code()}: {error.details()}"
-    return f"{error.status()}: {error.message()}"
-
-
-async def _expected(reference: str) -> Answers:
-    asked = [(question, prompt) for question in (_ask, _generate) for prompt in _PROMPTS]
-    async with aio.InferenceServerClient(reference) as client:
-        answers = await asyncio.gather(*(question(client, prompt) for question, prompt in asked))
-    names = [(question.__name__, prompt) for question, prompt in asked]
-    return dict(zip(names, answers, strict=True))
-
-
-async def _ask(client: aio.InferenceServerClient, prompt: str) -> str:
-    answer = await client.infer(UNARY, _inputs(prompt, _UNARY), client_timeout=_DEADLINE)
-    return _text(answer)
-
-
-async def _generate(client: aio.InferenceServerClient, prompt: str) -> str:
-    """Run one generation; returns the text of all its responses."""
-
-    async def requests() -> AsyncIterator[dict[str, Any]]:
-        yield {"model_name": STREAM, "inputs": _inputs(prompt, _STREAM, stream=True),
-               "enable_empty_final_response": True}  # fmt: skip
-
-    text, over = "", False
-    try:
-        async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
-            if error:
-                raise error
-            text += _text(result)
-            over = result.get_response().parameters["triton_final_response"].bool_param
-    except grpc.aio.AioRpcError:
-        if not over:
-            raise
-    # Read to its end: Triton may leak a stream that is cancelled right after its last response.
-    if over:
-        return text
-    raise InferenceServerException("the stream ended before its last response", "CUT")
-
-
-def _inputs(
-    prompt: str, sampling: Mapping[str, object], *, stream: bool = False
-) -> list[aio.InferInput]:
-    values = {
-        "text_input": np.array([prompt.encode()], dtype=np.object_),
-        "sampling_parameters": np.array([json.dumps(sampling).encode()], dtype=np.object_),
-    }
-    if stream:
-        values["stream"] = np.array([True])
-    inputs = []
-    for name, value in values.items():
-        tensor = aio.InferInput(name, [1], "BOOL" if value.dtype == np.bool_ else "BYTES")
-        tensor.set_data_from_numpy(value)
-        inputs.append(tensor)
-    return inputs
-
-
-def _text(result: Any) -> str:
-    output = result.as_numpy("text_output")
-    return "" if output is None else b"".join(output.flat).decode()

@@ -139,7 +139,8 @@ class _Draft:
             name=name,
             kind="triton",
             argv=(str(triton.binary), *_triton_flags(name, own, prefix, models)),
-            env=triton.environment(self.env),
+            # tinychat tells the clients that ask for it which instance answers.
+            env=triton.environment({**self.env, "TINYCHAT_INSTANCE": name}),
             cwd=self.home(number),
             log=self.log(name),
             address=loopback(own.triton_grpc),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from generator import Generator
 from sampling import BadRequest, Sampling, check_delay_ms, integer, parse
 
 CANCEL_POLL = 0.1  # seconds between two checks whether the caller still waits
+# The instance's id, for requests that ask for it, if Triton's environment has it. It is a second
+# element of the text, because Triton 2.51's Python backend has no parameters of responses.
+INSTANCE = os.environ.get("TINYCHAT_INSTANCE", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,11 @@ def read(request: Any, delay_ms: float) -> Question:
     return Question(prompt, sampling, stream is not None and bool(stream.as_numpy()[0]))
 
 
-def answer(text: str) -> Any:
-    """Return a response whose `text_output` is `text`."""
-    output = pb_utils.Tensor("text_output", np.array([text.encode()], dtype=np.object_))
+def answer(text: str, sampling: Sampling) -> Any:
+    """Return a response whose `text_output` is `text`, and the instance if `sampling` says so."""
+    elements = [text, INSTANCE] if INSTANCE and sampling.name_instance else [text]
+    encoded = np.array([element.encode() for element in elements], dtype=np.object_)
+    output = pb_utils.Tensor("text_output", encoded)
     return pb_utils.InferenceResponse(output_tensors=[output])
 
 

@@ -58,6 +58,7 @@ class _Answer:
 
     def __init__(self, generator: Generator, question: Question, sender: Any) -> None:
         self._sender = sender
+        self._sampling = question.sampling
         self._delay = question.sampling.delay
         self._left = question.sampling.max_tokens
         self._pieces = generator.pieces(question.prompt, question.sampling)
@@ -80,7 +81,8 @@ class _Answer:
             self._look = now + CANCEL_POLL
         if now >= self._due:
             self._left -= 1
-            self._sender.send(answer(next(self._pieces)), flags=0 if self._left else FINAL)
+            piece = answer(next(self._pieces), self._sampling)
+            self._sender.send(piece, flags=0 if self._left else FINAL)
             self._due += self._delay
         return min(self._due, self._look) if self._left else None
 

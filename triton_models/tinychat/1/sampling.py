@@ -24,8 +24,8 @@ class BadRequest(ValueError):
 class Sampling:
     """How to continue a prompt. `delay_ms`: milliseconds of waiting before each token.
 
-    `top_k`: 0 or -1 means all candidates. Every field has a default, so an answer without any
-    parameters is deterministic too.
+    `top_k`: 0 or -1 means all candidates. `name_instance`: the answer names the instance. Every
+    field has a default, so an answer without any parameters is deterministic too.
     """
 
     max_tokens: int = 16
@@ -34,6 +34,7 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     delay_ms: float = 0.0
+    name_instance: bool = False
 
     @property
     def delay(self) -> float:
@@ -106,6 +107,13 @@ def integer(name: str, value: object, lowest: int, highest: int) -> int:
     )
 
 
+def boolean(name: str, value: object) -> bool:
+    """Return `value` if it is true or false; raises BadRequest otherwise."""
+    if isinstance(value, bool):
+        return value
+    raise BadRequest(f"{name}: expected true or false, got {_shown(value)}")
+
+
 def _shown(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:40] + "..."
@@ -122,4 +130,5 @@ _READERS: Mapping[str, Callable[[str, object], float]] = {
     ),
     "seed": lambda name, value: integer(name, value, -(2**63), 2**63 - 1),
     "delay_ms": check_delay_ms,
+    "name_instance": boolean,
 }

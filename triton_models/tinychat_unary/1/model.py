@@ -43,7 +43,7 @@ class TritonPythonModel:
         # Asking Triton about cancellation costs a round trip: only worth it when waiting.
         if seconds and not _waited(request, seconds):
             return cancelled()
-        return answer(text)
+        return answer(text, question.sampling)
 
 
 def _waited(request: Any, seconds: float) -> bool:
