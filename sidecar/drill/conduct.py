@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.drill import measurement, stop_conditions
+from sidecar.drill import stop_conditions
 from sidecar.drill.load.process import RunningLoad
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
+from sidecar.drill.measurement import measure
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run
 from sidecar.drill.samples import Kind, Mark
@@ -25,7 +26,8 @@ from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
-from sidecar.drill.stop_conditions import Limits, Stopped
+from sidecar.drill.stop_conditions import Bounds, Stop
+from sidecar.drill.violations import violations
 from sidecar.runtime.errors import Unavailable
 
 _EFFECT = 90.0  # seconds until a fault must show; a lapsed session takes the longest
@@ -42,7 +44,7 @@ class Conditions:
     load: LoadSpec
     seed: int
     tell: Tell = lambda step: None
-    limits: Limits = field(default_factory=Limits)
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 async def conduct(
@@ -83,9 +85,9 @@ class _Attempt:
     ) -> None:
         self.stage, self.scenario, self.objectives = stage, scenario, objectives
         self.conditions, self.seen, self.running = conditions, seen, running
-        self.victim = ""
+        self.victim, self.primary = "", ""
         self.injected: Mark | None = None
-        self.stopped: Stopped | None = None
+        self.stopped: Stop | None = None
         self.retries = 0
 
     async def play(self) -> None:
@@ -94,8 +96,12 @@ class _Attempt:
         await self._answers()
         tell(f"undisturbed load for {scenario.settles:g} s")
         await asyncio.sleep(scenario.settles)
+        self.primary = await self.stage.primary()
         self.victim = await self._choose()
         before = await self.stage.retries()
+        self.stopped = stop_conditions.before_injection(self.victim, await self.stage.healthy())
+        if self.stopped:
+            return
         await self._until_stopped(self._inject())
         self.seen.mark("restored", self.victim)
         tell("waiting until all is as before")
@@ -111,7 +117,7 @@ class _Attempt:
             return ""
         if self.scenario.victim == "standby":
             return await self.stage.standby()
-        return await self.stage.primary()
+        return self.primary
 
     async def _inject(self) -> None:
         tell, scenario = self.conditions.tell, self.scenario
@@ -148,15 +154,15 @@ class _Attempt:
             with suppress(asyncio.CancelledError):
                 await doing
 
-    def _stop_condition(self) -> Stopped | None:
+    def _stop_condition(self) -> Stop | None:
         if self.injected is None:
             return None
-        return stop_conditions.decide(
-            self.conditions.limits,
-            self.scenario.expects,
+        return stop_conditions.while_running(
             self.running.samples,
-            began=self.injected.at,
-            now=self.seen.elapsed,
+            self.seen.elapsed,
+            self.injected.at,
+            self.conditions.bounds,
+            self.running.counts.in_flight,
         )
 
     async def _answers(self) -> None:
@@ -177,15 +183,38 @@ class _Attempt:
 
     def run(self, number: int) -> Run:
         """The run as it is recorded."""
-        return measurement.run(
-            self.scenario,
+        scenario, marks = self.scenario, self.seen.marks
+        injected = self.injected.at if self.injected else self.seen.elapsed
+        figures = measure(
+            self.running.samples,
+            marks,
+            injected=injected,
+            victim=self.victim,
+            primary=self.primary,
+            objectives=self.objectives,
+            retried=self.retries,
+        )
+        found = violations(
+            figures,
+            scenario.expects,
+            self.objectives,
+            marks,
+            injected=injected,
+            victim=self.victim,
+        )
+        return Run(
+            scenario.name,
+            scenario.title,
+            scenario.hypothesis,
             number,
             self.victim,
-            self.running.samples,
-            self.seen.marks,
-            self.objectives,
-            retried=self.retries,
-            stopped=self.stopped,
+            "aborted" if self.stopped else "failed" if found else "passed",
+            self.stopped.code if self.stopped else "",
+            self.stopped.reason if self.stopped else "",
+            figures,
+            found,
+            marks,
+            tuple(self.running.samples),
         )
 
 

@@ -42,7 +42,11 @@ class Figures:
         longest_gap: the longest time that any one client was without a right answer.
         streams, streams_cut, streams_moved: that ended from the injection on; moved are those that
             another instance finished.
-        budget_used: the share of the error budget that the failures used.
+        budget_used: the share of the error budget that the failures used; infinite without one.
+        streams_wrong: that ended from the injection on, and whose text was wrong.
+        wrong_last: when the last request with a wrong answer was sent, of either kind.
+        wrong_after_verdict: requests with a wrong answer, of either kind, that were sent after the
+            victim's verdict had reached the Envoys.
     """
 
     detection: float | None = None
@@ -64,6 +68,9 @@ class Figures:
     streams_cut: int = 0
     streams_moved: int = 0
     budget_used: float | None = None
+    streams_wrong: int = 0
+    wrong_last: float | None = None
+    wrong_after_verdict: int = 0
 
 
 @dataclass(frozen=True, slots=True)

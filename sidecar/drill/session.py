@@ -1,15 +1,14 @@
 """A session of drills: the runs of one command in order, and the record of all of them.
 
-Acts: asyncio, os, signal, tempfile.
+Acts: asyncio, signal, tempfile.
 """
 
 import asyncio
-import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from sidecar.drill import misbehaving_models
 from sidecar.drill.cluster import start
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.environment import environment
-from sidecar.drill.objectives import ObjectiveFile
+from sidecar.drill.objectives import ObjectivesByScenario
 from sidecar.drill.record import Record, Run
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.mesh import MeshStage
@@ -46,7 +45,7 @@ class Session:
     scenarios: Sequence[Scenario[Any]]
     rounds: int
     mesh: Path | None
-    objectives: ObjectiveFile
+    objectives: ObjectivesByScenario
     conditions: Conditions
     recorded: Callable[[Record], None]
 
@@ -65,7 +64,7 @@ async def hold(session: Session) -> Record:
     async with _stage(session) as stage:
         conditions = session.conditions
         about = await environment(stage.now, conditions.seed, str(conditions.load))
-        record = Record(about, asdict(session.objectives.general))
+        record = Record(about, session.objectives.named())
         for number in range(1, session.rounds + 1):
             for scenario in session.scenarios:
                 record = replace(
@@ -102,7 +101,7 @@ async def _stage(session: Session) -> AsyncIterator[MeshStage]:
         return
     session.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-drill-") as folder:
-        async with start.cluster(Path(os.path.realpath(folder)), models=_MODELS) as stage:
+        async with start.cluster(Path(folder), models=_MODELS) as stage:
             yield stage
 
 

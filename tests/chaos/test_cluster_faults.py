@@ -31,7 +31,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clust
 
 
 def scenarios() -> list[Any]:
-    known = [*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS]
+    known: list[Scenario[Any]] = [*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS]
     usual = [
         pytest.param(each, id=each.name, marks=() if each.name in _CHOSEN else soak)
         for each in known

@@ -7,10 +7,12 @@ same faults on the primary, or on a standby.
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.drill.cluster.start import cluster
+from sidecar.drill.scenario import Scenario
 from sidecar.drill.scenarios import consul, hosts, processes
 from sidecar.drill.series import draw
 from tests.support.drills import drilled, unexplained_changes
@@ -18,7 +20,7 @@ from tests.support.soak import soak
 
 _FAULTS = 40
 _SEED = 2024
-_SCENARIOS = (*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS)
+_SCENARIOS: tuple[Scenario[Any], ...] = (*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS)
 
 
 @soak  # test_cluster_faults.py injects each kind alone, on one cluster

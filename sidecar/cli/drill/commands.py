@@ -14,6 +14,7 @@ from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator.connect import Json, Mesh, Wide
 
 if TYPE_CHECKING:
+    from sidecar.drill.objectives import ObjectivesByScenario
     from sidecar.drill.scenario import Scenario
 
 app = typer.Typer(
@@ -72,10 +73,10 @@ def run(
     report: Report = None,
     wide: Wide = False,
 ) -> None:
-    """Run scenarios, by default on a cluster of its own: three Consul servers, three hosts, an edge.
+    """Run scenarios, by default on a cluster of its own.
 
-    The cluster's hosts are network namespaces of this machine. The report is a folder: record.json,
-    junit.xml and report.html.
+    It has three Consul servers, three hosts and an edge, each a network namespace of this machine.
+    The report is a folder: record.json, junit.xml and report.html.
     """
     from sidecar.drill.scenarios import catalog
 
@@ -137,13 +138,12 @@ def _run(
 ) -> None:
     import asyncio
 
-    from sidecar.drill import objectives
     from sidecar.drill.conduct import Conditions
     from sidecar.drill.load import spec
     from sidecar.drill.report import files
     from sidecar.drill.session import Session, hold, interruptible
 
-    bounds = objectives.load(slo) if slo else objectives.ObjectiveFile()
+    bounds = _objectives(slo)
     conditions = Conditions(spec.parse(load), seed, _tell)
     place = files.prepare(folder)
     session = Session(chosen, repeat, mesh, bounds, conditions, partial(files.write, place))
@@ -151,6 +151,20 @@ def _run(
     files.show(record, wide)
     print(f"report: {place / files.PAGE}")
     raise typer.Exit(0 if record.passed else 1)
+
+
+def _objectives(slo: Path | None) -> "ObjectivesByScenario":
+    from sidecar.drill import objectives
+    from sidecar.drill.scenarios.catalog import SCENARIOS
+    from sidecar.runtime.errors import ConfigError, words
+
+    if slo is None:
+        return objectives.ObjectivesByScenario()
+    try:
+        text = slo.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--slo {slo}: expected a file in TOML: {words(error)}") from error
+    return objectives.parse(text, str(slo), [scenario.name for scenario in SCENARIOS])
 
 
 def _tell(step: str) -> None:

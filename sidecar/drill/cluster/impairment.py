@@ -121,5 +121,6 @@ async def _main(link: str, tap: str, loss_out: float, loss_in: float, delay: flo
 
 
 if __name__ == "__main__":
-    names, numbers = sys.argv[1:3], [float(text) for text in sys.argv[3:]]
-    asyncio.run(_main(*names, *numbers))
+    link, tap, *numbers = sys.argv[1:]
+    loss_out, loss_in, delay = map(float, numbers)
+    asyncio.run(_main(link, tap, loss_out, loss_in, delay))

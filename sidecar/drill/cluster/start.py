@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
 from sidecar.drill.cluster.layout import (
@@ -34,8 +33,6 @@ from sidecar.local.planning.plan import MeshOptions, Part
 
 MODELS = (load.UNARY, load.STREAM)
 
-_Stage = TypeVar("_Stage", bound=ClusterStage)
-
 
 @asynccontextmanager
 async def cluster(
@@ -45,8 +42,7 @@ async def cluster(
     servers: int = 3,
     settings: Tables | None = None,
     models: Sequence[str] = MODELS,
-    made: type[_Stage] = ClusterStage,  # type: ignore[assignment]
-) -> AsyncIterator[_Stage]:
+) -> AsyncIterator[ClusterStage]:
     """Run a cluster during the context; it is healthy when the context begins.
 
     Args:
@@ -56,7 +52,6 @@ async def cluster(
         settings: tables merged into those of every sidecar, such as
             `{"election": {"session_ttl": "15s"}}`.
         models: names of folders in triton_models that every Triton serves.
-        made: the class of the stage.
 
     Raises:
         PartMissing: a program is missing, or namespaces cannot be created.
@@ -84,7 +79,7 @@ async def cluster(
         mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
         placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
         supervisors = {part.name: Supervisor(part) for part in placed}
-        running = made(layout, namespaces, supervisors, mesh)
+        running = ClusterStage(layout, namespaces, supervisors, mesh)
         supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
         stack.push_async_callback(_end, supervising)
         await running.begin()

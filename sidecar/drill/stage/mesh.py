@@ -194,6 +194,12 @@ class MeshStage:
             entries = (await consul.health_service(SERVICE)).value
         return {entry.id: entry.tags[0] if entry.tags else "" for entry in entries}
 
+    async def healthy(self) -> frozenset[str]:
+        """The instances that are healthy according to Consul."""
+        async with consul_view.connect(self.now) as consul:
+            seen = await consul_view.observe(consul)
+        return frozenset(one.id for one in seen.values() if one.status in ("passing", "warning"))
+
     async def primary(self) -> str:
         """The instance that holds the lock, once there is one."""
         found: list[str] = []

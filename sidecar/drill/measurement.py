@@ -1,0 +1,162 @@
+"""From what a drill observed to its figures. Pure; `violations.py` judges them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from sidecar.drill.objectives import Objectives, budget_used
+from sidecar.drill.record import Figures
+from sidecar.drill.samples import Event, Mark, Sample
+
+_PASSING = "passing"
+
+
+def measure(
+    samples: Sequence[Sample],
+    marks: Sequence[Mark],
+    *,
+    injected: float,
+    victim: str,
+    primary: str,
+    objectives: Objectives,
+    retried: int | None = None,
+) -> Figures:
+    """The figures of one run.
+
+    Args:
+        samples: every request that ended, in any order.
+        marks: every event, in any order.
+        injected: when the fault was injected, on the clock of the samples.
+        victim: the instance with the fault, or empty if it is the mesh's.
+        primary: the instance that was primary until the injection.
+        objectives: for the error budget.
+        retried: the requests that Envoy sent to a second instance, if that is known.
+    """
+    after = [sample for sample in samples if sample.ended >= injected]
+    unary = [sample for sample in after if sample.kind == "unary"]
+    streams = [sample for sample in after if sample.kind == "stream"]
+    times = sorted(sample.took for sample in unary if sample.outcome == "answered")
+    times_before = sorted(
+        sample.took
+        for sample in samples
+        if sample.kind == "unary" and sample.outcome == "answered" and sample.ended < injected
+    )
+    failed = _count(unary, "failed")
+    seen = _Marks(marks, injected)
+    reached = seen.verdict_reached(victim)
+    wrong_sent = [sample.due for sample in after if sample.outcome == "wrong"]
+    return Figures(
+        detection=seen.after(seen.detected(victim)),
+        decision=seen.after(seen.first("primary", lambda mark: mark.instance != primary)),
+        publication=seen.after(seen.first("published")),
+        acked=seen.after(seen.first("acked")),
+        rto=_rto(after, seen, injected, primary),
+        recovered=seen.after(seen.first("recovered")),
+        sent=len(unary),
+        failed=failed,
+        wrong=_count(unary, "wrong"),
+        retried=retried,
+        p50=quantile(times, 0.5),
+        p99=quantile(times, 0.99),
+        p99_before=quantile(times_before, 0.99),
+        slowest=times[-1] if times else None,
+        longest_gap=longest_gap(samples, injected),
+        streams=len(streams),
+        streams_cut=_count(streams, "failed"),
+        streams_moved=sum(sample.moved and sample.outcome == "answered" for sample in streams),
+        budget_used=budget_used(len(unary), failed, objectives),
+        streams_wrong=_count(streams, "wrong"),
+        wrong_last=max(0.0, max(wrong_sent) - injected) if wrong_sent else None,
+        wrong_after_verdict=sum(reached is not None and due > reached for due in wrong_sent),
+    )
+
+
+def quantile(times: Sequence[float], share: float) -> float | None:
+    """The time that a `share` of the sorted `times` did not exceed; None if there are none."""
+    return times[min(len(times) - 1, int(len(times) * share))] if times else None
+
+
+def longest_gap(samples: Iterable[Sample], injected: float) -> float | None:
+    """The longest time in seconds that one client with unary requests was without a right answer.
+
+    A gap lasts from a right answer to the client's next one, or to the end of its last request, and
+    counts if it ends after the injection. A client that had no right answer before its first
+    request waits from when that was due. None if no request ended after the injection.
+    """
+    clients: dict[int, list[Sample]] = {}
+    for sample in samples:
+        if sample.kind == "unary":
+            clients.setdefault(sample.client, []).append(sample)
+    gaps = (gap for own in clients.values() for gap in _gaps(own, injected))
+    return max(gaps, default=None)
+
+
+def _gaps(own: Sequence[Sample], injected: float) -> Iterator[float]:
+    """The gaps of one client that end after the injection."""
+    right = sorted(sample.ended for sample in own if sample.outcome == "answered")
+    first, last = min(sample.due for sample in own), max(sample.ended for sample in own)
+    for begin, end in pairwise([first, *right, last]):
+        if end >= injected:
+            yield max(0.0, end - begin)
+
+
+def _rto(after: Iterable[Sample], seen: "_Marks", injected: float, primary: str) -> float | None:
+    """The first right answer of another instance to a request sent after the injection.
+
+    Where answers do not name their instance, the first of an instance that is marked `traffic`.
+    """
+    ended = [
+        sample.ended
+        for sample in after
+        if sample.due >= injected
+        and sample.outcome == "answered"
+        and sample.instance not in ("", primary)
+    ]
+    if ended:
+        return min(ended) - injected
+    if any(sample.instance for sample in after):
+        return None
+    return seen.after(seen.first("traffic", lambda mark: mark.instance != primary))
+
+
+def _count(samples: Iterable[Sample], outcome: str) -> int:
+    return sum(sample.outcome == outcome for sample in samples)
+
+
+class _Marks:
+    """The marks from the injection on, in order."""
+
+    def __init__(self, marks: Iterable[Mark], injected: float) -> None:
+        self._injected = injected
+        self._marks = sorted(
+            (mark for mark in marks if mark.at >= injected), key=lambda mark: mark.at
+        )
+
+    def after(self, mark: Mark | None) -> float | None:
+        """The seconds from the injection to a mark."""
+        return mark.at - self._injected if mark else None
+
+    def first(self, event: Event, fits: Callable[[Mark], bool] = lambda mark: True) -> Mark | None:
+        """The first mark of an event that fits."""
+        return next((mark for mark in self._marks if mark.event == event and fits(mark)), None)
+
+    def detected(self, victim: str) -> Mark | None:
+        """The first verdict of the victim that is not `passing`; of any instance of a mesh."""
+        return self.first(
+            "verdict",
+            lambda mark: (
+                mark.instance in (victim, victim or mark.instance)
+                and not mark.detail.lower().startswith(_PASSING)
+            ),
+        )
+
+    def verdict_reached(self, victim: str) -> float | None:
+        """When the victim's verdict had reached the Envoys, or as near as is known."""
+        detected = self.detected(victim)
+        if detected is None:
+            return None
+        later = [
+            mark
+            for event in ("acked", "published")
+            if (mark := self.first(event, lambda mark: mark.at >= detected.at))
+        ]
+        return (later[0] if later else detected).at

@@ -1,0 +1,153 @@
+"""Which objectives and expectations a run did not meet. Pure."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from sidecar.drill.objectives import Objectives, budget_used
+from sidecar.drill.record import Figures, Violation
+from sidecar.drill.samples import Mark
+from sidecar.drill.scenario import Expectation
+
+_CODE = re.compile(r"\b[A-Z][A-Z0-9_]+\b")  # of a reason, in the detail of a `verdict` mark
+
+
+def violations(
+    figures: Figures,
+    expected: Expectation,
+    objectives: Objectives,
+    marks: Sequence[Mark],
+    *,
+    injected: float,
+    victim: str,
+) -> tuple[Violation, ...]:
+    """What did not hold, one violation per code.
+
+    Args:
+        figures: those of the run.
+        expected: what must hold in its scenario.
+        objectives: the bounds of its scenario.
+        marks: every event of the run, in any order.
+        injected: when the fault was injected, on the clock of the marks.
+        victim: the instance with the fault, or empty if it is the mesh's.
+    """
+    ordered = sorted(marks, key=lambda mark: mark.at)
+    after = [mark for mark in ordered if mark.at >= injected]
+    return (
+        *_of_unary(figures, expected, objectives),
+        *_of_wrong(figures, expected, objectives),
+        *_of_streams(figures, expected),
+        *_of_role(figures, expected, objectives),
+        *_of_verdict(figures, expected, objectives, after, victim),
+        *_of_recovery(figures, objectives, after, injected),
+        *_of_epochs(ordered),
+    )
+
+
+def _of_unary(
+    figures: Figures, expected: Expectation, objectives: Objectives
+) -> Iterator[Violation]:
+    if not figures.sent + figures.streams:
+        yield Violation("failed", "requests after the injection", "none")
+    if figures.failed and not expected.fails:
+        yield Violation("failed", "0 requests", f"{figures.failed} of {figures.sent}")
+    elif budget_used(figures.sent, figures.failed, objectives) > 1:
+        share = f"{100 * (1 - objectives.availability):.4g} %"
+        found = f"{figures.failed} of {figures.sent}"
+        yield Violation("failed", f"at most {share} of requests", found)
+    gap, bound = figures.longest_gap, objectives.longest_gap
+    if gap is not None and gap > bound and not expected.fails:
+        yield Violation("longest_gap", _at_most(bound), f"{gap:.3f} s")
+
+
+def _of_wrong(
+    figures: Figures, expected: Expectation, objectives: Objectives
+) -> Iterator[Violation]:
+    if not expected.wrong_until_verdict:
+        if figures.wrong:
+            yield Violation("wrong", "0 requests", f"{figures.wrong} of {figures.sent}")
+        return
+    last, window = figures.wrong_last, objectives.wrong_window
+    if last is not None and last > window:
+        count = figures.wrong + figures.streams_wrong
+        yield Violation("wrong", f"none sent after {window:g} s", f"{count}, until {last:.3f} s")
+    if figures.wrong_after_verdict:
+        found = str(figures.wrong_after_verdict)
+        yield Violation("wrong_after_verdict", "0 requests", found)
+
+
+def _of_streams(figures: Figures, expected: Expectation) -> Iterator[Violation]:
+    if figures.streams_cut and not (expected.cuts_streams or expected.fails):
+        yield Violation("streams_cut", "0 streams", f"{figures.streams_cut} of {figures.streams}")
+    if figures.streams_wrong and not expected.wrong_until_verdict:
+        found = f"{figures.streams_wrong} of {figures.streams}"
+        yield Violation("streams_wrong", "0 streams", found)
+
+
+def _of_role(
+    figures: Figures, expected: Expectation, objectives: Objectives
+) -> Iterator[Violation]:
+    moved = figures.decision is not None
+    if expected.moves_role is False and moved:
+        yield Violation("role_moved", "the same primary", f"another after {figures.decision:.3f} s")
+    if not expected.moves_role:
+        return
+    if not moved:
+        yield Violation("role_kept", "another primary", "the same")
+    yield from _within("rto", figures.rto, objectives.rto)
+
+
+def _of_verdict(
+    figures: Figures,
+    expected: Expectation,
+    objectives: Objectives,
+    after: Sequence[Mark],
+    victim: str,
+) -> Iterator[Violation]:
+    if not expected.reasons:
+        return
+    yield from _within("detection", figures.detection, objectives.detection)
+    named = {
+        code
+        for mark in after
+        if mark.event == "verdict" and (not victim or mark.instance == victim)
+        for code in _CODE.findall(mark.detail)
+    }
+    if not named & expected.reasons:
+        found = ", ".join(sorted(named)) or "none"
+        yield Violation("reason", " or ".join(sorted(expected.reasons)), found)
+
+
+def _of_recovery(
+    figures: Figures, objectives: Objectives, after: Sequence[Mark], injected: float
+) -> Iterator[Violation]:
+    """From the removal of the fault, or from the injection if it was not removed."""
+    removed = [mark.at - injected for mark in after if mark.event == "restored"]
+    took = figures.recovered
+    if took is not None and removed:
+        took = max(0.0, took - removed[-1])
+    yield from _within("recovered", took, objectives.recovered)
+
+
+def _of_epochs(ordered: Sequence[Mark]) -> Iterator[Violation]:
+    """Epochs of primaries only grow, and each belongs to one instance."""
+    newest, holder = -1, ""
+    for mark in ordered:
+        if mark.event != "primary":
+            continue
+        epoch = int(mark.detail) if re.fullmatch("[0-9]{1,18}", mark.detail) else -1
+        if epoch < newest or epoch < 0 or (epoch == newest and mark.instance != holder):
+            found = f"{mark.detail or 'none'} of {mark.instance}"
+            yield Violation("epochs", f"more than {newest} of {holder or 'nobody'}", found)
+            return
+        newest, holder = epoch, mark.instance
+
+
+def _within(code: str, took: float | None, bound: float) -> Iterator[Violation]:
+    if took is None:
+        yield Violation(code, _at_most(bound), "never")
+    elif took > bound:
+        yield Violation(code, _at_most(bound), f"{took:.3f} s")
+
+
+def _at_most(seconds: float) -> str:
+    return f"at most {seconds:g} s"
