@@ -164,7 +164,9 @@ def test_every_key_is_refused_in_our_own_words(root: type[BaseModel]) -> None:
         complain(root, tree(root, (*place, "odd"), value))
 
 
-SCALARS = st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=5)
+# A mistake quotes its value: a value with a word of pydantic's would look like its message.
+TEXT = st.text(max_size=5).filter(lambda text: not any(each in text for each in FOREIGN))
+SCALARS = st.sampled_from(ODD) | st.integers() | st.floats() | TEXT
 ANYTHING = st.recursive(
     SCALARS,
     lambda inner: (
