@@ -51,7 +51,7 @@ soak: setup
 # The demo, and the tests that could fail on a streaming Consul: on 1.8 behind a proxy that streams.
 streams := CONSUL_BIN='$(CURDIR)/tests/support/streaming/consul'
 streamed := $(wildcard tests/contract/consul/test_client*.py) tests/contract/operator tests/contract/cli \
-  tests/integration/consul tests/integration/xds/catalog/test_calm_control_plane.py \
+  tests/integration/consul tests/integration/xds/catalog/test_consul_outages.py \
   tests/chaos/test_cluster_faults.py $(wildcard tests/chaos/test_mesh_*.py) tests/integration/mesh
 
 test-streaming: setup

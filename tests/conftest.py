@@ -28,7 +28,7 @@ _LONGEST = (
     "integration/mesh/test_mesh_consul.py",
     "integration/mesh/test_mesh_local.py",
     "integration/mesh/test_mesh_recovery.py",
-    "integration/xds/catalog/test_calm_control_plane.py",
+    "integration/xds/catalog/test_consul_outages.py",
     "integration/registry/drain_cut/test_drain_cut.py",
     "integration/mesh/test_mesh_strict.py",
     "integration/xds/config/filters/test_sequence_filter.py",

@@ -145,7 +145,7 @@ async def _pass(mesh: LiveMesh) -> bool:
 
 
 async def _serves(mesh: LiveMesh, instance: str) -> bool:
-    """Whether it is primary, and says so to Envoy's checks."""
+    """Whether the instance is primary and answers SERVING to health checks."""
     serving = await _status_of(mesh.instance(instance).sidecar.grpc) == "SERVING"
     return serving and await mesh.primary() == instance
 
