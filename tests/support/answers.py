@@ -1,4 +1,4 @@
-"""Builders of model answers, and expectations that several tests share."""
+"""Builders of model answers and of expectations."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Calls of `triton-sidecar canary`, and what they leave behind."""
+"""Runs `triton-sidecar canary`, and reads the files that it writes."""
 
 import tomllib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Run = Callable[..., Result]
 
 
 def caller(server: TritonServer) -> Run:
-    """Calls the verbs for a server."""
+    """A function that runs the commands against a server."""
 
     def call(*arguments: str, triton: bool = True) -> Result:
         flags = [f"--triton={server.grpc}"] if triton else []
@@ -31,7 +31,7 @@ def recorded(model: str, path: str = "canary.toml") -> dict[str, Any]:
 
 
 def refused(result: Result, status: int = 2) -> str:
-    """The one line with which a verb ended."""
+    """The one line of a command's error."""
     assert result.exit_code == status, result.output
     (line,) = result.stderr.splitlines()
     return line.removeprefix("triton-sidecar: ")

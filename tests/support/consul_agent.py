@@ -1,4 +1,4 @@
-"""A real Consul agent for tests: in development mode, on its own ports and in its own folder."""
+"""A real Consul agent in development mode, with its own ports and its own folder."""
 
 import json
 import os
@@ -20,17 +20,17 @@ NODE, CLIENT = "node", "client"
 
 
 def is_streamed(headers: Mapping[str, str]) -> bool:
-    """Whether a blocking query on health was answered from a view of the agent."""
+    """Whether the agent answered a blocking health query from a view."""
     backend = headers.get("X-Consul-Query-Backend")
-    # The first that stream do not tell; they tell the policy, which those before 1.9 do not.
+    # The first versions that stream do not say so; they name the ACL policy, as from 1.9 on.
     unmarked = backend is None and "X-Consul-Default-ACL-Policy" in headers
     return backend == "streaming" or (unmarked and headers.get("X-Consul-KnownLeader") == "false")
 
 
 class ConsulAgent:
-    """Started by `start`, on the same ports each time; `stop` leaves nothing behind.
+    """An agent that `start` starts, on the same ports each time; `stop` leaves nothing behind.
 
-    It is the Consul that is found, whatever its version, and several run side by side.
+    It runs the Consul that was found, whatever its version; several may run at the same time.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class ConsulAgent:
         node: str = "",
         **more: Any,
     ) -> Iterator[Self]:
-        """An agent that runs while the context lasts; `more` are settings of it.
+        """Run an agent during the context; `more` are its settings.
 
-        Where those deny by default, `token` is one that may read everything. It is a server with
-        nothing to remember, or a client `of` one, or of the one with this address for gossip.
-        Nodes of one cluster need names of their own: `node`.
+        If its ACLs deny by default, `token` must be able to read everything. The agent is a server
+        without stored data, or a client `of` a server, given as an agent or by its gossip address.
+        Nodes of one cluster need distinct names: `node`.
         """
         with reserve(4) as ports:
             lan = of.lan if isinstance(of, ConsulAgent) else of
@@ -83,24 +83,24 @@ class ConsulAgent:
 
     @property
     def lan(self) -> str:
-        """Where clients join it."""
+        """The address at which clients join it."""
         return f"127.0.0.1:{self._ports['serf_lan']}"
 
     @property
     def wan(self) -> str:
-        """Where agents of other datacenters join it."""
+        """The address at which agents of other datacenters join it."""
         return f"127.0.0.1:{self._ports['serf_wan']}"
 
     @property
     def version(self) -> agent_config.Version:
-        """Major and minor version, as the agent itself says."""
+        """Major and minor version, as reported by the agent."""
         with self._ask("agent/self") as answer:
             major, minor = json.load(answer)["Config"]["Version"].split(".")[:2]
         return int(major), int(minor)
 
     @property
     def generation(self) -> Generation:
-        """How it answers; by what it does, not by its version: a proxy may stand before it."""
+        """Its generation, by its behaviour: a proxy may be in front of an older version."""
         with self._ask("health/service/consul?index=1&wait=1ms") as answer:
             streams = is_streamed(answer.headers)
         return Generation.STREAMING if streams else Generation.CLASSIC
@@ -115,7 +115,7 @@ class ConsulAgent:
         self._wait(self._settled)
 
     def restart(self) -> None:
-        """Kill it and start it again; it need not have a leader.
+        """Kill and restart the agent; it does not need a leader.
 
         Raises:
             TimeoutError: it answers nothing after two minutes; its log is in the message.
@@ -155,7 +155,7 @@ class ConsulAgent:
 
     def stop(self) -> None:
         if self._process is not None:
-            with suppress(ProcessLookupError):  # it has ended by itself
+            with suppress(ProcessLookupError):  # it has exited
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
@@ -178,4 +178,4 @@ class ConsulAgent:
     def _ask(self, path: str) -> Any:
         headers = {"X-Consul-Token": self._token} if self._token else {}
         request = urllib.request.Request(f"http://{self.http}/v1/{path}", headers=headers)
-        return urllib.request.urlopen(request, timeout=10)  # noqa: S310 - it is http
+        return urllib.request.urlopen(request, timeout=10)  # noqa: S310 - the URL is http

@@ -1,10 +1,10 @@
-"""A model of Consul: the rules that the client relies on, in memory and on a given clock.
+"""A model of Consul: the rules that the client relies on, in memory, on a given clock.
 
 `ConsulModel` is synchronous and takes the time with each call, so that a state machine can drive
 it; `FakeConsul` makes it a `ConsulApi` and passes the contract suite that a real agent passes.
 
-A `Generation` is what versions of Consul do differently. The client hides most of it; the rest of
-the package can only notice where a blocking query on a service is answered.
+A `Generation` stands for versions of Consul that behave alike. The client hides most differences;
+the rest of the package can only notice whether the servers or a view answer a blocking query.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from sidecar.runtime.errors import Conflict, NotFound, Rejected, SessionLost, Un
 
 T = TypeVar("T")
 NODE = "node"
-# What all versions from 1.8 on take; they refuse a registration with anything else.
+# The fields that all versions from 1.8 on accept; they reject a registration with any other.
 _SERVICE_FIELDS = {
     "ID", "Name", "Tags", "Address", "TaggedAddresses", "Meta", "Port", "Check", "Checks",
     "Weights", "EnableTagOverride",
@@ -50,7 +50,7 @@ _SERF = Check("serfHealth", "Serf Health Status", "passing", "Agent alive and re
 
 
 class Generation(Enum):
-    """What a version of Consul does otherwise than others, as far as the door lets it through."""
+    """The versions of Consul that behave alike, as far as the client shows differences."""
 
     CLASSIC = "1.8"
     """The servers answer every read."""
@@ -59,7 +59,7 @@ class Generation(Enum):
 
 
 class Servers(Enum):
-    """How Consul's servers are, as seen from an agent that lives."""
+    """The state of Consul's servers, as seen by a running agent."""
 
     LEADING = "leading"
     LEADERLESS = "leaderless"
@@ -76,7 +76,7 @@ class Session:
 
 @dataclass
 class ConsulModel:
-    """`lapse` is after how many TTLs a session ends; Consul promises between one and two."""
+    """Consul's state; a session expires after `lapse` TTLs, which Consul promises to be 1 to 2."""
 
     lapse: float = 2.0
     index: int = 10
@@ -152,7 +152,7 @@ class ConsulModel:
         check_id = f"_service_maintenance:{service_id}"
         checks = [found for found in service.checks if found.id != check_id]
         if reason is not None and len(checks) < len(service.checks):
-            return  # the reason that was given first stays
+            return  # the first reason stays
         if reason is not None:
             name = "Service Maintenance Mode"
             checks.append(Check(check_id, name, "critical", "", service_id, reason))
@@ -161,7 +161,7 @@ class ConsulModel:
         self.index += 1
 
     def check_node(self, check: Check | None, check_id: str) -> None:
-        """Have a check of the node itself, or with None not any more."""
+        """Set a check of the node itself, or with None remove it."""
         self.node_checks.pop(check_id, None)
         if check is not None:
             self.node_checks[check_id] = check
@@ -241,10 +241,10 @@ class ConsulModel:
             raise Conflict(f"{key}: due to lock delay")
 
     def _write(self, key: str, value: bytes, session: str | None, count: int) -> int:
-        """Write a key; `count` is its LockIndex, which every plain write sets back to 0."""
+        """Write a key; `count` is its LockIndex, which every plain write resets to 0."""
         old = self.keys.get(key)
         if old and (old.value, old.session, old.lock_index) == (value, session, count):
-            return old.modify_index  # Consul leaves the index alone when a write changes nothing
+            return old.modify_index  # Consul keeps the index if a write changes nothing
         created = old.create_index if old else self.index
         self.keys[key] = KVEntry(key, value, session, self.index, count, created)
         return self.index
@@ -263,7 +263,7 @@ def _require(operation: HoldsLock | Unchanged, old: KVEntry | None) -> None:
 
 
 class FakeConsul:
-    """A `ConsulApi` on the model: an agent, and servers that it can lose."""
+    """A `ConsulApi` on the model: an agent, and servers that may become unreachable."""
 
     def __init__(
         self,
@@ -276,21 +276,21 @@ class FakeConsul:
         self._clock = clock or SystemClock()
         self._changed = asyncio.Condition()
         self._servers = Servers.LEADING
-        # The services that the agent has a view of, and what it shows while there are no servers.
+        # The agent's views, by service, and the entries that they show while there are no servers.
         self._viewed: set[str] = set()
         self._views: dict[str, QueryResult[tuple[ServiceEntry, ...]]] = {}
-        # The token that requests carry, those that nobody knows any more, and by service the one
-        # that the agent keeps. What it cannot write, the catalog goes on showing as it was.
+        # The requests' token, the revoked ones, and by service the token that the agent keeps. The
+        # catalog keeps showing the old state of an entry that the agent may not write.
         self.token = ""
         self.revoked: set[str] = set()
         self._kept: dict[str, str] = {}
         self._unwritten: dict[str, ServiceEntry] = {}
 
     async def set_servers(self, servers: Servers) -> None:
-        """Let the servers die, lose their leader, or be there again.
+        """Make the servers unreachable, leaderless, or available again.
 
-        Queries that wait then fail; but where only the leader is lost those that the servers
-        answer end with a word about that, and those that are streamed notice nothing.
+        Blocking queries then fail. If only the leader is lost, those that the servers answer
+        return and say so, and streamed ones notice nothing.
         """
         async with self._changed:
             if self._servers is Servers.LEADING:
@@ -299,7 +299,7 @@ class FakeConsul:
             self._changed.notify_all()
 
     async def restart_agent(self) -> None:
-        """A restart keeps what is registered, and forgets all views."""
+        """A restart keeps registrations, and drops all views."""
         async with self._changed:
             self._viewed, self._views = set(), {}
             self._changed.notify_all()
@@ -314,7 +314,7 @@ class FakeConsul:
         dc: str = "",
         streamed: bool = True,
     ) -> QueryResult[tuple[ServiceEntry, ...]]:
-        if dc:  # the model knows one datacenter, its own
+        if dc:  # the model has one datacenter
             raise Unavailable(f"Consul: health/service: no path to datacenter {dc}")
         if index > 0 and streamed and self.generation is Generation.STREAMING:
             return await self._stream(name, index, wait)
@@ -367,12 +367,12 @@ class FakeConsul:
         return self._whole(found) if found else None
 
     def _whole(self, service: ServiceEntry, *more: Check) -> ServiceEntry:
-        """With the node's checks."""
+        """The service with the checks of its node."""
         checks = (*more, *self.model.node_checks.values(), *service.checks)
         return replace(service, checks=tuple(sorted(checks, key=lambda check: check.id)))
 
     async def maintain_node(self, reason: str | None) -> None:
-        """What `consul maint` does on the node."""
+        """Put the node into maintenance mode, as `consul maint` does; None ends it."""
         on = Check("_node_maintenance", "Node Maintenance Mode", "critical", "", "", reason or "")
         kept = None if reason is None else on
         await self.change(lambda _: self.model.check_node(kept, on.id))
@@ -400,7 +400,7 @@ class FakeConsul:
         return await self._have_servers(lambda now: self.model.transact(operations, now))
 
     async def change(self, change: Callable[[float], T]) -> T:
-        """Do what the agent can do alone; its servers hear of it when they are there."""
+        """Make a change that the agent can make alone, and sync it to available servers."""
         async with self._changed:
             result = change(self._clock.now())
             self._changed.notify_all()
@@ -417,7 +417,7 @@ class FakeConsul:
             raise Unavailable("Consul: No known Consul servers")
 
     def _keep(self, service_id: str) -> None:
-        """Go on showing a service as it is if the agent may not write what comes now."""
+        """Keep showing a service's old state if the agent may not write the new one."""
         service = self.model.services.get(service_id)
         if service is not None and self._kept.get(service_id) in self.revoked:
             self._unwritten.setdefault(service_id, service)
@@ -453,7 +453,7 @@ class FakeConsul:
             if Servers.GONE is self._servers is not before:
                 raise Unavailable("Consul: health/service: error reading from server: EOF")
             view = shown()
-        if view is None:  # Consul's own word for it, an empty list, does not pass the door
+        if view is None:  # Consul answers with an empty list, which the client does not return
             raise Unavailable(f"Consul: health/service: the agent has not heard of {name} yet")
         return view
 

@@ -1,4 +1,4 @@
-"""A copy of the deployment files in which tests plant mistakes."""
+"""A copy of the deployment files, into which tests insert errors."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the files, checked in place of the real ones."""
+    """A copy of the files, which the checks read instead of the real ones."""
     for name in ("consul", "deploy"):
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.setattr(validate_deploy, "ROOT", tmp_path)

@@ -29,7 +29,7 @@ PATIENCE = 60.0  # seconds of the real clock; machines are shared
 
 
 class Stage:
-    """What the participants share."""
+    """The Consul and the clock that the participants share."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -55,7 +55,7 @@ class Stage:
 
 
 class Actor:
-    """One instance: its participant, and what its sidecar would know."""
+    """One instance: its participant, and the state that its sidecar's other loops would have."""
 
     def __init__(self, stage: Stage, name: str, **election: object) -> None:
         self.clock, self.consul, self.name = stage.clock, stage.consul, name
@@ -112,7 +112,7 @@ class Actor:
         return self.participant.role
 
     async def passes(self, verdict: Verdict = PASSING) -> None:
-        """Be registered and well, as the sidecar's other loops would have it."""
+        """Register with a passing verdict, as the sidecar's other loops would."""
         meta = InstanceMeta(
             priority=self.participant._rules.value.priority, model_set=self.model_set.value
         )
@@ -132,7 +132,7 @@ class Actor:
 
 @asynccontextmanager
 async def stage(**actors: dict[str, object]) -> AsyncIterator[Stage]:
-    """Participants that pass, the first of them first."""
+    """Participants that pass; the first of them is primary."""
     made = Stage()
     made.actors = {name: Actor(made, name, **election) for name, election in actors.items()}
     loops = [

@@ -1,4 +1,4 @@
-"""A scripted Triton in memory, on a given clock: a `TritonApi`."""
+"""A scripted `TritonApi` in memory, on a given clock."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,14 +22,14 @@ Reply = Answer | Callable[[InferenceRequest], Answer]
 
 @dataclass
 class FakeModel:
-    """What a model does when it is asked; every field may be changed while it runs.
+    """A model and its behaviour; every field may be changed while it runs.
 
-    One that is not `loaded` cannot be described, and is not `ready` either. Loading it takes
+    A model that is not `loaded` cannot be described, and is not `ready`. Loading it takes
     `load_delay` seconds and fails with `load_error`. A model that `counts_early` counts a request
     when its work begins, as streams are.
 
-    `statistics` are counted as Triton counts them: when an execution is over, whatever came of it.
-    `asked` are the questions so far, `in_flight` how many of them are not answered yet; `answered`
+    `statistics` are counted as in Triton: at the end of an execution, whatever its outcome.
+    `asked` are the requests so far, `in_flight` the number of unanswered ones; `answered`
     is the response cache of a model that has one.
     """
 
@@ -58,7 +58,7 @@ class FakeModel:
         )
 
     def count(self, **more: float) -> None:
-        """Add to the statistics, as the load of others does."""
+        """Add to the statistics, as requests of other clients would."""
         sums = {name: getattr(self.statistics, name) + value for name, value in more.items()}
         self.statistics = replace(self.statistics, **sums)
 
@@ -66,10 +66,10 @@ class FakeModel:
 class FakeTriton:
     """A server with models by name.
 
-    `error` is what every call raises, a refused connection for instance; a `frozen` server answers
-    nothing, and its port accepts connections nevertheless, as does that of one that answers every
-    call with `refusal`. `orders` are the models that it was told
-    to load and to unload so far, such as `"load chat"`.
+    Every call raises `error`, such as a refused connection. A `frozen` server answers no request,
+    and still accepts connections, as does one that answers every
+    call with `refusal`. `orders` are the requests to load
+    and to unload a model so far, such as `"load chat"`.
     """
 
     def __init__(self, clock: Clock, *models: FakeModel, max_answer: int = MAX_ANSWER) -> None:
@@ -92,7 +92,7 @@ class FakeTriton:
 
     @property
     def frozen(self) -> bool:
-        """Whether it answers nothing; it answers pending requests afterwards."""
+        """Whether it answers no request; pending ones are answered afterwards."""
         return not self._thawed.is_set()
 
     @frozen.setter
@@ -100,7 +100,7 @@ class FakeTriton:
         (self._thawed.clear if frozen else self._thawed.set)()
 
     def lose_connections(self) -> None:
-        """Break what is connected: `disconnected` returns."""
+        """Close the connections, so that `disconnected` returns."""
         self._lost.set()
         self._lost = asyncio.Event()
 
@@ -250,5 +250,5 @@ class FakeTriton:
 
 
 def echo(request: InferenceRequest) -> Answer:
-    """The inputs of the last step, each as the output of the same name."""
+    """The inputs of the last step, each as an output of the same name."""
     return Answer(dict(request.steps[-1]))

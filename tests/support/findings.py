@@ -1,4 +1,4 @@
-"""Findings of a server and two models, and a state machine that is fed with them."""
+"""Findings about a server and two models, and a state machine that processes them."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ PORT = (of_server(Layer.PORT, Reason.PORT_UNREACHABLE, "connection refused"),)
 
 
 def chat(reason: Reason, detail: str = "", strain: float = 1) -> Round:
-    """A round in which all is well but the chat model's canary."""
+    """A round of findings that are OK, apart from the chat model's canary."""
     return (*SERVER_FINE, *READY, canary("embed"), canary("chat", reason, detail, strain))
 
 
@@ -42,7 +42,7 @@ SLOW = chat(Reason.CANARY_SLOW)
 
 
 class Run:
-    """Rounds of findings, a second apart unless said otherwise, and what was made of them."""
+    """Rounds of findings, a second apart by default, and the resulting states."""
 
     def __init__(self, rules: TrackRules = RULES, models: Sequence[str] = MODELS) -> None:
         self.rules = rules

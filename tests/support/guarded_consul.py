@@ -1,4 +1,4 @@
-"""A real Consul agent that denies by default, and tokens that are created and revoked."""
+"""A real Consul agent whose ACLs deny by default; tests create and revoke its tokens."""
 
 import uuid
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.support.consul_agent import ConsulAgent
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """An agent that denies by default, and a token that may do everything."""
+    """An agent whose ACLs deny by default, and its management token."""
 
     agent: ConsulAgent
     management: str
@@ -27,13 +27,13 @@ class Guarded:
     @classmethod
     @contextmanager
     def running(cls, folder: Path) -> Iterator[Self]:
-        """Started, and stopped afterwards."""
+        """Run an agent during the context."""
         management = str(uuid.uuid4())
         with ConsulAgent.running(folder, token=management, **agent_config(management)) as agent:
             yield cls(agent, management, folder)
 
     async def token(self, rules: str) -> str:
-        """A new token that may do only this."""
+        """A new token with only these rules."""
         name = f"test-{uuid.uuid4()}"
         await self._ask("PUT", "acl/policy", {"Name": name, "Rules": rules})
         made = await self._ask("PUT", "acl/token", {"Policies": [{"Name": name}]})

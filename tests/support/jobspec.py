@@ -1,4 +1,4 @@
-"""A reader of Nomad job files without Nomad: HCL 2, and the keys that Nomad knows.
+"""A reader of Nomad job files without Nomad: HCL 2, and the keys that Nomad accepts.
 
 Nomad rejects a job with an unknown key, and no package registry has Nomad, so this module contains
 the part of its job specification that our files use (Nomad 1.4 and later).
@@ -47,7 +47,7 @@ _KNOWN: dict[str, tuple[set[str], set[str]]] = {
         {"driver", "leader", "user", "kill_signal", "kill_timeout", "shutdown_delay"},
         {"config", "env", "template", "resources", "restart", "volume_mount", "logs", "meta"},
     ),
-    "config": (_MAP, set()),  # the driver's own
+    "config": (_MAP, set()),  # the driver's options
     "env": (_MAP, set()),
     "template": (
         {"data", "source", "destination", "change_mode", "change_signal", "perms", "uid", "gid"},
@@ -105,7 +105,7 @@ def read_labelled(path: Path) -> tuple[tuple[str, str, dict[str, Any]], ...]:
 
 
 def unknown_keys(block: Block, where: str = "") -> Iterator[str]:
-    """A message for each key that Nomad would refuse."""
+    """A message for each key that Nomad would reject."""
     attributes, blocks = _KNOWN.get(block.kind, (set(), set()))
     if block.kind in {"config", "env", "meta"}:
         return
@@ -123,7 +123,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             return dict(hcl2.load(file))
-    except Exception as error:  # the parser has many kinds
+    except Exception as error:  # the parser raises many kinds
         raise ValueError(f"expected HCL 2: {error}") from error
 
 

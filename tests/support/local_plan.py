@@ -75,5 +75,5 @@ def make(*, folder: Path = FOLDER, instances: int = 3, acl: bool = False, **envi
 
 
 async def nothing(supervisor: Supervisor) -> None:
-    """What is done with a mesh that must not come up."""
+    """The callback of a mesh that must not start."""
     raise AssertionError

@@ -1,7 +1,7 @@
-"""A check that a test decides only: it starts, connects, binds, writes and sleeps nothing.
+"""A guard for pure tests, which may not start processes, use sockets, write files or sleep.
 
-`watched` collects what a test does all the same. Python's audit events show it, whichever library
-acts. Sleeping and what C does, such as gRPC, raise none: those functions are replaced.
+`watched` collects the violations of a test. Python's audit events show them, whichever library
+is used. Sleeping and C code, such as gRPC, raise no events: those functions are replaced.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ _ACTIONS = {
 }
 _CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-# Written by Python and by Hypothesis for themselves.
+# Files that Python and Hypothesis write for themselves.
 _CACHES = ("__pycache__", ".hypothesis")
 
 
 class _Watch:
-    """What the running test does; None while no test is watched."""
+    """The violations of the running test; None while no test is watched."""
 
     found: list[str] | None = None
     files = False
@@ -65,9 +65,9 @@ sys.addaudithook(_audit)
 
 @contextmanager
 def watched(patch: pytest.MonkeyPatch, *, files: bool) -> Iterator[list[str]]:
-    """Collect what a test does to the world; with `files`, it may write files.
+    """Collect a test's I/O; with `files`, it may write files.
 
-    It may then sleep, too: threads read and write files, and no virtual clock knows of them.
+    It may then also sleep, because threads access files, and a virtual clock cannot wait for them.
     """
     found: list[str] = []
     if not files:
@@ -85,7 +85,7 @@ def watched(patch: pytest.MonkeyPatch, *, files: bool) -> Iterator[list[str]]:
 
 def _noted(found: list[str], function: Callable[..., Any]) -> Callable[..., Any]:
     def noting(*details: Any, **more: Any) -> Any:
-        if details != (0,):  # asyncio.sleep(0) gives others a turn
+        if details != (0,):  # asyncio.sleep(0) only yields to the event loop
             found.append(f"calls {function.__qualname__}{details}")
         return function(*details, **more)
 

@@ -1,4 +1,4 @@
-"""A stand-in for pynvml that replays a recording (see `sidecar.gpu.recording`)."""
+"""A replacement for pynvml that replays a recording (see `sidecar.gpu.recording`)."""
 
 import ctypes
 import json
@@ -14,10 +14,10 @@ _CLOSING = ("nvmlShutdown", "nvmlEventSetFree")
 
 
 class Player:
-    """Answers with what was recorded in this round, or else in the last one that has the call.
+    """Returns what was recorded in this round, or else in the last one that has the call.
 
-    The last of several answers to a call is given again and again. A call that was never recorded
-    is an error of the test.
+    The last of several answers to a call is repeated. A call that was never recorded is an error
+    of the test.
     """
 
     def __init__(self, rounds: list[dict[str, Any]]) -> None:
@@ -37,11 +37,11 @@ class Player:
         return len(self._rounds)
 
     def turn(self) -> None:
-        """Begin the next round."""
+        """Start the next round."""
         self._now += 1
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(pynvml, name)  # constants and error classes are pynvml's own
+        found = getattr(pynvml, name)  # constants and error classes are those of pynvml
         if not name.startswith("nvml") or not callable(found):
             return found
         return lambda *arguments: self._play(name, arguments)

@@ -1,4 +1,4 @@
-"""Builders of what an operator's command reads: catalog entries, election keys, a status."""
+"""Builders of the input of operators' commands: catalog entries, election keys, a status."""
 
 from collections.abc import Sequence
 from dataclasses import replace

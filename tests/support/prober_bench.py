@@ -1,4 +1,4 @@
-"""A running prober with a Triton in memory and a virtual clock."""
+"""A running prober, with an in-memory Triton and a virtual clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -47,14 +47,14 @@ def canary(name: str = "chat", **changes: object) -> Canary:
 
 
 def load_anew(found: FakeModel, **changes: object) -> None:
-    """As after the model was loaded with other files: its counters begin at nothing."""
+    """Reload the model as with other files: its counters restart at zero."""
     found.description = replace(found.description, **changes)  # type: ignore[arg-type]
     version = found.description.versions[-1]
     found.statistics = Statistics(found.description.name, version)
 
 
 def demanding(found: FakeModel) -> FakeModel:
-    """The model, refusing what does not fit it as it is loaded, as Triton does."""
+    """A model that rejects requests that do not match its metadata, as Triton does."""
     says_so = found.reply
 
     def reply(request: InferenceRequest) -> Answer:
@@ -68,14 +68,14 @@ def demanding(found: FakeModel) -> FakeModel:
 
 
 class FakeStubs:
-    """The stubs of a Triton in memory: `running`, or None where they cannot be seen."""
+    """The Python stubs of the in-memory Triton: `running`, or None if they cannot be scanned."""
 
     def __init__(self, *running: Stub) -> None:
         self.running: tuple[Stub, ...] | None = running
         self._ended = asyncio.Event()
 
     def end(self, *pids: int) -> None:
-        """Let some end."""
+        """End some of them."""
         self.running = tuple(stub for stub in self.running or () if stub.pid not in pids)
         self._ended.set()
 
@@ -101,7 +101,7 @@ class Bench:
     _stuck: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def stick(self, call: str) -> None:
-        """From now on a call to Triton does not come back, also when its deadline has passed."""
+        """From now on a call to Triton never returns, not even after its deadline."""
         released = self._stuck.setdefault(call, asyncio.Event())
 
         async def never(*_: object) -> None:
@@ -111,7 +111,7 @@ class Bench:
         setattr(self.triton, call, never)
 
     def release(self) -> None:
-        """Let every call come back, and be as before."""
+        """Let every call return again."""
         while self._stuck:
             call, released = self._stuck.popitem()
             released.set()
@@ -127,14 +127,14 @@ class Bench:
 
     @property
     def said(self) -> list[str]:
-        """Every state and reason since it began to be proven, one after the other."""
+        """Every state and reason without those before the models are proven, in order."""
         changes = [event.after for event in self.events if isinstance(event, VerdictChanged)]
         said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
         said = [each for each in said if each != "starting NOT_PROVEN_YET"]
         return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
 
     def found(self, layer: Layer = Layer.CANARY) -> list[Reason]:
-        """Every reason that a layer has found so far."""
+        """Every reason of a layer's findings so far."""
         probed = [event for event in self.events if isinstance(event, Probed)]
         return [each.reason for event in probed for each in event.findings if each.layer is layer]
 
@@ -146,7 +146,7 @@ class Bench:
         return sum(event == CanarySent(name) for event in self.events)
 
     async def pass_(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
-        """Let time pass, and something happen in every tenth of a second."""
+        """Let time pass, and call `each` every tenth of a second."""
         for _ in range(round(seconds * 10)):
             each()
             await self.clock.advance(0.1)
@@ -154,7 +154,7 @@ class Bench:
 
 @asynccontextmanager
 async def running(loops: Mapping[str, Loop]) -> AsyncIterator[None]:
-    """Loops that run during the context."""
+    """Run loops during the context."""
     tasks = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
     try:
         yield
@@ -175,7 +175,7 @@ async def probing(
     stubs: StubsApi | None = None,
     proven: Mapping[str, Proven] | None = None,
 ) -> AsyncIterator[Bench]:
-    """A prober that runs; every model is served, and has a canary unless other ones are given."""
+    """Run a prober; every model is served and, unless `canaries` are given, has a canary."""
     clock, events = VirtualClock(), list[Event]()
     found = models or (model(),)
     names = [each.description.name for each in found]

@@ -26,14 +26,14 @@ CRITICAL = Verdict(State.CRITICAL, Reason.CANARY_UNANSWERED, "m: no answer withi
 
 
 class FaultyConsul(FakeConsul):
-    """Fails or hangs the calls it is told to, and notes every push."""
+    """Fails or hangs the configured calls, and records every push."""
 
     def __init__(self) -> None:
         super().__init__()
         self.failing: set[str] = set()
         self.hanging: set[str] = set()
         self.pushed: list[tuple[Status, str]] = []
-        self.stale: str | None = None  # the verdict's status that the catalog is stuck at
+        self.stale: str | None = None  # the status of the verdict that the catalog keeps showing
 
     async def _trouble(self, call: str) -> None:
         if call in self.hanging:
@@ -106,21 +106,21 @@ class Scene:
         return self.consul.model.services.get("t-0")
 
     def maintenance(self) -> str:
-        """Whose maintenance mode the instance is in, if it is."""
+        """Whether the instance's maintenance mode is its own or another's, if it is in one."""
         entry = self.entry()
         if record.withdrawn(entry):
             return "its own"
         return "" if record.maintenance(entry) is None else "another's"
 
     def said(self) -> tuple[str | None, bool]:
-        """What others say, and whether its own entry holds it."""
+        """The publisher's `maintained` reason, and whether it keeps the entry."""
         return self.publisher.maintained.value, self.publisher.keeps_entry
 
     def registrations(self) -> list[str]:
         return [event.why for event in self.events if isinstance(event, Registered)]
 
     async def shown(self, verdict: Verdict) -> None:
-        """The sidecar comes to a verdict."""
+        """Set the sidecar's verdict."""
         self.verdict.set(replace(verdict, at=self.clock.now()))
         await settle()
 
@@ -141,7 +141,7 @@ async def publishing(consul: FaultyConsul | None = None) -> AsyncIterator[Scene]
 
 
 async def rotate(scene: Scene) -> None:
-    """The token is replaced, and the old one deleted."""
+    """Replace the token, and revoke the old one."""
     scene.consul.revoked.add(scene.consul.token)
     scene.consul.token = "new"
 

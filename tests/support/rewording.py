@@ -1,4 +1,4 @@
-"""Changed wording for every sentence that programs write where others read it.
+"""Changed wording for every sentence that one program writes where another could read it.
 
 A test module that imports `any_words` runs each of its tests twice, the second time with changed
 wording. A test that fails then depends on a sentence: either it tests the wording, and is marked
@@ -20,7 +20,7 @@ from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict_line import State
 from tests.support.consul_model import ConsulModel
 
-# The sentences in documents of Consul's KV, and in an entry's meta.
+# The keys of sentences in documents of Consul's KV and in an entry's meta.
 _FIELDS = {"why", "cause", "reason"}
 _META = {
     registration.UNFIT_META,
@@ -35,12 +35,12 @@ _OTHERS = str.maketrans("".join(_SETS), "".join(each[1:] + each[0] for each in _
 
 
 def reworded(text: str) -> str:
-    """Other words for the same: no letter of a sentence is as it was; of none there is none."""
+    """Another sentence: no letter is as before; an empty one stays empty."""
     return text.translate(_OTHERS)
 
 
 def reword(patch: pytest.MonkeyPatch) -> None:
-    """Have everything said otherwise from now on."""
+    """Write every sentence with changed wording from now on."""
     write, dumps, meta = verdict_line.write, lock.dumps, registration._meta
     maintain, first_line = ConsulModel.maintain, candidates._first_line
 

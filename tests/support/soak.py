@@ -5,24 +5,24 @@ import os
 import pytest
 
 SOAK = bool(os.environ.get("SOAK"))
-# Where only one room is tried, again and again while it is changed.
+# Set by `make test ROOM=…`, which is run repeatedly while a room is changed.
 QUICK = bool(os.environ.get("QUICK"))
 
-# Left to `make soak`: the rest of a family of which `make test` runs some.
+# Tests that only `make soak` runs, of a kind of which `make test` runs others.
 soak = pytest.mark.soak
 
 
 def times(usually: int, soaking: int) -> int:
-    """How many examples, steps or rounds a test goes through."""
+    """The number of examples, steps or rounds of a test."""
     if SOAK:
         return soaking
     return max(min(usually, 1), usually // 10) if QUICK else usually
 
 
 def pause(clients: int) -> float:
-    """Seconds that each of so many clients lets pass between an answer and its next question.
+    """Seconds that each of `clients` clients waits between an answer and its next request.
 
-    Together they send a request each 10 ms, which meets any gap. At full speed they take most of
-    a machine that other tests' meshes need, and find the same; `make soak` has them do so.
+    Together they send a request every 10 ms, which is enough to notice any gap. At full speed they
+    would find the same, and take the CPU that other tests' meshes need; `make soak` does so.
     """
     return 0.0 if SOAK else clients * 0.01

@@ -15,7 +15,7 @@ _CHUNK = 1 << 16
 
 
 class Proxy:
-    """Passes TCP connections on to `target`, host:port, until it is told otherwise."""
+    """Forwards TCP connections to `target`, host:port, until `cut` or `swallow`."""
 
     def __init__(self, target: str, port: int) -> None:
         self.address = f"127.0.0.1:{port}"
@@ -25,13 +25,13 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def connect(self) -> None:
-        """Accept connections and pass everything on, as before a fault."""
+        """Accept connections and forward everything, as before a fault."""
         self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
     def cut(self) -> None:
-        """Refuse connections, and reset those that there are."""
+        """Refuse connections, and reset the open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -39,7 +39,7 @@ class Proxy:
             writer.transport.abort()
 
     def swallow(self) -> None:
-        """Accept connections, and let no byte through in either direction."""
+        """Accept connections, and forward nothing in either direction."""
         self._flowing.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +80,7 @@ class ProxiedMesh(LiveMesh):
 
     @property
     def now(self) -> Mesh:
-        """The mesh as its clients see it: the proxy's address is the Triton's."""
+        """The mesh with each proxy's address as its Triton's."""
         mesh = super().now
         return replace(
             mesh,
@@ -93,7 +93,7 @@ class ProxiedMesh(LiveMesh):
 
 @asynccontextmanager
 async def proxied(mesh: LiveMesh) -> AsyncIterator[ProxiedMesh]:
-    """Put a proxy in front of each Triton while the context lasts; sidecars are restarted."""
+    """Put a proxy in front of each Triton during the context; sidecars are restarted."""
     instances = mesh.now.instances
     with ports.reserve(len(instances)) as drawn:
         proxies = {
@@ -113,7 +113,7 @@ async def proxied(mesh: LiveMesh) -> AsyncIterator[ProxiedMesh]:
 
 
 async def _point(mesh: LiveMesh, changes: Sequence[tuple[str, str, str]]) -> None:
-    """Have each instance's sidecar use another address of its Triton."""
+    """Change the address at which each instance's sidecar reaches its Triton."""
     old = {}
     for instance, before, after in changes:
         settings = mesh.folder / instance / "sidecar.toml"

@@ -1,4 +1,4 @@
-"""Traffic policies drawn by Hypothesis: valid ones to their edges, and broken documents."""
+"""Hypothesis strategies: valid traffic policies up to their limits, and invalid documents."""
 
 import string
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def whole(low: int, high: int = UINT32) -> st.SearchStrategy[int]:
     return st.sampled_from([low, high]) | st.integers(low, min(high, low + 100))
 
 
-# With up to nine digits, as protobuf has them.
+# With up to nine decimals, as in protobuf.
 SECONDS = st.sampled_from([0.001, 0.0015, 1.0, YEAR]) | st.integers(10**6, 10**12).map(
     lambda nanos: float(f"{nanos / 1e9:.9f}")
 )
@@ -136,7 +136,7 @@ def usually(usual: object, others: st.SearchStrategy[Any]) -> st.SearchStrategy[
 
 @st.composite
 def policies(draw: Any) -> TrafficPolicy:
-    """Valid ones."""
+    """Valid policies."""
     mode = draw(st.sampled_from(Mode))
     sharing = mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
     weights = draw(st.dictionaries(IDS, whole(1, 65_535), min_size=1, max_size=4))
@@ -175,7 +175,7 @@ ANYTHING = st.recursive(
 
 @st.composite
 def spoilt(draw: Any, tree: Mapping[str, Any]) -> Any:
-    """A document with something in it replaced, added or taken out."""
+    """A document in which something is replaced, added or removed."""
     found: dict[str, Any] = dict(tree)
     keys = sorted(found)
     what = draw(st.sampled_from(["add", "replace", "inside", "inside"])) if keys else "add"

@@ -1,4 +1,4 @@
-"""A real Triton for tests, without a mesh: with its own models and ports."""
+"""A real Triton without a mesh, with its own models and ports."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PLACES = (_ROOT / "tests" / "support" / "triton_models", _ROOT / "triton_models")
 
 
-# The Python backend's shared memory, seldom, at the start of a Triton on a crowded machine.
+# The Python backend's shared memory fails rarely, when a Triton starts on a busy machine.
 _CRASH = "boost::interprocess::lock_exception"
 
 
@@ -36,9 +36,9 @@ class TritonServer:
     def running(
         cls, folder: Path, *models: str, options: Sequence[str] = ()
     ) -> Iterator["TritonServer"]:
-        """A server that runs while the context lasts; nothing of it is left behind.
+        """Run a server during the context; it leaves nothing behind.
 
-        `options` are further ones of tritonserver's.
+        `options` are more options of tritonserver.
 
         Raises:
             TimeoutError: it is not ready within two minutes; the end of its log is in the message.
@@ -51,24 +51,24 @@ class TritonServer:
                 yield server
             finally:
                 server.process.kill()
-                asyncio.run(_buried(server.process))
+                asyncio.run(_reap(server.process))
 
     async def ended(self) -> int:
-        """Wait until it has ended by itself; its exit status, or the signal that killed it."""
-        how = os.WEXITED | os.WNOWAIT  # it is reaped with what it started, in the end
+        """Wait for its end; returns its exit status, or the signal that killed it."""
+        how = os.WEXITED | os.WNOWAIT  # it is reaped at the end of the context, with its children
         found = await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, how)
         assert found is not None
         return found.si_status
 
     def _start(self) -> None:
-        """Wait until it serves; one that crashes as some do is started again, as ever."""
+        """Wait until it serves; a crash for a known reason is retried."""
         try:
             self._wait()
         except TimeoutError as error:
             if _CRASH not in str(error):
                 raise
             self.process.kill()
-            asyncio.run(_buried(self.process))
+            asyncio.run(_reap(self.process))
             self.process = Process(self._part)
             self._wait()
 
@@ -88,7 +88,7 @@ class TritonServer:
             return False
 
 
-async def _buried(process: Process) -> None:
+async def _reap(process: Process) -> None:
     await process.wait()
 
 
@@ -107,7 +107,7 @@ def _part(
         kind="triton",
         argv=(
             str(triton.binary),
-            # Relative, as in a local mesh: the Python backend cannot stand spaces in paths.
+            # Relative, as in a local mesh: the Python backend does not support spaces in paths.
             "--model-repository=models",
             "--backend-directory=backends",
             "--model-control-mode=explicit",

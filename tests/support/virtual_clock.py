@@ -1,4 +1,4 @@
-"""A virtual clock that tests advance, so that loops are tested without waiting."""
+"""A virtual clock that tests advance, so that no test of a loop waits."""
 
 import asyncio
 import heapq
@@ -40,9 +40,9 @@ class VirtualClock:
 
 
 async def settle() -> None:
-    """Run every task until all of them wait, or until it is clear that one never will."""
+    """Run all tasks until each of them waits; gives up on one that never does."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
     for _ in range(50):
         await asyncio.sleep(0)
-        if not ready:  # no task but this one is to run
+        if not ready:  # no other task is ready
             return

@@ -1,9 +1,9 @@
-"""The proxy in front of an agent of 1.8 that answers as a streaming agent does.
+"""The proxy in front of an agent of 1.8, which answers as a streaming agent does.
 
 It answers a blocking query on a service's health from a view, and forwards everything else. While
-the agent is unreachable, the proxy behaves as an agent without servers: views keep their last
-state, and all other requests are refused; also those that a real agent would answer itself, such
-as for the services registered with it.
+the agent is unreachable, the proxy behaves like an agent without servers: views keep their last
+state, and all other requests fail, even those that a real agent would answer itself, such
+as for the services that are registered with it.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from sidecar.local.planning.ports import reserve
 from tests.support.consul_agent import is_streamed
 from tests.support.streaming.view import Refused, Shown, View
 
-# How an agent says that it has no servers: to a read, and to a query that waits for a view.
+# An agent's errors without servers: of a read, and of a query that waits for a view.
 _NO_SERVERS = "No known Consul servers"
 _CUT = "error reading from server: EOF"
-# A server that has just started has not read its own history yet, and shows an empty catalog.
+# A server that has just started has not read its log yet, and shows an empty catalog.
 _NOT_YET = "No cluster leader"
 _PATH = re.compile(r"/v1/health/(service|connect)/[^/]+")
-# Of these a streaming agent answers none from a view.
+# A streaming agent answers none of these from a view.
 _UNSTREAMED = frozenset({"near", "cached", "merge-central-config"})
-# They say how an answer is wanted, and not which.
+# Parameters that do not change which answer is wanted.
 _MANNER = frozenset({"index", "wait", "stale", "consistent", "pretty"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_WAIT, _LONGEST_WAIT = 300.0, 600.0  # seconds, Consul's own
+_WAIT, _LONGEST_WAIT = 300.0, 600.0  # seconds, as in Consul
 _BETWEEN_HOSTS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 )
@@ -52,7 +52,7 @@ class Question:
 
 
 class Front:
-    """Answers for the agent at `agent`, host:port."""
+    """Answers requests for the agent at `agent`, host:port."""
 
     def __init__(self, agent: str) -> None:
         self._agent = URL(f"http://{agent}")
@@ -66,7 +66,7 @@ class Front:
         )
 
     async def close(self) -> None:
-        """Let go of all views and connections."""
+        """Close all views and connections."""
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
@@ -76,7 +76,7 @@ class Front:
         """Answer a request."""
         asked = _streamed(request)
         if asked is None:
-            return await self._pass_on(request)
+            return await self._forward(request)
         question, above, wait = asked
         found = await self._view(question).query(above, wait)
         if isinstance(found, Refused):
@@ -93,12 +93,12 @@ class Front:
     def _view(self, question: Question) -> View:
         view = self._views.get(question)
         if view is None:
-            view = self._views[question] = View(lambda index: self._hear(question, index))
+            view = self._views[question] = View(lambda index: self._subscribe(question, index))
             self._keeping.add(asyncio.create_task(view.keep(), name=f"view of {question.path}"))
         return view
 
-    async def _hear(self, question: Question, index: int) -> Shown | Refused:
-        """Of any server, as a stream comes from any."""
+    async def _subscribe(self, question: Question, index: int) -> Shown | Refused:
+        """A blocking query that any server may answer, as a stream may come from any."""
         url = self._agent.with_path(question.path).with_query(
             [*question.parameters, ("index", str(index)), ("wait", f"{_WAIT:g}s"), ("stale", "")]
         )
@@ -116,7 +116,7 @@ class Front:
         except (aiohttp.ClientError, OSError):
             return Refused(503, _CUT)
 
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         url = self._agent.join(URL(request.raw_path, encoded=True))
         try:
             async with self._session.request(
@@ -136,7 +136,7 @@ class Front:
 
 @asynccontextmanager
 async def streaming(agent: str, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    """Have the agent at `agent` stream while the context lasts; gives the address that does."""
+    """Put the proxy in front of the agent at `agent` during the context; gives its address."""
     front = Front(agent)
     application = web.Application(client_max_size=_LARGEST)
     application.router.add_route("*", "/{rest:.*}", front.answer)
@@ -153,10 +153,10 @@ async def streaming(agent: str, listen: str = "127.0.0.1:0") -> AsyncIterator[st
         await runner.cleanup()
 
 
-async def stand_before(pid: int, listen: str) -> None:
-    """Tell on stdout where an agent has to listen, and stand before it until it is dead and buried.
+async def serve_until_exit(pid: int, listen: str) -> None:
+    """Print where the agent must listen, and forward to it until its process is gone.
 
-    It may learn of the end late; until then it is an agent without servers.
+    It may notice the end late; until then it behaves like an agent without servers.
     """
     with reserve(1) as (port,):
         async with streaming(f"127.0.0.1:{port}", listen):
@@ -166,7 +166,7 @@ async def stand_before(pid: int, listen: str) -> None:
 
 
 def _streamed(request: web.Request) -> tuple[Question, int, float] | None:
-    """What a view has to answer: the question, the index to be passed, and seconds to wait."""
+    """The view's key, the index and the wait in seconds of a query that a view answers."""
     parameters = request.query
     index, wait = parameters.get("index", ""), _seconds(parameters.get("wait", f"{_WAIT:g}s"))
     blocks = index.isdecimal() and int(index) > 0
@@ -179,7 +179,7 @@ def _streamed(request: web.Request) -> tuple[Question, int, float] | None:
 
 
 def _seconds(duration: str) -> float | None:
-    """A duration as Go writes it; None if it is none."""
+    """The seconds of a Go duration; None if it is not one."""
     parts = _DURATION.findall(duration)
     if not parts or "".join(map("".join, parts)) != duration:
         return None
@@ -196,13 +196,13 @@ def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Stand before an agent, which is another process."""
+    """Run the proxy in front of an agent, which is another process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agent", type=int, required=True, help="the agent's process")
     parser.add_argument("--listen", required=True, help="host:port")
     wished = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(stand_before(wished.agent, wished.listen))
+        asyncio.run(serve_until_exit(wished.agent, wished.listen))
 
 
 if __name__ == "__main__":

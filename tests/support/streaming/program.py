@@ -1,4 +1,4 @@
-"""What `consul` in this folder runs, for CONSUL_BIN; its process becomes the real Consul."""
+"""The program behind `consul` in this folder, for CONSUL_BIN; it execs the real Consul."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ _HOST, _PORT = "127.0.0.1", 8500  # Consul's defaults
 
 
 def listener(arguments: Sequence[str]) -> str:
-    """Where an agent with these arguments would listen, host:port, as files of JSON say."""
+    """The host:port at which an agent with these arguments and JSON files would listen."""
     host, port = _HOST, _PORT
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("-config-file", action="append", type=Path, default=[])
@@ -27,7 +27,7 @@ def listener(arguments: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become Consul; an agent with a proxy before it, which belongs to its process group."""
+    """Exec Consul; for an agent, first start a proxy in the same process group."""
     environ = {name: value for name, value in os.environ.items() if name != "CONSUL_BIN"}
     consul = str(find("consul", environ))
     own: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         if not port:
             sys.exit("the proxy before Consul has not started")
         own = (f"-http-port={port}",)
-    os.execv(consul, [consul, *arguments, *own])  # noqa: S606 -- no shell is wanted
+    os.execv(consul, [consul, *arguments, *own])  # noqa: S606 -- without a shell
 
 
 if __name__ == "__main__":

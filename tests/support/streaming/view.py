@@ -1,7 +1,7 @@
 """A materialized view: the newest answer to one query on a service's health, kept up to date.
 
 It answers as Consul's package submatview does: each failed attempt to subscribe to the servers ends
-the waiting queries, a view that never had an answer shows an empty list, and attempts become rarer.
+the waiting queries, a view that never had an answer shows an empty list, and attempts back off.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 _FIRST, _LONGEST = 0.2, 60.0
-# Seconds between the calls that are one attempt to hear of the servers again (agent/grpc-internal).
+# Seconds between the calls of one attempt to reach the servers again (agent/grpc-internal).
 _CALLS = (1.0, 2.0, 4.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a view shows; its index is 0 until it has heard of the servers."""
+    """The content of a view; its index is 0 until the servers have answered."""
 
     index: int = 0
     body: bytes = b"[]"
@@ -25,7 +25,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why an attempt to hear of the servers failed, as a status of HTTP and a text."""
+    """Why an attempt to reach the servers failed, as an HTTP status and a text."""
 
     status: int
     text: str
@@ -35,7 +35,7 @@ Ask = Callable[[int], Awaitable[Shown | Refused]]
 
 
 class View:
-    """`ask` is a blocking query from an index on; `keep` repeats it forever."""
+    """A view that `keep` updates by calling `ask`, a blocking query from an index on."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -44,26 +44,26 @@ class View:
         self._told = asyncio.Event()
 
     async def keep(self) -> None:
-        """Follow what the servers say."""
+        """Follow the servers' answers."""
         index = failures = 0
         while True:
             heard = await self._attempt(index)
             if isinstance(heard, Shown):
                 index = heard.index if heard.index >= index else 0
                 failures = 0
-                # A blocking query also wakes for nothing, with a higher index; a stream does not.
+                # A blocking query, unlike a stream, may return the same entries with a higher index.
                 new = heard.body != self._shown.body or heard.index < self._shown.index
                 if new or not self._shown.index:
                     self._shown = heard
-                    self._tell(None)
+                    self._fail_waiters(None)
             else:
                 index = 0
                 failures += 1
-                self._tell(heard)
+                self._fail_waiters(heard)
                 await asyncio.sleep(pause(failures, random.random()))
 
     async def query(self, above: int, wait: float) -> Shown | Refused:
-        """What is shown as soon as its index is above that one, or after so many seconds."""
+        """The content, once its index is greater than `above` or after `wait` seconds."""
         shown = self._shown
         if shown.index > above:
             return shown
@@ -79,7 +79,7 @@ class View:
         return replace(shown, body=self._shown.body)
 
     async def _attempt(self, index: int) -> Shown | Refused:
-        """Ask; what was interrupted is told at once, and only a beginning is tried again."""
+        """Query the servers; an interruption is reported at once, only a first query is retried."""
         heard = await self._ask(index)
         for seconds in () if index else _CALLS:
             if isinstance(heard, Shown):
@@ -88,17 +88,17 @@ class View:
             heard = await self._ask(index)
         return heard
 
-    def _tell(self, refused: Refused | None) -> None:
-        """Wake all waiters, once."""
+    def _fail_waiters(self, refused: Refused | None) -> None:
+        """Fail all waiting queries."""
         self._refused = refused
         told, self._told = self._told, asyncio.Event()
         told.set()
 
 
 def pause(failures: int, chance: float) -> float:
-    """Seconds until the next attempt after so many failed ones; `chance` is from 0 to 1.
+    """Seconds until the next attempt after `failures` failed ones; `chance` is from 0 to 1.
 
-    From a minute to two, in the end: that long the servers may be back before a view hears of them.
+    Up to one or two minutes, which a view may need to notice that the servers are back.
     """
     if failures < 2:
         return 0.0

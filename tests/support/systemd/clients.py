@@ -1,7 +1,7 @@
-"""Clients of a deployment, as a program; its arguments are Envoy and Triton, both as host:port.
+"""A program with the clients of a deployment; its arguments are the host:port of Envoy and Triton.
 
-They send until they are killed or standard input ends. For each line of standard input they print,
-as JSON, how many unary requests and streams were answered so far and which failed; and once more at
+They send requests until they are killed or standard input ends. For each line of it they print,
+as JSON, how many unary requests and streams were answered so far and which failed; and again at
 its end, when no request is in flight.
 """
 
@@ -13,18 +13,18 @@ from sidecar.local.load import Load, LoadTally, load
 
 
 async def main(envoy: str, triton: str) -> None:
-    """Send, and tell."""
+    """Send requests, and report."""
     async with load(envoy, triton, unary=8, streams=4) as running:
         while await asyncio.to_thread(sys.stdin.readline):
-            _tell(running)
-    _tell(running)
+            _report(running)
+    _report(running)
 
 
-def _tell(of: Load) -> None:
-    print(json.dumps({"unary": _fate(of.unary), "streams": _fate(of.streams)}), flush=True)
+def _report(of: Load) -> None:
+    print(json.dumps({"unary": _outcome(of.unary), "streams": _outcome(of.streams)}), flush=True)
 
 
-def _fate(tally: LoadTally) -> dict[str, object]:
+def _outcome(tally: LoadTally) -> dict[str, object]:
     failed = [each.what for each in (*tally.failed, *tally.wrong)]
     return {"done": len(tally.done), "failed": failed}
 

@@ -1,4 +1,4 @@
-"""Events that a Triton and its sidecar may meet: each row of the table in docs/systemd.md."""
+"""Events of a Triton and its sidecar: one for each row of the table in docs/systemd.md."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from tests.support.systemd.instance import Instance, Seen
 ROOT = Path(__file__).parents[3]
 _LIMITED = "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=3\n[Service]\nRestartSec=0\n"
 _SHORT = "[Service]\nTimeoutStopSec=1\n"
-# How many have something done to them at a time.
+# How many instances have an event at the same time.
 _HANDS = 6
 
 Deed = Callable[[Instance], object]
@@ -20,7 +20,7 @@ Deed = Callable[[Instance], object]
 
 @dataclass(frozen=True)
 class Row:
-    """What a line of the table says."""
+    """A row of the table."""
 
     event: str
     triton: str
@@ -28,7 +28,7 @@ class Row:
     withdrawn_first: bool
 
     def agrees(self, seen: Seen) -> bool:
-        """Whether this is what has become of the two."""
+        """Whether the outcome is the one in this row."""
         return (self.triton, self.sidecar) == (seen.triton, seen.sidecar)
 
 
@@ -47,7 +47,7 @@ def table() -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens, what has to have happened before, and drop-ins for either unit."""
+    """An event, its preparation, and drop-ins for either unit."""
 
     happens: Deed
     before: Deed | None = None
@@ -56,7 +56,7 @@ class Event:
 
 
 def recover(of: Instance, *first: str) -> None:
-    """What the sidecar does, but for the leave to do it."""
+    """Recover as the sidecar does, without asking for permission."""
     of.machine.write(of.marker, "")
     if first:
         of.systemctl(*first)
@@ -76,7 +76,7 @@ def _mistaken(of: Instance) -> None:
     )
 
 
-def _mended(of: Instance) -> None:
+def _repaired(of: Instance) -> None:
     of.forget(of.sidecar, "exit")
     of.systemctl("restart", of.triton)
 
@@ -97,12 +97,12 @@ def _outlasted(of: Instance) -> None:
 
 
 def _restarted_together(of: Instance) -> None:
-    # It fails: Triton's ExecStop= takes back the sidecar's part of it, for which it has its own.
+    # This fails: Triton's ExecStop= cancels the sidecar's part of the job, and starts its own.
     of.machine.run("systemctl", "restart", of.triton, of.sidecar, check=False)
 
 
 def _all(*deeds: Deed) -> Deed:
-    """One after the other."""
+    """Run these in order."""
 
     def happen(of: Instance) -> None:
         for deed in deeds:
@@ -156,7 +156,7 @@ EVENTS: Mapping[str, Event] = {
     "the sidecar's watchdog fires": Event(_signal("sidecar", "INT")),
     "the sidecar exits with 2, for an error in its settings": Event(_mistaken),
     "Triton is restarted after the error in the sidecar's settings is fixed": Event(
-        _mended, _mistaken
+        _repaired, _mistaken
     ),
     "the sidecar is restarted": Event(_sidecar("restart")),
     "the sidecar is stopped": Event(_sidecar("stop")),
@@ -184,7 +184,7 @@ EVENTS: Mapping[str, Event] = {
 
 
 def happen(event: str, of: Instance) -> None:
-    """Do what the event is, to an instance that is undisturbed, and remember how it was before."""
+    """Cause the event on an undisturbed instance, after noting its state."""
     if before := EVENTS[event].before:
         before(of)
     of.settle()
@@ -193,16 +193,16 @@ def happen(event: str, of: Instance) -> None:
 
 
 def happen_to_all(instances: Mapping[str, Instance]) -> None:
-    """Each event to the instance that is its own, several at a time."""
+    """Cause each event on its own instance, several at the same time."""
     with ThreadPoolExecutor(_HANDS) as hands:
         list(hands.map(happen, instances, instances.values()))
 
 
 def check(event: str, of: Instance) -> None:
-    """Wait for the outcome that the table says.
+    """Wait for the outcome in the table.
 
     Raises:
-        AssertionError: another came about, or on another way.
+        AssertionError: the outcome, or the way to it, is another one.
     """
     row = table()[event]
     of.machine.wait(
@@ -213,5 +213,5 @@ def check(event: str, of: Instance) -> None:
     if row.withdrawn_first:
         assert history.index("sidecar stopped") < history.index("triton stops"), history
     else:
-        # Nor is the sidecar stopped where the table does not say so.
+        # The sidecar is not stopped either, unless the table says so.
         assert "sidecar stopped" not in history or "the sidecar" in event, history

@@ -1,4 +1,4 @@
-"""The files that an admin puts on the machine: the units, enabled, and stand-ins for programs."""
+"""The files that an administrator installs: enabled units, and stand-ins for the programs."""
 
 import re
 import shutil
@@ -8,26 +8,26 @@ from pathlib import Path
 from tests.support.systemd.instance import ONE
 
 ROOT = Path(__file__).parents[3]
-# Not /etc, where `systemctl mask` needs the place.
+# Not in /etc, where `systemctl mask` needs the name.
 _UNITS = Path("usr/local/lib/systemd/system")
 _ETC = Path("etc/systemd/system")
-# The pauses do not matter to outcomes: tests/pure/deploy checks those that are shipped.
+# The delays do not change outcomes; tests/pure/deploy checks those that we ship.
 _SOON = "[Service]\nRestartSec=200ms\n"
 _PROGRAMS = (
     "opt/tritonserver/bin/tritonserver",
     *(f"usr/local/bin/{name}" for name in ("triton-sidecar", "envoy", "consul")),
 )
 _CONSUL = "[Service]\nType=exec\nExecStart=/usr/local/bin/consul\n"
-# What a machine that goes down does, as units see it: all stop but what this wants.
+# A shutdown, as units see it: all stop, apart from what this target wants.
 _DOWN = "[Unit]\nAllowIsolate=yes\nWants=systemd-journald.service\n"
 DOWN = "going-down.target"
 EDGE = ("consul.service", "triton-sidecar-xds.service", "envoy.service")
 
 
 def lay(folder: Path, names: Collection[str], settings: Mapping[str, str]) -> Path:
-    """Files for instances of these names and an edge beside them, to be laid over a machine.
+    """Write files for instances with these names and for an edge, to overlay a machine's root.
 
-    `settings` are drop-ins, by unit; the one for ONE is enabled where it is among the names.
+    `settings` are drop-ins by unit; the unit for ONE is enabled if it is among the names.
     """
     system = folder / _UNITS
     shutil.copytree(ROOT / "deploy/systemd", system)
@@ -50,7 +50,7 @@ def lay(folder: Path, names: Collection[str], settings: Mapping[str, str]) -> Pa
 
 
 def lay_programs(folder: Path) -> Path:
-    """Stand-ins for the programs alone."""
+    """Write only the stand-ins for the programs."""
     for program in _PROGRAMS:
         _write(folder / program, (ROOT / "tests/support/systemd/stand_in.py").read_text())
         (folder / program).chmod(0o755)

@@ -11,7 +11,7 @@ ONE = "one"
 
 @dataclass(frozen=True)
 class Seen:
-    """The outcome for both, in the terms of docs/systemd.md, and their own log."""
+    """The outcome for both units, in the terms of docs/systemd.md, and their log."""
 
     triton: str
     sidecar: str
@@ -19,7 +19,7 @@ class Seen:
 
 
 class Instance:
-    """`name` is what stands after the `@` of a template's, or ONE for the form without."""
+    """`name` is the part of the unit names after `@`, or ONE for the units without a template."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
@@ -37,45 +37,45 @@ class Instance:
         self.machine.run("systemctl", *argv)
 
     def signal(self, unit: str, name: str) -> None:
-        """From outside: systemd does not know."""
+        """Send a signal from outside, so that systemd has not requested it."""
         self.machine.run("kill", f"-{name}", self.pid(unit))
 
     def tell(self, unit: str, what: str, value: str) -> None:
-        """Tell a stand-in what to do next: tests/support/systemd/stand_in.py."""
+        """Configure a stand-in (tests/support/systemd/stand_in.py)."""
         who = "triton" if unit == self.triton else "sidecar"
         self.machine.write(f"{EVENTS}/{who}.{self.name}.{what}", value)
 
     def forget(self, unit: str, what: str) -> None:
-        """Take back what was told."""
+        """Undo `tell`."""
         who = "triton" if unit == self.triton else "sidecar"
         self.machine.run("rm", f"{EVENTS}/{who}.{self.name}.{what}")
 
     def pid(self, unit: str) -> str:
-        """Of the running service; empty if it doesn't run."""
+        """The main pid of the service; empty if it is not running."""
         return self.machine.units(unit)[unit].pid
 
     def history(self) -> tuple[str, ...]:
-        """What the two noted since they were last looked at."""
+        """The events that the two logged since the last `look`."""
         mine = f".{self.name} "
         lines = self.machine.read(f"{EVENTS}/log").splitlines()[self._read :]
         return tuple(line.replace(mine, " ") for line in lines if mine in line)
 
     def look(self) -> None:
-        """Remember how the two are: what comes is seen against that."""
+        """Note the state of the two units, with which `seen` compares."""
         self._pids = {unit: self.pid(unit) for unit in (self.triton, self.sidecar)}
         self._read = len(self.machine.read(f"{EVENTS}/log").splitlines())
 
     def settled(self) -> bool:
-        """Whether systemd has nothing left to do for the two, now or after a pause."""
+        """Whether systemd has no job or scheduled restart for the two units."""
         found = self.machine.units(self.triton, self.sidecar)
         return not any(each.busy for each in found.values())
 
     def settle(self) -> None:
-        """Wait for that."""
+        """Wait until `settled`."""
         self.machine.wait(f"{self.name} has settled", self.settled)
 
     def seen(self) -> Seen:
-        """What has become of the two since `look`."""
+        """The outcome for the two units since `look`."""
         found = self.machine.units(self.triton, self.sidecar)
         triton, sidecar = (self._became(u, found[u].pid) for u in (self.triton, self.sidecar))
         return Seen(triton, sidecar, self.history())
@@ -87,7 +87,7 @@ class Instance:
         return "up" if not before else "same" if now == before else "again"
 
     def reset(self, settings: Mapping[str, str]) -> None:
-        """Both run, undisturbed, with nothing told to them but these settings by unit."""
+        """Restart both units with only these settings, by unit."""
         units = (self.triton, self.sidecar)
         for unit in units:
             folder = f"/run/systemd/system/{unit}.d"

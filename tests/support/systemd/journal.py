@@ -1,4 +1,4 @@
-"""Entries of a machine's journal, from systemd and from services."""
+"""Entries of a machine's journal, of systemd and of services."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Journal:
 
     @classmethod
     def read(cls, text: bytes) -> Self:
-        """What `journalctl --output=json` prints."""
+        """Parse the output of `journalctl --output=json`."""
         return cls(tuple(map(json.loads, text.splitlines())))
 
     def said(self, unit: str) -> tuple[str, ...]:
@@ -31,6 +31,6 @@ class Journal:
         return tuple(each for each in found if isinstance(each, str))
 
     def of_units(self) -> tuple[tuple[str, str], ...]:
-        """What happened, STOPPING, STOPPED or FAILED, and to which unit, in order."""
+        """STOPPING, STOPPED or FAILED, each with its unit, in order."""
         found = ((each.get("MESSAGE_ID", ""), each.get("UNIT", "")) for each in self.entries)
         return tuple((_EVENTS[what], unit) for what, unit in found if what in _EVENTS)

@@ -1,4 +1,4 @@
-"""A machine that runs systemd and what it starts, with access to its console."""
+"""A machine that runs systemd and its services, with access to its console."""
 
 import os
 import select
@@ -14,18 +14,18 @@ from sidecar.runtime.errors import PartMissing
 from tests.support.systemd.journal import Journal
 
 _BOOT = Path(__file__).with_name("boot.sh")
-# Seconds that anything may take before it is said to have failed. No outcome depends on it.
+# Seconds after which a step has failed. No outcome depends on it.
 _PATIENCE = 120.0
-# And until all has stopped, each within its own limits.
+# Seconds until all services have stopped, each within its own limits.
 _PATIENCE_TO_END = 300.0
 
-# How systemctl says that there is no job.
+# systemctl's value for no job.
 _NONE = ("", "0")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as systemd has it; `waits` is whether a job of it is left."""
+    """A unit's state in systemd; `waits` is whether it has a job."""
 
     state: str
     main_pid: str
@@ -33,27 +33,27 @@ class Unit:
 
     @property
     def pid(self) -> str:
-        """Of the running service; empty if it doesn't run."""
+        """The main pid of the service; empty if it is not running."""
         return self.main_pid if self.state == "active" else ""
 
     @property
     def busy(self) -> bool:
-        """Whether systemd has something left to do for it, now or after a pause."""
+        """Whether systemd has a job or a scheduled restart for it."""
         return self.waits or self.state in ("activating", "deactivating", "reloading")
 
 
 class Machine:
-    """A booted machine; `systemd` is the pid of its pid 1 in the namespace of the caller."""
+    """A booted machine; `systemd` is the pid of its PID 1 in the caller's namespace."""
 
     def __init__(self, systemd: int) -> None:
         self._enter = ("nsenter", "--target", str(systemd), "--all", "--root", "--wd")
-        # What begins the command of a program that is not the machine's, and uses its network.
+        # Prefix of a command of this machine's that runs it in the booted machine's network.
         self.network = ("nsenter", "--target", str(systemd), "--net")
 
         self._systemd = systemd
 
     def run(self, *argv: str, given: str = "", check: bool = True) -> str:
-        """Run a program in the machine, as root, to its end; its output."""
+        """Run a program in the machine as root; returns its output."""
         done = subprocess.run(
             [*self._enter, "env", "-i", "PATH=/usr/bin:/usr/sbin", *argv],
             input=given,
@@ -68,12 +68,12 @@ class Machine:
         return done.stdout.strip()
 
     def write(self, path: str, text: str) -> None:
-        """Write a world-writable file in the machine, with its folder."""
+        """Write a world-writable file in the machine, and create its folder."""
         script = 'mkdir -p "${1%/*}" && cat >"$1" && chmod a+rwX "$1"'
         self.run("sh", "-c", script, "sh", path, given=text)
 
     def read(self, path: str) -> str:
-        """What a file in the machine says."""
+        """The content of a file in the machine."""
         return self.run("cat", path)
 
     def show(self, unit: str, *names: str) -> list[str]:
@@ -83,10 +83,10 @@ class Machine:
         return [found[name] for name in names]
 
     def wait(self, what: str, holds: Callable[[], object]) -> None:
-        """Wait until something holds.
+        """Wait until a condition holds.
 
         Raises:
-            AssertionError: it does not, for as long as anybody would wait.
+            AssertionError: it does not within the deadline.
         """
         deadline = time.monotonic() + _PATIENCE
         while not holds():
@@ -97,10 +97,10 @@ class Machine:
             time.sleep(0.1)
 
     def power_off(self) -> Journal:
-        """Turn it off, and wait until it is; what its journal has of that.
+        """Power the machine off and wait for that; returns the journal of the shutdown.
 
-        At the end systemd stops (SIGSTOP) and kills all that it sees, and `nsenter` stops with what
-        it has started there. So nothing of ours runs there, and the journal is read afterwards.
+        At the end systemd stops (SIGSTOP) and kills every process that it sees, and `nsenter` stops
+        with the process that it started there. So we run nothing there, and read the journal later.
         """
         self.run("sh", "-c", "mkdir -p /var/log/journal && journalctl --flush")
         since = self.run("date", "+@%s")
@@ -123,7 +123,7 @@ class Machine:
         return Journal.read(said.stdout)
 
     def units(self, *units: str) -> dict[str, Unit]:
-        """How they are, all at one time."""
+        """The states of all units, at one time."""
         wanted = "Id,ActiveState,MainPID,Job"
         said = self.run("systemctl", "show", "--property", wanted, *units)
         blocks = (dict(line.split("=", 1) for line in b.splitlines()) for b in said.split("\n\n"))
@@ -137,12 +137,12 @@ class Machine:
 def booted(
     root: Path, files: Path, console: Path, shown: Mapping[str, Path] = MappingProxyType({})
 ) -> Iterator[Machine]:
-    """Boot `root` with `files` laid over it; it ends with the block.
+    """Boot `root` with `files` as an overlay; the machine ends with the context.
 
-    `shown` are folders and files of this machine's, by the place in `files` where they are seen.
+    `shown` are files and folders of this machine, by the path in `files` at which they are mounted.
 
     Raises:
-        PartMissing: namespaces cannot be had here; says what it takes.
+        PartMissing: namespaces cannot be created here; says what is required.
     """
     if os.geteuid():
         raise PartMissing("systemd: its tests boot a machine in namespaces: run them as root")

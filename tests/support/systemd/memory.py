@@ -1,6 +1,6 @@
 """OOM kills of a service's processes, reported to systemd.
 
-Done the way systemd-oomd does it: it counts in attributes of the service's cgroup, which systemd
+As systemd-oomd does it: it counts kills in attributes of the service's cgroup, which systemd
 reads when a process of the service exits. systemd then acts as it does for the kernel's own kills,
 which it reads from `memory.events`; a machine may lack that file, but not the attributes.
 """
@@ -28,21 +28,21 @@ try:
 except FileNotFoundError:
     pass  # systemd was faster, and has removed the cgroup
 """
-# A process of the cgroup that systemd is the parent of, or it would not learn of its end.
+# A child of systemd in the cgroup; systemd would not notice the end of another process.
 _CHILD = 'sleep infinity </dev/null >/dev/null 2>&1 & echo $! | tee "$1/cgroup.procs"'
-# `journalctl --catalog`: systemd has learned of it; a unit has failed.
+# Message ids of `journalctl --catalog`: an OOM kill; a failed unit.
 _LEARNED = "MESSAGE_ID=d989611b15e44c9dbf31e3c81256e4ed"
 _FAILED = "MESSAGE_ID=d9b373ed55a64feb8242e02dbe79a49c"
 
 
 def kill(machine: Machine, unit: str, result: str) -> None:
-    """All processes of a service; `result` is what systemd says that it failed with."""
+    """Kill all processes of a service; `result` is the unit's expected result."""
     _kill(machine, unit)
     _said(machine, unit, _FAILED, f"UNIT_RESULT={result}")
 
 
 def kill_child(machine: Machine, unit: str) -> None:
-    """One that the service has started, and no other."""
+    """Kill a child process of the service, and no other."""
     _kill(machine, unit, machine.run("sh", "-c", _CHILD, "sh", _cgroup(machine, unit)))
 
 

@@ -15,5 +15,5 @@ def _blocks(page: str, section: str, language: str) -> list[str]:
 PROGRAM, GPU, EDGE, OWN_TOKENS, NO_TOKENS, REMOVED = _blocks("deploy/README.md", "## systemd", "sh")
 # Consul's policies and tokens.
 ACCESS = _blocks("deploy/README.md", "## Consul", "sh")[0]
-# What lets a sidecar restart its Triton by systemd.
+# The permission for a sidecar to restart its Triton through systemd.
 POLKIT_RULE = _blocks("docs/recovery.md", "### systemd", "js")[0]

@@ -1,6 +1,6 @@
-"""The real programs in place of stand-ins: Consul, Envoy, Triton, and ours installed by the page.
+"""The real programs instead of stand-ins: Consul, Envoy, Triton, and ours as the page installs it.
 
-The host's Python is mounted at /opt/python: it may be in a home folder, which services don't see.
+The host's Python is mounted at /opt/python, because services do not see home folders.
 """
 
 import os
@@ -16,7 +16,7 @@ from sidecar.local.programs import parts
 from sidecar.local.programs.fetching import MODELS
 from tests.support.systemd.page import POLKIT_RULE, PROGRAM, ROOT
 
-# Clients' Envoy, and Triton's gRPC and metrics by the name of the instance.
+# The clients' Envoy, and Triton's gRPC and metrics by the name of the instance.
 ENVOY = "127.0.0.1:10000"
 TRITONS = {"0": "127.0.0.1:8001", "1": "127.0.0.1:8101"}
 
@@ -37,13 +37,13 @@ RestartSec=1
 [Install]
 WantedBy=multi-user.target
 """
-# Triton is a wheel's here: its libraries and the models' Python are not where an image has them.
+# Triton is from a wheel: its libraries and the models' Python are not where an image has them.
 _WHEEL = """
 [Service]
 Environment=LD_LIBRARY_PATH=/opt/libraries
 Environment=PATH=/opt/models/bin:/usr/bin
 """
-# What an administrator changes in the files: all is on one machine, and recovery is wanted.
+# An administrator's changes to the files: one machine for everything, and recovery enabled.
 _EDITOR = r"""#!/bin/sh -eu
 case $1 in
 */[01].toml)
@@ -64,10 +64,10 @@ export PATH=/opt/python/bin:$PATH
 
 
 def lay(folder: Path) -> Mapping[str, Path]:
-    """Files to be laid over a machine's root, in `folder`; gives what else is to be seen there.
+    """Write the overlay of a machine's root into `folder`; gives what else is mounted there.
 
     Raises:
-        PartMissing: a program is not here.
+        PartMissing: a program is missing.
         AssertionError: the page's commands fail.
     """
     for part in ("deploy", "envoy", "consul"):
@@ -87,13 +87,13 @@ def lay(folder: Path) -> Mapping[str, Path]:
 
 
 def _triton() -> parts.TritonParts:
-    """The one that is fetched: of another it is not known what it needs on the machine."""
+    """The downloaded Triton: the requirements of another one are unknown."""
     environ = {name: text for name, text in os.environ.items() if name != "TRITONSERVER_BIN"}
     return parts.triton(environ)
 
 
 def _install(folder: Path) -> None:
-    """Our program by the page's commands, and an environment for the models of Triton."""
+    """Install our program with the page's commands, and an environment for Triton's models."""
     script = f"{_INSTALL}{PROGRAM}\n/opt/python/bin/python3 -m venv --without-pip /opt/models"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-euc", script, "sh", str(folder), sys.base_prefix],
@@ -109,7 +109,7 @@ def _install(folder: Path) -> None:
 
 
 def _lay_libraries(folder: Path) -> None:
-    """What the programs link and the machine lacks."""
+    """Copy the shared libraries of the programs that the machine lacks."""
     target = folder / "usr/lib" / str(sysconfig.get_config_var("MULTIARCH"))
     target.mkdir(parents=True)
     known = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout

@@ -21,15 +21,15 @@ _PACKAGES = (
     *("bash", "coreutils", "dash", "procps", "python3-minimal"),
 )
 _UNITS = Path("usr/lib/systemd/system")
-# Those that installing the packages makes.
+# The accounts that installing the packages creates.
 _USERS = {"root": 0, "messagebus": 100, "polkitd": 101, "nobody": 65534}
 
 
 def provide(suite: str) -> Path:
-    """The folder of the root file system of `suite`, fetched when it is not here yet.
+    """The folder of the root file system of `suite`, which is downloaded if it is missing.
 
     Raises:
-        PartMissing: it cannot be fetched.
+        PartMissing: it cannot be downloaded.
     """
     made_of = zlib.crc32(Path(__file__).read_bytes())
     target = parts.folder(os.environ) / f"systemd-{suite}-{made_of:08x}"
@@ -48,13 +48,13 @@ def provide(suite: str) -> Path:
         try:
             stage.rename(target)
         except OSError:
-            if not target.is_dir():  # another process provided it
+            if not target.is_dir():  # provided by another process
                 raise
     return target
 
 
 def _furnish(root: Path) -> None:
-    """What the packages' installation would have made, as far as a boot to the units needs it."""
+    """Create what installing the packages would have, as far as the units need it to boot."""
     for folder in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "etc/systemd/system"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     if not (root / "var/run").is_symlink():
@@ -67,7 +67,7 @@ def _furnish(root: Path) -> None:
     (root / "etc/passwd").write_text("".join(users))
     (root / "etc/group").write_text("".join(f"{name}:x:{i}:\n" for name, i in _USERS.items()))
     (root / "etc/nsswitch.conf").write_text("passwd: files systemd\ngroup: files systemd\n")
-    # Of what a machine starts at boot, only the journal and D-Bus, which starts polkit.
+    # Boot starts only the journal and D-Bus, which starts polkit.
     for wanted in (root / _UNITS).glob("*.wants"):
         for link in wanted.iterdir():
             if not link.name.startswith(("systemd-journald", "dbus.")):
@@ -81,7 +81,7 @@ def _furnish(root: Path) -> None:
 
 
 def main() -> None:
-    """Provide all. Without them only the tests that need them fail, and say so."""
+    """Provide all of them. A missing one fails only the tests that need it, which say so."""
     for suite in SUITES:
         try:
             print(f"systemd: {provide(suite)}")

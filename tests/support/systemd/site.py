@@ -1,4 +1,4 @@
-"""A deployment on one machine by the page's commands, with clients that send all the time."""
+"""A deployment on one machine by the page's commands, with clients that send continuously."""
 
 import json
 import re
@@ -17,27 +17,27 @@ CONSUL, PLANE, ENVOY = "consul.service", "triton-sidecar-xds.service", "envoy.se
 TRITONS = tuple(f"tritonserver@{name}.service" for name in real.TRITONS)
 SIDECARS = tuple(f"triton-sidecar@{name}.service" for name in real.TRITONS)
 UNITS = (CONSUL, PLANE, ENVOY, *TRITONS, *SIDECARS)
-# Requests, and streams, that have to be answered for everything to be well again.
+# The numbers of requests and streams that must succeed for the site to be healthy again.
 _ENOUGH = (200, 8)
-# The user that recovery asks systemd as: docs/recovery.md.
+# The user for recovery through systemd: docs/recovery.md.
 _USER = "triton-sidecar:x:102:"
 _BY_USER = "[Service]\nUser=triton-sidecar\n"
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What has become of requests, or of streams, so far."""
+class Outcome:
+    """The outcome of the requests, or of the streams, so far."""
 
     done: int
     failed: tuple[str, ...]
 
-    def since(self, before: "Fate") -> tuple[str, ...]:
-        """What has failed since then."""
+    def since(self, before: "Outcome") -> tuple[str, ...]:
+        """The failures since `before`."""
         return self.failed[len(before.failed) :]
 
 
 class Clients:
-    """Those of tests/support/systemd/clients.py, in the network of a machine."""
+    """The clients of tests/support/systemd/clients.py, in the network of a machine."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -45,7 +45,7 @@ class Clients:
     @classmethod
     @contextmanager
     def sending(cls, machine: Machine) -> Iterator["Clients"]:
-        """They send as long as the context lasts."""
+        """Run clients during the context."""
         program = [
             sys.executable,
             "-m",
@@ -65,23 +65,23 @@ class Clients:
             finally:
                 process.kill()
 
-    def told(self) -> tuple[Fate, Fate]:
-        """What has become of single requests, and of streams."""
+    def told(self) -> tuple[Outcome, Outcome]:
+        """The outcomes of the unary requests, and of the streams."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return self._fates()
+        return self._outcomes()
 
-    def end(self) -> tuple[Fate, Fate]:
-        """Send nothing more; what has become of all requests, none of which is left."""
+    def end(self) -> tuple[Outcome, Outcome]:
+        """Stop sending; returns the outcomes, after all requests in flight are done."""
         assert self._process.stdin
         self._process.stdin.close()
-        return self._fates()
+        return self._outcomes()
 
-    def _fates(self) -> tuple[Fate, Fate]:
+    def _outcomes(self) -> tuple[Outcome, Outcome]:
         assert self._process.stdout
         said = json.loads(self._process.stdout.readline())
-        unary, streams = (Fate(each["done"], tuple(each["failed"])) for each in said.values())
+        unary, streams = (Outcome(each["done"], tuple(each["failed"])) for each in said.values())
         return unary, streams
 
 
@@ -93,17 +93,17 @@ class Site:
     operator: str
 
     def look(self) -> Any:
-        """What `triton-sidecar list` says."""
+        """The output of `triton-sidecar list`."""
         program = ("/usr/local/bin/triton-sidecar", "list", "--json")
         given = f"CONSUL_HTTP_TOKEN={self.operator}"
         return json.loads(self.machine.run("env", given, *program, check=False) or "{}")
 
     def primary(self) -> str:
-        """The name of the instance that is."""
+        """The name of the primary."""
         return str(self.look()["primary"]).removeprefix("triton-")
 
     def pid(self, unit: str) -> str:
-        """Of the running service; empty if it doesn't run."""
+        """The main pid of the service; empty if it is not running."""
         return self.machine.units(unit)[unit].pid
 
     def systemctl(self, *argv: str) -> None:
@@ -117,7 +117,7 @@ class Site:
         self.machine.wait(f"{unit} runs again", lambda: self.pid(unit) not in ("", before))
 
     def well(self) -> bool:
-        """Whether all runs, and both instances may be used."""
+        """Whether everything is running, and both instances are usable."""
         if not all(each.pid for each in self.machine.units(*UNITS).values()):
             return False
         seen = self.look()
@@ -126,7 +126,7 @@ class Site:
         return both and seen["primary"] in {row["id"] for row in rows}
 
     def settle(self, clients: Clients) -> None:
-        """Wait until everything is well and has been for many requests."""
+        """Wait until the site is healthy, and has been for many requests."""
         self.machine.wait("all is well", self.well)
         was = clients.told()
 
@@ -139,7 +139,7 @@ class Site:
 
 
 def run(machine: Machine, block: str, **environment: str) -> str:
-    """Commands of the page, in the checkout; what they print."""
+    """Run commands of the page in the checkout; returns their output."""
     given = " ".join(f"{name}={value}" for name, value in environment.items())
     before = f"export PATH=/usr/local/bin:$PATH EDITOR=/root/editor {given}; cd /root/checkout"
     return machine.run("sh", "-euc", f"{before}\n{block}")
@@ -147,7 +147,7 @@ def run(machine: Machine, block: str, **environment: str) -> str:
 
 @contextmanager
 def deployed(root: Path, folder: Path) -> Iterator[Site]:
-    """A machine on which the page has been followed; it ends with the context."""
+    """Boot a machine and deploy to it by the page; it ends with the context."""
     files = folder / "files"
     shown = real.lay(files)
     with booted(root, files, folder / "console", shown) as machine:
@@ -164,7 +164,7 @@ def deployed(root: Path, folder: Path) -> Iterator[Site]:
 
 
 def _grant(machine: Machine) -> str:
-    """Consul with what each program may do, by the page; the token of an operator."""
+    """Bootstrap Consul's ACLs by the page; returns an operator's token."""
     machine.run("systemctl", "enable", "--now", CONSUL)
     said: list[str] = []
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -SE
-"""The stand-in that units start in place of a program; its name and first argument say which.
+"""The stand-in that units start instead of a program; its name and first argument say which.
 
-It appends its events to /dev/shm/events/log, and files there control it:
+It appends its events to /dev/shm/events/log, and is controlled by files there:
 `<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes;
 `<who>.unit`, what to restart.
 """
@@ -23,7 +23,7 @@ def role() -> str:
 
 
 def instance() -> str:
-    """What stands after the `@` of its unit, or `one`, by the two arguments that tell."""
+    """The part of its unit's name after `@`, or `one`, from its two arguments."""
     if role() not in ("triton", "sidecar"):
         return "edge"
     words = " ".join(sys.argv)
@@ -66,7 +66,7 @@ def notify(message: str) -> None:
 
 
 def stop(number: int, frame: object) -> None:
-    """As the two do: an exit with 0, the sidecar's after a drain that it asks time for."""
+    """Exit with 0; the sidecar after a drain, for which it extends systemd's timeout."""
     note("stops")
     ends = time.monotonic() + float(told("drain") or 0.1)
     while time.monotonic() < ends:
@@ -77,7 +77,7 @@ def stop(number: int, frame: object) -> None:
 
 
 def recover(number: int, frame: object) -> None:
-    """As the sidecar does by `recovery.action.kind = "systemd"`, to the unit that it is told."""
+    """Restart the configured unit, as a sidecar with `recovery.action.kind = "systemd"` does."""
     sign = f"{os.environ['RUNTIME_DIRECTORY']}/recovering"
     os.close(os.open(sign, os.O_CREAT))
     for argv in (["kill", "--signal=SIGKILL", told("unit")], ["restart", told("unit")]):

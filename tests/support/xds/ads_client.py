@@ -1,4 +1,4 @@
-"""A small reference client of ADS, for both variants, that knows only the protocol's rules."""
+"""A small reference client of ADS, for both variants, that follows only the protocol's rules."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,11 +27,11 @@ EDGE = Edge()
 
 
 def tuning(timeout: float) -> TrafficPolicy:
-    """A policy by which the clusters of a `snapshot` change in place."""
+    """A policy that changes the clusters of a `snapshot` in place."""
     return replace(DEFAULTS, connection=Connection(connect_timeout=timeout))
 
 
-# What Envoy subscribes to by name.
+# The resources to which Envoy subscribes by name.
 NAMES = dict.fromkeys((RUNTIME, ENDPOINT, ROUTE), ("triton",))
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",))
@@ -40,7 +40,7 @@ B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",))
 def snapshot(
     *instances: Instance, leader: str = "a", policy: TrafficPolicy = DEFAULTS, extra: str = ""
 ) -> Snapshot:
-    """Clusters keep their names when they change, as between versions of the control plane."""
+    """A snapshot whose changed clusters keep their names, as between versions of the code."""
     services = [ServiceCatalog("triton", instances, Leader(leader, 1), policy=policy)]
     if extra:
         services.append(ServiceCatalog(extra, instances, policy=policy))
@@ -131,9 +131,9 @@ def acknowledge(opened: Opened, reply: Reply, error: str | None = None) -> Any:
     return stream.receive(ask(reply.type_url, nonce=reply.nonce, error=error))
 
 
-# A cluster that comes and goes, with a release.
+# A cluster that is added and removed with a release.
 def request_endpoints(opened: Opened, *names: str, nonce: str = "") -> None:
-    """Ask for exactly these endpoints, where `triton` was asked for before."""
+    """Subscribe to exactly these endpoints, instead of to `triton`."""
     stream, ask = opened
     if ask is sotw:
         stream.receive(ask(ENDPOINT, *names, nonce=nonce))
@@ -156,10 +156,10 @@ def offered(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
 
 
 def with_release(opened: Opened) -> None:
-    """An Envoy that knows a release, by all the steps that it takes."""
+    """An Envoy that has a release, after all the protocol's steps."""
     follow(opened, FIRST)
     due = offered(opened, RELEASED)
-    # The routes to the new cluster wait.
+    # The routes to the new cluster are not sent yet.
     assert due.keys() == {RUNTIME, CLUSTER}
     assert RELEASE in names_of(due[CLUSTER])
     confirm(opened, due[RUNTIME], "triton")
@@ -175,14 +175,14 @@ def with_release(opened: Opened) -> None:
     assert offered(opened, RELEASED) == {}
 
 
-# A control plane that was restarted and has forgotten, or not read yet, what Envoy has of it.
+# A control plane that was restarted and does not have the resources that Envoy has.
 UNSETTLED = build(Catalog((ServiceCatalog("triton", settled=False),)), EDGE)
 SETTLED = build(Catalog((ServiceCatalog("triton", (A, B)),)), EDGE)
 OTHERWISE = "triton~abcd"
 
 
 def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
-    """Ask for everything as an Envoy that has these clusters does on a new stream, in its order."""
+    """Subscribe to everything on a new stream, in the order of an Envoy that has these clusters."""
     stream, ask = opened
     has = {CLUSTER: clusters, ENDPOINT: clusters, LISTENER: ("triton",)}
     for type_url in ORDER:
@@ -196,7 +196,7 @@ def resume(opened: Opened, *clusters: str, routes: str = "old") -> None:
 
 
 def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
-    """Acknowledge all that comes until nothing does; gives the last reply of each type."""
+    """Acknowledge every reply until there are no more; gives the last reply of each type."""
     replies: dict[str, Reply] = {}
     stream, ask = opened
     for _ in range(5):
@@ -217,7 +217,7 @@ def warm(opened: Opened, newest: Snapshot) -> dict[str, Reply]:
 
 
 def follow_all(stream: AdsStream, newest: Snapshot) -> dict[str, Reply]:
-    """Acknowledge what is offered; gives the replies by type."""
+    """Acknowledge the replies that are due; gives them by type."""
     replies = {reply.type_url: reply for reply in stream.offers(newest)}
     for reply in replies.values():
         acknowledge((stream, delta), reply)

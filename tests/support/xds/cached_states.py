@@ -29,7 +29,7 @@ DOCUMENT = cached_state.dump(STATE, 1_700_000_000.0)
 
 
 def resealed(body: bytes) -> bytes:
-    """A document with a right checksum."""
+    """A document with a valid checksum."""
     header = {"format": 1, "blake2b": cached_state._checksum(body)}
     return json.dumps(header).encode() + b"\n" + body + b"\n"
 

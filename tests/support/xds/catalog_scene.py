@@ -1,4 +1,4 @@
-"""A running catalog watch on the model of Consul, with faults, and on a virtual clock."""
+"""A running catalog watch on a model of Consul with faults, and on a virtual clock."""
 
 import asyncio
 import json
@@ -30,19 +30,19 @@ MINUTE = 60.0
 
 
 class FaultyConsul(FakeConsul):
-    """The fake, with faults.
+    """A `FakeConsul` with faults.
 
     A token without rights makes Consul reject a request (`forbidden_…`), or leave out of an answer
     what it may not read (`omits_…`).
     """
 
-    made = Generation.CLASSIC  # as the fixture says
+    made = Generation.CLASSIC  # set by the fixture
     fault: SidecarError | None = None  # of every request
     consistent_fault: SidecarError | None = None  # of requests to the leader
-    leader = True  # whether the servers have one
+    leader = True  # whether the servers have a leader
     hangs_on = ""  # a service whose consistent reads never return
     times_out_on = ""  # a service or prefix whose requests fail
-    resubscribing = False  # whether the agent has not subscribed to the servers again
+    resubscribing = False  # whether the agent has not resubscribed to the servers
     forbidden_service = ""  # its instances and keys
     forbidden_instances = ""  # those of a service
     forbidden_key = ""  # or prefix
@@ -114,7 +114,7 @@ class FaultyConsul(FakeConsul):
         return await there.health_service(name, index=index, wait=wait, consistent=consistent)
 
     async def wake(self) -> None:
-        """Something in the store has changed."""
+        """Wake blocking queries, after a change."""
         async with self._changed:
             self.model.index += 1
             self._changed.notify_all()
@@ -134,7 +134,7 @@ class FaultyConsul(FakeConsul):
         self.model.set_check(f"{name}:verdict", "passing", "fine", 0.0)
 
     def order(self, document: str | None) -> None:
-        """The policy, or none."""
+        """Write the policy, or delete it."""
         self.model.index += 1
         key = policy_key("triton")
         if document is None:
@@ -143,7 +143,7 @@ class FaultyConsul(FakeConsul):
             self.model.keys[key] = KVEntry(key, document.encode(), None, self.model.index, 0)
 
     def lead(self, name: str, epoch: int | None = None) -> None:
-        """The lock, as its holder writes it."""
+        """Write the lock as its holder would."""
         self.model.index += 1
         value = json.dumps({"instance": name, "session": name}).encode()
         index = self.model.index if epoch is None else epoch
@@ -213,7 +213,7 @@ class RecordedEvents:
 
 
 class Scene:
-    """A running watch; `published` is every catalog that it has shown."""
+    """A running watch; `published` has every catalog that it has published."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class Scene:
         return [instance.id for instance in self.service.instances]
 
     async def change(self) -> None:
-        """Have Consul report what was changed, and every loop act on it."""
+        """Let Consul report the changes, and every loop process them."""
         await self.consul.wake()
         await self.clock.advance(0.1)
 
@@ -268,7 +268,7 @@ async def running(scene: Scene) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    """Two healthy instances, `a` leads; our own entry is there."""
+    """Two healthy instances, of which `a` is primary; the control plane is registered."""
     scene = Scene("triton")
     scene.consul.up("a")
     scene.consul.up("b")
@@ -283,7 +283,7 @@ FOLLOWED_STRICTLY = '{"mode": "strict", "affinity": {"sequence_header": "x-seque
 
 
 async def in_force(scene: Scene, document: str) -> int:
-    """A policy that has been seen; gives its ModifyIndex."""
+    """Write a policy that the watch has seen; gives its ModifyIndex."""
     scene.consul.order(document)
     index = scene.consul.model.index
     await scene.change()
