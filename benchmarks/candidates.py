@@ -1,7 +1,7 @@
-"""Candidates without a Triton, many in one process, on a real Consul: what they ask of it.
+"""Many candidates without a Triton, in one process, on a real Consul, and their requests to it.
 
-Each is what a sidecar is to Consul: it registers, pushes a verdict, keeps the entry right and
-stands for election. Only the probing is left out.
+To Consul each is like a sidecar: it registers, pushes a verdict, keeps its entry up to date and
+takes part in elections. Only the probes are missing.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _PATIENCE = 120.0
 
 
 class Counted(Consul):
-    """Consul, with a count of what it is asked."""
+    """A Consul client that counts its requests."""
 
     def __init__(self, settings: ConsulAccess, counts: Counter[str]) -> None:
         super().__init__(settings)
@@ -61,7 +61,7 @@ class Counted(Consul):
 
 @dataclass
 class Candidates:
-    """All of them; `counts` is what they have asked of Consul so far, by operation."""
+    """All candidates; `counts` has their requests to Consul so far, by operation."""
 
     counts: Counter[str] = field(default_factory=Counter)
     verdicts: dict[str, Latest[Verdict]] = field(default_factory=dict)
@@ -69,12 +69,12 @@ class Candidates:
 
     @property
     def primary(self) -> str | None:
-        """Who holds the role, as the holder itself knows."""
+        """The candidate that knows that it holds the lock."""
         held = [name for name, each in self.standing.items() if each.role is Role.PRIMARY]
         return held[0] if held else None
 
     async def until_primary(self, but: str | None = None) -> str:
-        """Wait for a primary, perhaps another one than before."""
+        """Wait for a primary other than `but`."""
         deadline = time.monotonic() + _PATIENCE
         while (found := self.primary) is None or found == but:
             if time.monotonic() > deadline:
@@ -85,7 +85,7 @@ class Candidates:
 
 @asynccontextmanager
 async def candidates(address: str, count: int) -> AsyncIterator[Candidates]:
-    """So many candidates on the agent at an address, while the context lasts."""
+    """Run `count` candidates on the agent at an address during the context."""
     made = Candidates()
     health = grpc.aio.server()
     health_server.add_to(health, Latest(WELL), frozenset())
@@ -150,7 +150,7 @@ def _loops(
 
 
 def _ignore(event: Event) -> None:
-    """What happens is seen in Consul."""
+    """Drop events: the benchmark reads Consul."""
 
 
 async def _nothing() -> str:
@@ -158,7 +158,7 @@ async def _nothing() -> str:
 
 
 async def _at_once() -> None:
-    """Nothing is in flight."""
+    """A drain without requests in flight."""
 
 
 async def _uncounted(seconds: float) -> tuple[int, int] | None:

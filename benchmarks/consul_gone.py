@@ -1,12 +1,12 @@
-"""A mesh whose Consul is gone for long: whether anybody who asks it for answers notices.
+"""A mesh during a long outage of Consul: whether clients notice.
 
-Consul's agent is killed and stays away. Generations run all the time; again and again a model of
-the instance that answers is unloaded, under more clients, and loaded again. Nobody can tell the
-control plane, so only Envoy's own checks of the sidecars can turn the requests away, and back.
-Then Consul is started again.
+Consul's agent is killed and stays down. Generations run all the time. Repeatedly, a model of
+the instance that answers is unloaded, under more clients, and loaded again. The control plane
+cannot learn of it, so only Envoy's own checks of the sidecars can move the requests.
+Then Consul is restarted.
 
-Exit status 1 if a request failed or was answered wrongly, if Envoy did not avoid a sick instance
-or take it back, if the age of the catalog was not told, or if the mesh did not become well again.
+Exit status 1 if a request failed or was answered wrongly, if Envoy did not avoid an unhealthy
+instance or use it again, if the catalog's age was not reported, or if the mesh did not recover.
 """
 
 import argparse
@@ -23,34 +23,34 @@ from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import metric, sidecar, until
 
 _GENERATIONS = 4  # clients, all the time
-_CLIENTS = 16  # while an instance is sick
+_CLIENTS = 16  # while an instance is unhealthy
 _ANSWERS = 500  # before, during and after
 _AGE = "triton_sidecar_xds_catalog_age_seconds"
 
 
 @dataclass(frozen=True, slots=True)
-class Illness:
-    """One of them: how long Consul had been gone, and how long the others took to see to it."""
+class Unload:
+    """One unload: the time since Consul's end, and the times until requests moved, and back."""
 
     gone: float
     who: str
     avoided: float
     unary: LoadTally
     age: float
-    told: str
+    age_line: str
 
 
 async def measure(mesh: Mesh, minutes: float, every: float) -> int:
-    """Measure and print everything; gives the exit status."""
+    """Measure and print everything; returns the exit status."""
     live = LiveMesh(mesh.dir)
     await live.steady()
-    told = await asyncio.to_thread(sidecar, "list", f"--mesh={mesh.dir}", check=True)
-    print(f"The mesh before\n\n{told.stdout}")
-    seen: list[Illness] = []
+    listed = await asyncio.to_thread(sidecar, "list", f"--mesh={mesh.dir}", check=True)
+    print(f"The mesh before\n\n{listed.stdout}")
+    seen: list[Unload] = []
     try:
         gone, recovered, streams = await _outage(live, minutes * 60, every, seen)
     finally:
-        _show(seen)  # also if something was waited for in vain
+        _show(seen)  # also after a timeout
     tallies = [*(each.unary for each in seen), streams]
     failed = [failure.what for tally in tallies for failure in tally.failed]
     wrong = [failure.what for tally in tallies for failure in tally.wrong]
@@ -64,7 +64,7 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
         note="well again: every check passes and Envoy's priorities are those of the lock",
     )  # fmt: skip
     troubles = (failed + wrong)[:10]
-    troubles += [f"{each.who}: status does not tell the age" for each in seen if not each.told]
+    troubles += [f"{each.who}: status does not tell the age" for each in seen if not each.age_line]
     troubles += [f"{each.who}: no metric of the age" for each in seen if each.age < each.gone]
     for trouble in troubles:
         print(trouble, file=sys.stderr)
@@ -72,9 +72,9 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
 
 
 async def _outage(
-    live: LiveMesh, seconds: float, every: float, seen: list[Illness]
+    live: LiveMesh, seconds: float, every: float, seen: list[Unload]
 ) -> tuple[float, float, LoadTally]:
-    """Consul's absence: how long it was, how long until all was healthy again, the generations."""
+    """The outage: its length, the seconds until the mesh was healthy again, and the generations."""
     mesh = live.now
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=0, streams=_GENERATIONS)
     async with clients as running:
@@ -83,15 +83,15 @@ async def _outage(
             began = time.monotonic()
             while (left := began + seconds - time.monotonic()) > 0:
                 await asyncio.sleep(min(every, left))
-                seen.append(await _sick(live, began))
+                seen.append(await _unloaded(live, began))
         back = time.monotonic()
         await live.steady()
         recovered = time.monotonic() - back
     return back - began, recovered, running.streams
 
 
-async def _sick(live: LiveMesh, began: float) -> Illness:
-    """Unload a model where the requests go, and load it again."""
+async def _unloaded(live: LiveMesh, began: float) -> Unload:
+    """Unload a model of the instance that gets the requests, and load it again."""
     mesh = live.now
     gone = time.monotonic() - began
     hosts = {name: host for name, host in (await live.hosts()).items() if host.usable}
@@ -113,16 +113,16 @@ async def _sick(live: LiveMesh, began: float) -> Illness:
         avoided = time.monotonic() - sick
         await flows()
         age = await metric(mesh.xds.metrics, _AGE)
-        told = await asyncio.to_thread(sidecar, "local", "status", f"--mesh={live.folder}")
+        status = await asyncio.to_thread(sidecar, "local", "status", f"--mesh={live.folder}")
         await live.repository(who, UNARY, "load")
         await until(usable, f"Envoy takes {who} back")
         await flows()
-    lines = [line for line in told.stdout.splitlines() if " old" in line]
+    lines = [line for line in status.stdout.splitlines() if " old" in line]
     line = lines[0].partition(";")[0].strip() if lines else ""
-    return Illness(gone, who, avoided, running.unary, age, line)
+    return Unload(gone, who, avoided, running.unary, age, line)
 
 
-def _show(seen: list[Illness]) -> None:
+def _show(seen: list[Unload]) -> None:
     report.table(
         "A model of the instance that answers is unloaded, and loaded again",
         ("Consul gone for", "instance", "avoided after", "requests", "failed", "wrong",
@@ -130,14 +130,14 @@ def _show(seen: list[Illness]) -> None:
         *(
             (f"{each.gone / 60:.0f} min", each.who, f"{each.avoided:.2f} s", str(each.unary.sent),
              str(len(each.unary.failed)), str(len(each.unary.wrong)), f"{each.age:.0f} s",
-             each.told)
+             each.age_line)
             for each in seen
         ),
     )  # fmt: skip
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=5.0, help="without Consul; default 5")
     parser.add_argument(

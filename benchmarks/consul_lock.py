@@ -1,4 +1,4 @@
-"""The peer of an election: `consul lock`, Consul's own way to have one of several programs run."""
+"""The baseline of an election: `consul lock`, with which one of several programs runs."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ _PATIENCE = 120.0
 
 
 async def takeover(address: str, folder: Path) -> float:
-    """Seconds from SIGKILL of a holder until the other one of two contenders runs its program.
+    """Seconds from SIGKILL to the lock's holder until the other contender runs its program.
 
     Raises:
         Unavailable: it does not take over.
@@ -45,7 +45,7 @@ async def _contend(address: str, mark: Path) -> asyncio.subprocess.Process:
 
 
 async def _until_held(folder: Path, count: int) -> Path:
-    """Wait until so many contenders have held the lock; gives the last of them."""
+    """Wait until `count` contenders have held the lock; returns the last of them."""
     deadline = time.monotonic() + _PATIENCE
     while len(marks := _marks(folder)) < count:
         if time.monotonic() > deadline:
@@ -55,5 +55,5 @@ async def _until_held(folder: Path, count: int) -> Path:
 
 
 def _marks(folder: Path) -> list[Path]:
-    """What contenders left that have held the lock, in their order."""
+    """The marks of the contenders that have held the lock, in order."""
     return sorted(folder.glob("contender-*"), key=lambda mark: mark.stat().st_mtime)

@@ -1,15 +1,15 @@
-"""How long until there is a new primary, what a switchover costs, what elections ask of Consul.
+"""How long until there is a new primary; the costs of a switchover; elections' requests to Consul.
 
-1. In a mesh of three, a model of the primary is unloaded again and again: from the moment at which
+1. In a mesh of three, a model of the primary is unloaded repeatedly: from the moment at which
    Consul shows its verdict CRITICAL until it shows a new epoch held. Then its sidecar is killed
    with SIGKILL: from the signal on. The mesh is idle.
 2. In a cluster of three Consul servers and three hosts in network namespaces, everything on the
-   primary's host is killed with SIGKILL: from the signal on. Gossip has to give the host up first.
+   primary's host is killed with SIGKILL: from the signal on. Gossip must first declare it dead.
 3. In the mesh, the primary moves by `switchover` with 64 unary clients and 16 streams on it.
 4. Fifty candidates in one process (all of a sidecar but its probing) on one Consul: requests at
    rest, and from an election until two seconds after it.
 
-The peer of the times is `consul lock`, once, on the Consul of the mesh.
+The baseline is `consul lock`, once, on the Consul of the mesh.
 
 Exit status 1 if a switchover cost a request or cut a stream.
 """
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition.
 
     Raises:
-        Unavailable: it does not come.
+        Unavailable: it does not hold within the deadline.
     """
     deadline = time.monotonic() + _PATIENCE
     while not condition():
@@ -59,17 +59,17 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-async def well(live: LiveMesh) -> None:
-    """Wait until the mesh is well, and settled."""
+async def settled(live: LiveMesh) -> None:
+    """Wait until the mesh is healthy, and its instances are settled."""
     await live.steady()
     await asyncio.sleep(2.0)  # longer than election.settle of a local mesh
 
 
 async def after_a_verdict(live: LiveMesh, seen: Timeline, rounds: int) -> list[float]:
-    """Seconds from a CRITICAL verdict in Consul to a new epoch held, each of several times."""
+    """Seconds from a CRITICAL verdict in Consul to a lock with a new epoch, for each round."""
     found = []
     for _ in range(rounds):
-        await well(live)
+        await settled(live)
         victim, epoch, began = seen.primary or "", seen.epoch, time.monotonic()
         await live.repository(victim, load.UNARY, "unload")
         await until(lambda: seen.epoch > epoch and seen.primary, "a new primary")  # noqa: B023
@@ -82,10 +82,10 @@ async def after_a_verdict(live: LiveMesh, seen: Timeline, rounds: int) -> list[f
 
 
 async def after_a_kill(live: LiveMesh, seen: Timeline, rounds: int) -> list[float]:
-    """Seconds from SIGKILL of the primary's sidecar to a new epoch held."""
+    """Seconds from SIGKILL to the primary's sidecar to a lock with a new epoch."""
     found = []
     for _ in range(rounds):
-        await well(live)
+        await settled(live)
         epoch, began = seen.epoch, time.monotonic()
         live.signal(live.sidecar_of(seen.primary or ""), signal.SIGKILL)
         await until(lambda: seen.epoch > epoch, "a new epoch")  # noqa: B023
@@ -95,7 +95,7 @@ async def after_a_kill(live: LiveMesh, seen: Timeline, rounds: int) -> list[floa
 
 
 async def after_a_host(folder: Path, rounds: int) -> list[float]:
-    """Seconds from SIGKILL of everything on the primary's host to a new epoch held."""
+    """Seconds from SIGKILL to everything on the primary's host to a lock with a new epoch."""
     found = []
     async with cluster(folder) as running:
         for _ in range(rounds):
@@ -116,12 +116,12 @@ async def _without_host(running: ClusterStage) -> float:
         return taken.at - began if taken else float("nan")
 
 
-# --- what a switchover costs ----------------------------------------------------------------
+# --- switchovers ----------------------------------------------------------------------------
 
 
 async def switchovers(live: LiveMesh, rounds: int) -> tuple[Load, list[float]]:
-    """Move the primary under load; gives what became of it, and how long each took."""
-    await well(live)
+    """Move the primary under load; returns the load, and the seconds of each switchover."""
+    await settled(live)
     mesh, took = live.now, []
     reference = mesh.instances[0].triton.grpc
     busy = load.load(mesh.envoy.grpc, reference, unary=UNARY, streams=STREAMS)
@@ -145,11 +145,11 @@ async def _switch(live: LiveMesh) -> float:
     return float(json.loads(said)["steps"][-1]["at"])
 
 
-# --- what is asked of Consul ----------------------------------------------------------------
+# --- requests to Consul ---------------------------------------------------------------------
 
 
 async def of_many(address: str, count: int, rounds: int) -> tuple[float, list[float], list[int]]:
-    """Requests a second at rest; seconds and requests of each election of so many candidates."""
+    """Requests per second when idle, and seconds and requests of each election of `count`."""
     async with candidates(address, count) as running:
         await running.until_primary()
         await asyncio.sleep(10.0)
@@ -170,7 +170,7 @@ async def of_many(address: str, count: int, rounds: int) -> tuple[float, list[fl
         return rest, took, asked
 
 
-# --- what is printed ------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------
 
 
 def times(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def times(name: str, seconds: Sequence[float]) -> tuple[str, ...]:
 
 
 async def measure(mesh: Mesh, rounds: int) -> int:
-    """Measure and print everything; gives the exit status."""
+    """Measure and print everything; returns the exit status."""
     live, folder = LiveMesh(mesh.dir), Path(tempfile.mkdtemp(prefix="triton-sidecar-election-"))
     async with follow(mesh) as seen:
         await until(lambda: seen.primary, "a primary")
@@ -239,7 +239,7 @@ def spread_counts(counts: Sequence[int]) -> str:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description="How long elections take, and what they cost.")
     parser.add_argument("--rounds", type=int, default=20, help="CRITICAL verdicts, at least 4")
     rounds: int = parser.parse_args().rounds

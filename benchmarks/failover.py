@@ -1,19 +1,19 @@
 """What clients notice when the primary of a two-instance mesh fails, under load.
 
-64 clients send unary requests and 4 follow streams, each its next one when it has its answer, all
-with plain tritonclient and all answers compared. Four things are done to the primary, several times
-each.
+64 clients send unary requests and 4 open streams in a closed loop, all
+with plain tritonclient and all answers compared. Four faults are injected into the primary, several
+times each.
 
-The longest extra delay is the slowest request that was in flight at the deed or sent within a
-second of it, minus the 99th percentile of the undisturbed seconds before. What is slow later than
-that is slow because a part starts again and takes CPU time from everybody. The line `nothing`
-is the same difference within the undisturbed seconds: what the machine does by itself.
+The longest extra delay is the slowest request that was in flight at the fault or sent within a
+second of it, minus the 99th percentile of the undisturbed seconds before. Later requests are slow
+because a part restarts and takes CPU time from all others. The line `nothing`
+is the same difference within the undisturbed seconds: the noise of the machine.
 
-The baseline, on the same Tritons, is what people have without the mesh: an Envoy with both Tritons
+The baseline, on the same Tritons, is a setup without the mesh: an Envoy with both Tritons
 in a file. Its graceful stop is SIGTERM to Triton.
 
 Exit status 1 if, through the mesh, a unary request failed, an answer was wrong, or a stream was cut
-although its Triton lived.
+although its Triton was running.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ WITHOUT = (
 
 
 async def through_the_mesh(mesh: Mesh) -> tuple[dict[str, list[Outcome]], list[Failure]]:
-    """Each deed several times; also gives what must not have happened."""
+    """Each fault several times; also returns what must not have happened."""
     found: dict[str, list[Outcome]] = {deed.name: [] for deed in DEEDS}
     async with loaded(mesh, mesh.envoy.grpc) as playing:
         for number in range(max(deed.rounds for deed in DEEDS)):
@@ -72,7 +72,7 @@ async def through_the_mesh(mesh: Mesh) -> tuple[dict[str, list[Outcome]], list[F
 
 
 def faults(found: dict[str, list[Outcome]], running: Load) -> list[Failure]:
-    """All that went wrong at any time, but for the streams that a Triton took along."""
+    """All failures at any time, apart from streams that were cut with their Triton."""
     unary, streams = running.unary, running.streams
     bad = [*unary.failed, *unary.wrong, *streams.failed, *streams.wrong]
     for deed in (deed for deed in DEEDS if deed.cuts_streams):
@@ -83,7 +83,7 @@ def faults(found: dict[str, list[Outcome]], running: Load) -> list[Failure]:
 
 
 async def without_the_mesh(mesh: Mesh) -> dict[str, list[Outcome]]:
-    """Each deed once, to clients of an Envoy with a file."""
+    """Each fault once, with clients of an Envoy with a static file."""
     found = {}
     async with static_envoy.running(mesh) as address, loaded(mesh, address) as playing:
         for deed in WITHOUT:
@@ -91,11 +91,11 @@ async def without_the_mesh(mesh: Mesh) -> dict[str, list[Outcome]]:
     return found
 
 
-# --- what is printed ------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------
 
 
 def counts(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """How many requests there were, and what became of them."""
+    """The numbers of requests by outcome."""
     unary = [outcome.unary for outcome in outcomes]
     streams = [outcome.streams for outcome in outcomes]
     cut = sum(len(tally.failed) for tally in streams)
@@ -113,7 +113,7 @@ COUNTS = ("done to the primary", "requests", "failed", "wrong", "streams cut")
 
 
 def delays(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """How long requests took."""
+    """The latencies of requests."""
     return (
         spread([outcome.before.quantile(0.99) for outcome in outcomes]),
         spread([outcome.near.slowest for outcome in outcomes]),
@@ -123,7 +123,7 @@ def delays(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 
 def undisturbed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """The line to compare the others with."""
+    """The line with which the others are compared."""
     before = [outcome.before for outcome in outcomes]
     slowest = spread([tally.slowest for tally in before])
     return (
@@ -141,7 +141,7 @@ DELAYS = ("p99 before", "slowest near it", "longest extra delay", "slowest until
 
 
 def times(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """A line of the table of what the mesh did when."""
+    """A line of the table of the mesh's reactions."""
     kinds: tuple[Kind, ...] = ("verdict", "primary", "traffic")
     return name, *(
         spread([outcome.seen[kind] for outcome in outcomes if kind in outcome.seen])
@@ -150,7 +150,7 @@ def times(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 
 async def measure(mesh: Mesh) -> int:
-    """Measure and print everything; gives the exit status."""
+    """Measure and print everything; returns the exit status."""
     ours, bad = await through_the_mesh(mesh)
     report.table(
         "Through the mesh",
@@ -180,7 +180,7 @@ async def measure(mesh: Mesh) -> int:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     report.begin(f"Failure of the primary: {UNARY} unary clients, {STREAMS} with streams")
     with report.mesh(instances=2) as mesh:
         return asyncio.run(measure(mesh))

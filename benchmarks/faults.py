@@ -1,13 +1,13 @@
 """Every fault of tests/support/faults on a real mesh: when the verdict falls, and its cost.
 
 Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
-Envoy and 2 follow streams, or as many as --clients and --streams say, each its next one when it has
-its answer, all answers compared. Each fault is done to the primary, and undone when its verdict has
+Envoy and 2 open streams in a closed loop, or as many as --clients and --streams say, with
+all answers compared. Each fault is injected into the primary, and removed when its verdict has
 fallen.
 
-A fault cannot be told from something harmless until its window has passed: a deadline, the stall
-window. What the verdict takes beyond it is given in intervals of the layer that sees it: a second
-for server and models, two for a canary while requests of clients succeed.
+A fault cannot be distinguished from a harmless event until its window has passed: a deadline,
+the stall window. The time of the verdict beyond it is given in intervals of the layer that sees
+it: a second for server and models, two for a canary while requests of clients succeed.
 
 Exit status 1 if a verdict or its reason is not the right one, if it took more than two intervals
 beyond its window, or if a unary request failed that a healthy instance could have answered.
@@ -31,7 +31,7 @@ from tests.support.mesh.mesh_outside import http
 
 PAGE = Path(__file__).parents[1] / "docs" / "health.md"
 PROMISED = 2.0  # intervals
-# One fault follows another here, which must not make the verdicts on them cautious.
+# Faults follow each other here, which must not make later verdicts slower.
 _ENVIRONMENT = {"TRITON_SIDECAR_HEALTH__MAX_HOLD": "2s"}
 _HEAD = (
     "fault", "verdict", "reason", "after", "window", "beyond it, in intervals",
@@ -42,7 +42,7 @@ _HEAD = (
 async def measure(
     mesh: Mesh, chosen: Sequence[Fault], clients: int, streams: int
 ) -> tuple[list[Outcome], str]:
-    """Stage the faults one after the other; also gives the versions of the parts."""
+    """Inject the faults one after the other; also returns the versions of the parts."""
     live = LiveMesh(mesh.dir)
     versions = await _versions(mesh)
     outcomes = []
@@ -69,7 +69,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _costs(outcome: Outcome, kind: Callable[[Load], LoadTally]) -> tuple[str, str]:
-    """Failed and wrong ones, each before the verdict + after it."""
+    """Failed and wrong requests, each before the verdict + after it."""
     before, after = kind(outcome.before), kind(outcome.after)
     return (
         _sum(len(before.failed), len(after.failed)),
@@ -82,7 +82,7 @@ def _sum(before: int, after: int) -> str:
 
 
 def complaints(outcome: Outcome) -> list[str]:
-    """What is not as promised."""
+    """What differs from the promised outcome."""
     found = [f"{outcome.fault.name}: {trouble}" for trouble in outcome.trouble]
     if outcome.intervals is not None and outcome.intervals > PROMISED:
         found.append(f"{outcome.fault.name}: {outcome.intervals:.1f} intervals beyond its window")
@@ -103,7 +103,7 @@ async def _versions(mesh: Mesh) -> str:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     parser.add_argument("--clients", type=int, default=CLIENTS, metavar="N")

@@ -1,9 +1,9 @@
-"""What the mesh's own processes take while nothing happens, and how soon they are there.
+"""The CPU and memory of an idle mesh's own processes, and their startup time.
 
 Memory and CPU time of the parts of a real mesh without load, the sidecar probing three models
-every second; of the sidecar also beside one model and beside twenty; the time from the start of a
-sidecar beside a running Triton to its first PASSING; the time that `triton-sidecar --help` takes.
-Exit status 1 if a sidecar never said SERVING.
+every second; of the sidecar also with one model and with twenty; the time from the start of a
+sidecar next to a running Triton to its first PASSING; the time that `triton-sidecar --help` takes.
+Exit status 1 if a sidecar never reported SERVING.
 """
 
 import os
@@ -32,14 +32,14 @@ from sidecar.runtime.errors import Unavailable
 
 _HELPS = 15
 _STARTS = 6
-_WARM_UP = 10.0  # seconds of idling before the measured ones
+_WARM_UP = 10.0  # idle seconds before the measured ones
 _IDLE = 30.0
 _PATIENCE = 60.0
-_MODEL = "tinychat_unary"  # the one that there are copies of
+_MODEL = "tinychat_unary"  # the model that is copied
 _MANY = 20
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
-    # Nobody listens at first, and the next attempt must not be what is measured.
+    # Nothing listens at first, and the back-off of gRPC must not be measured.
     ("grpc.initial_reconnect_backoff_ms", 5),
     ("grpc.min_reconnect_backoff_ms", 5),
     ("grpc.max_reconnect_backoff_ms", 5),
@@ -47,7 +47,7 @@ _OPTIONS = (
 
 
 class Usage(NamedTuple):
-    """What a process has taken: resident and peak memory in bytes, processor seconds."""
+    """A process's resident and peak memory in bytes, and its CPU seconds."""
 
     resident: int
     peak: int
@@ -55,11 +55,11 @@ class Usage(NamedTuple):
 
 
 def usage(pid: int) -> Usage:
-    """What /proc says about a process."""
+    """The usage of a process, from /proc."""
     folder = Path("/proc", str(pid))
     lines = (folder / "status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
-    # Fields are counted from behind the name, which is in brackets and may hold blanks.
+    # Fields are counted after the name, which is in parentheses and may contain spaces.
     fields = (folder / "stat").read_text().rpartition(") ")[2].split()
     ticks = int(fields[11]) + int(fields[12])
     return Usage(
@@ -70,14 +70,14 @@ def usage(pid: int) -> Usage:
 
 
 class Took(NamedTuple):
-    """Seconds by the clock, and seconds of CPU time, which depend less on the neighbours."""
+    """Wall-clock seconds, and CPU seconds, which depend less on other processes."""
 
     clock: float
     processor: float
 
 
 def helps() -> tuple[list[Took], list[Took]]:
-    """What an interpreter takes for nothing, and for `triton-sidecar --help`, in turns."""
+    """The times of an empty Python program and of `triton-sidecar --help`, in turns."""
     nothing, ours = [], []
     for _ in range(_HELPS):
         nothing.append(_run("-c", "pass"))
@@ -92,16 +92,16 @@ def _run(*arguments: str) -> Took:
 
 
 def _children() -> float:
-    """Processor seconds of all children that have ended."""
+    """CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def start(mesh: Mesh, number: int) -> Took:
-    """What it takes from the start of one more sidecar beside a Triton to its first SERVING.
+    """The time from the start of another sidecar next to a Triton to its first SERVING.
 
     Raises:
-        Unavailable: it did not come to that.
+        Unavailable: it never reported SERVING.
     """
     config = mesh.dir / mesh.instances[0].id / "sidecar.toml"
     with ports.reserve(2) as (port, metrics):
@@ -140,7 +140,7 @@ def _until_serving(channel: grpc.Channel) -> None:
 
 
 def idle(mesh: Mesh) -> list[tuple[str, ...]]:
-    """Rows for the table: what each part takes."""
+    """Rows of the table: the usage of each part."""
     [instance] = mesh.instances
     parts = {
         "sidecar": instance.sidecar.pid,
@@ -196,8 +196,8 @@ def measure(mesh: Mesh) -> None:
     )
 
 
-def beside(count: int) -> tuple[str, ...]:
-    """A row for the table: what a sidecar takes beside so many models."""
+def with_models(count: int) -> tuple[str, ...]:
+    """A row of the table: the usage of a sidecar with `count` models."""
     with (
         copies(count) as folders,
         report.mesh(1, "--only-models", *(f"--models={folder}" for folder in folders)) as mesh,
@@ -209,7 +209,7 @@ def beside(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def copies(count: int) -> Iterator[list[Path]]:
-    """Folders with copies of a demo model, each under a name of its own, with one process."""
+    """Folders with copies of a demo model, each with its own name and one process."""
     original = assets.folder("triton_models") / _MODEL
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-bench-") as place:
         folders = [Path(place, f"copy_{number}") for number in range(count)]
@@ -224,14 +224,14 @@ def copies(count: int) -> Iterator[list[Path]]:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     report.begin("What the mesh's own processes take")
     with report.mesh(instances=1) as mesh:
         measure(mesh)
     report.table(
         f"The sidecar, idle for {_IDLE:g} s, probing copies of {_MODEL} every second",
         ("beside", "resident", "peak", "of a core"),
-        *(beside(count) for count in (1, _MANY)),
+        *(with_models(count) for count in (1, _MANY)),
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Tables for pages of docs/, and putting them where they belong."""
+"""Tables in Markdown, and their place in the pages of docs/."""
 
 import sys
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def section(about: Sequence[str], made: str) -> str:
-    """A table below what it was made with, one line each."""
+    """A table, below the lines that say how it was made."""
     return "\n".join(f"- {line}" for line in about) + f"\n\n{made}"
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the two marks of this name on a page.
+    """Replace the text between the two marks of this name on a page.
 
-    Exits with a line that says what was expected if the marks are not there.
+    Exits with a line that names the marks if they are missing.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     whole = page.read_text(encoding="utf-8") if page.is_file() else ""

@@ -1,8 +1,8 @@
-"""What the digest of a model set takes: its time and memory, and how long it holds up the loop.
+"""The time and memory of a model set's digest, and how long it delays the event loop.
 
-A repository of one model with 1 GiB of weights, in one file and in 64, beside coreutils' sha256sum
-of the same files. The files are sparse: they are read in full, but from no disk, so the figures are
-those of reading and hashing. Exit status 1 if a second look at unchanged files reads anything.
+A repository of one model with 1 GiB of weights, in one file and in 64, next to coreutils' sha256sum
+of the same files. The files are sparse: they are read in full, but not from a disk, so the figures
+are those of reading and hashing. Exit status 1 if a second scan of unchanged files reads anything.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from sidecar.models.repository import Repository
 _SIZE = 2**30  # bytes
 _TURNS = 3
 _TICK = 0.001  # seconds
-_OLD = 3600.0  # seconds by which the clock is advanced, for files that are not of this moment
+_OLD = 3600.0  # seconds by which the clock is advanced, so that the files are not recent
 
 
 class Took(NamedTuple):
-    """Seconds by the clock, and of CPU time, which depend less on the neighbours."""
+    """Wall-clock seconds, and CPU seconds, which depend less on other processes."""
 
     clock: float
     processor: float
 
 
 def make(folder: Path, count: int) -> dict[str, tuple[str, ...] | None]:
-    """A repository of one model with so many files of weights."""
+    """A repository of one model with `count` files of weights."""
     version = folder / "chat" / "1"
     version.mkdir(parents=True)
     (folder / "chat" / "config.pbtxt").write_text('backend: "python"\n')
@@ -47,7 +47,7 @@ def make(folder: Path, count: int) -> dict[str, tuple[str, ...] | None]:
 
 
 def sha256sum(folder: Path) -> Took:
-    """What coreutils takes for the files."""
+    """The times of coreutils' sha256sum."""
     files = map(str, sorted((folder / "chat" / "1").iterdir()))
     began = time.monotonic()
     child = subprocess.Popen(["sha256sum", *files], stdout=subprocess.DEVNULL)
@@ -59,14 +59,14 @@ def sha256sum(folder: Path) -> Took:
 
 
 def ours(work: Callable[[], object]) -> Took:
-    """What work in this process takes."""
+    """The times of work in this process."""
     used, began = _processor(), time.monotonic()
     work()
     return Took(time.monotonic() - began, _processor() - used)
 
 
 def memory(work: Callable[[], object]) -> str:
-    """How much memory the work holds at most."""
+    """The peak memory of the work."""
     tracemalloc.start()
     try:
         work()
@@ -81,7 +81,7 @@ def _processor() -> float:
 
 
 async def longest_pause(work: Callable[[], object] | None) -> float:
-    """By how much a tick of the loop was late at most, in seconds, while a thread does the work."""
+    """The longest delay of a tick of the event loop, in seconds, while a thread does the work."""
     late = 0.0
 
     async def tick() -> None:
@@ -106,7 +106,7 @@ def row(name: str, samples: list[Took], held: str = "") -> tuple[str, ...]:
 
 
 def measure(count: int) -> bool:
-    """Measure and print a repository with so many files; whether the second look read nothing."""
+    """Measure and print a repository with `count` files; whether the second scan read nothing."""
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-bench-") as place:
         folder = Path(place)
         served = make(folder, count)
@@ -117,7 +117,7 @@ def measure(count: int) -> bool:
         def fresh() -> Repository:
             return Repository(folder, lambda: time.time() + _OLD)
 
-        look(fresh())()  # the first one imports and grows what stays
+        look(fresh())()  # the first one imports modules and fills caches
         peer, first, again = [], [], []
         read = 0
         for _ in range(_TURNS):
@@ -143,7 +143,7 @@ def measure(count: int) -> bool:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     report.begin("What the digest of a model set takes")
     version = subprocess.run(["sha256sum", "--version"], capture_output=True, text=True, check=True)
     print(f"baseline {version.stdout.splitlines()[0]}\n")

@@ -1,8 +1,8 @@
-"""What the way through Envoy costs: the same requests through it and straight to Triton.
+"""The overhead of Envoy: the same requests through it and directly to Triton.
 
 Closed loop, with requests that were serialised beforehand and answers compared byte by byte, so
-that the client adds as little as possible. The two ways take turns, so that whatever else the
-machine does meets both. Exit status 1 if a request failed or an answer was another one.
+that the client adds as little as possible. The two routes take turns, so that other load on the
+machine affects both. Exit status 1 if a request failed or an answer was wrong.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from sidecar.triton.infer_requests import infer_request
 from sidecar.triton.tensors import tensor
 
 _ROUNDS = 5
-_TURN = 1.2  # seconds of load before the other way has its turn
+_TURN = 1.2  # seconds of load before the other route's turn
 _CLIENTS = (1, 16)
 _DEADLINE = 10.0
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
-# A connection for each client, as if each were a process of its own.
+# A separate connection for each client, as if each were a separate process.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
 
 
 @dataclass(slots=True)
 class Measured:
-    """What became of the requests that went one way."""
+    """The outcome of the requests on one route."""
 
     times: list[float] = field(default_factory=list)
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class Measured:
 
 
 def requests() -> dict[str, bytes]:
-    """A small request and a large one, ready to be sent."""
+    """A small request and a large one, serialised."""
     sampling = json.dumps({"max_tokens": 8, "temperature": 0})
     small = {
         "text_input": tensor("BYTES", [1], ["The primary"]),
@@ -66,7 +66,7 @@ def requests() -> dict[str, bytes]:
 
 
 async def turn(address: str, request: bytes, clients: int, right: bytes, into: Measured) -> None:
-    """Load one way for a while."""
+    """Load one route for a while."""
     channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(clients)]
     try:
         for channel in channels:
@@ -99,7 +99,7 @@ async def _client(
 
 
 async def compare(mesh: Mesh, request: bytes, clients: int) -> tuple[Measured, Measured]:
-    """Both ways in turns: straight to Triton, and through Envoy."""
+    """Both routes in turns: directly to Triton, and through Envoy."""
     ways = (mesh.instances[0].triton.grpc, Measured()), (mesh.envoy.grpc, Measured())
     async with grpc.aio.insecure_channel(ways[0][0], options=_OPTIONS) as channel:
         infer: Any = channel.unary_unary(_INFER)  # type: ignore[call-arg]
@@ -131,7 +131,7 @@ def rows(name: str, clients: int, direct: Measured, envoy: Measured) -> list[tup
 
 
 async def measure(mesh: Mesh) -> int:
-    """Measure and print everything; gives the exit status."""
+    """Measure and print everything; returns the exit status."""
     found: list[tuple[str, ...]] = [("load", "way", "p50", "p99", "rate", "requests", "bad")]
     bad = 0
     for name, request in requests().items():
@@ -149,7 +149,7 @@ async def measure(mesh: Mesh) -> int:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     report.begin("What the way through Envoy costs")
     with report.mesh(instances=1) as mesh:
         return asyncio.run(measure(mesh))

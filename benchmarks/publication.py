@@ -1,13 +1,13 @@
-"""How soon Envoy has another set of endpoints after a sidecar's verdict has changed.
+"""The time from a change of a sidecar's verdict until Envoy has other endpoints.
 
-An instance of our own joins a real mesh: the sidecar's publisher and its grpc.health.v1, without a
+A separate instance joins a real mesh: a sidecar's publisher and its grpc.health.v1, without a
 Triton, so that the moment of the change is known. Its verdict flips; Consul, the control plane and
-Envoy are the real ones, each a process of its own. Envoy has the change when the control plane says
-that it acknowledged it, which WatchDrain pushes. This is checked by looking at the endpoint in
+Envoy are real, each a separate process. Envoy has the change when the control plane reports
+that it acknowledged it, which WatchDrain pushes. This is verified by reading the endpoint in
 Envoy's admin interface every few milliseconds.
 
-Beside it: the same path when nothing is pushed and Consul asks grpc.health.v1 itself, every second,
-which is the fastest that Consul does.
+For comparison: the same path if nothing is pushed and Consul checks grpc.health.v1 every second,
+which is Consul's shortest interval.
 
 Exit status 1 if a change did not arrive.
 """
@@ -45,9 +45,9 @@ from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 
 _PUSHED = 300  # changes, every other one a withdrawal
-_POLLED, _INSTANCES = 12, 10  # changes of each instance that Consul polls, and how many there are
-_LOOK = 0.004  # seconds between two looks at Envoy's admin interface
-_PATIENCE = 15.0  # seconds after which a change has been lost
+_POLLED, _INSTANCES = 12, 10  # changes of each instance that Consul polls; instances
+_LOOK = 0.004  # seconds between two reads of Envoy's admin interface
+_PATIENCE = 15.0  # seconds after which a change counts as lost
 
 
 def verdict(serving: bool) -> Verdict:
@@ -60,7 +60,7 @@ def verdict(serving: bool) -> Verdict:
 
 @asynccontextmanager
 async def patience() -> AsyncIterator[None]:
-    """Bounds how long a change may take.
+    """Limit the time that a change may take.
 
     Raises:
         Unavailable: it took longer.
@@ -73,14 +73,14 @@ async def patience() -> AsyncIterator[None]:
 
 
 class Heard:
-    """What the control plane says about one instance: whether Envoy may send requests to it."""
+    """What WatchDrain reports of one instance: whether Envoy may send it requests."""
 
     def __init__(self) -> None:
         self._at: dict[bool, float] = {}
         self._news = asyncio.Event()
 
     async def follow(self, channel: grpc.aio.Channel, instance: str) -> None:
-        """Listen for ever."""
+        """Follow WatchDrain until cancelled."""
         stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
         request = control_plane_pb2.WatchDrainRequest(service=SERVICE, instance=instance)
         async for said in stub.WatchDrain(request):
@@ -90,7 +90,7 @@ class Heard:
                 self._news.set()
 
     async def until(self, routed: bool) -> float:
-        """When Envoy acknowledged it.
+        """The time at which Envoy acknowledged it.
 
         Raises:
             Unavailable: it has not.
@@ -104,7 +104,7 @@ class Heard:
 
 @dataclass(slots=True)
 class Samples:
-    """Seconds from the change of the verdict until what the fields say."""
+    """Seconds from the change of the verdict until each field's event."""
 
     confirmed: list[float] = field(default_factory=list)
     acknowledged: list[float] = field(default_factory=list)
@@ -112,13 +112,13 @@ class Samples:
 
     @property
     def arrived(self) -> list[float]:
-        """Until either of the two signs that Envoy has it."""
+        """Seconds until the first of the two signs that Envoy has the change."""
         return list(map(min, self.acknowledged, self.seen))
 
 
 @asynccontextmanager
 async def health(cell: Latest[Verdict], names: frozenset[str]) -> AsyncIterator[str]:
-    """grpc.health.v1 on a port of its own; gives its address."""
+    """A grpc.health.v1 server on its own port; gives its address."""
     server = grpc.aio.server()
     health_server.add_to(server, cell, names)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -131,7 +131,7 @@ async def health(cell: Latest[Verdict], names: frozenset[str]) -> AsyncIterator[
 
 @asynccontextmanager
 async def heard(mesh: Mesh, instances: Sequence[str]) -> AsyncIterator[list[Heard]]:
-    """An ear for each instance."""
+    """A follower of WatchDrain for each instance."""
     async with grpc.aio.insecure_channel(mesh.xds.address) as channel:
         ears = [Heard() for _ in instances]
         listening = [
@@ -184,13 +184,13 @@ async def pushed(mesh: Mesh, consul: Consul, port: int) -> Samples:
 
 
 async def _shown(http: aiohttp.ClientSession, admin: str, port: int, wanted: bool) -> float:
-    """When Envoy's admin interface shows that the endpoint may get requests, or that it may not."""
+    """The time at which Envoy's admin interface shows the endpoint as usable, or as not usable."""
     flags = re.compile(rf"::127\.0\.0\.1:{port}::health_flags::(.*)")
     async with patience():
         while True:
             async with http.get(f"http://{admin}/clusters") as answer:
                 found = flags.search(await answer.text())
-            # What the control plane says of an endpoint is flagged as coming by EDS.
+            # Envoy flags the health that the control plane sets as coming from EDS.
             if (found is not None and "eds" not in found[1]) is wanted:
                 return time.monotonic()
             await asyncio.sleep(_LOOK)
@@ -215,7 +215,7 @@ def _instance(name: str, port: int, sidecar: str) -> InstanceInfo:
 
 
 async def polled(mesh: Mesh, consul: ConsulApi, taken: Sequence[int]) -> list[float]:
-    """Flip instances, at random moments, that only Consul's own check watches."""
+    """Flip instances at random moments; only Consul's own check watches them."""
     names = [f"bench-polled-{number}" for number in range(len(taken))]
     serving = set(names)
     cell = Latest(_serving(serving))
@@ -292,7 +292,7 @@ async def measure(mesh: Mesh) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     report.begin("From a verdict to Envoy's endpoints")
     with report.mesh(instances=1) as mesh:
         asyncio.run(measure(mesh))

@@ -1,14 +1,14 @@
-"""A request that takes its Triton down, sent again and again: who goes down, and who else fails.
+"""A request that crashes its Triton, sent repeatedly: which Tritons crash, and what others notice.
 
-Three instances serve the model `mortal`. 16 clients, or as many as --clients says, ask it questions
-that nobody asked before, each its next one when it has its answer. After a while one more client
-sends the deadly request, and sends it again on a new connection whenever it has failed. With
---streams that one and every second of the others open a stream for each question.
+Three instances serve the model `mortal`. 16 clients, or --clients, send it distinct requests
+in a closed loop. After a while another client
+sends the query of death, and resends it on a new connection whenever it fails. With
+--streams, that client and every second of the others open a stream for each request.
 
-The baseline is the same with the control plane's `quarantine` switched off: --without.
+The baseline is the same without the control plane's `quarantine`: --without.
 
-Exit status 1 if more than two Tritons went down or a request of the others failed, but not with
---without. A stream of theirs that was cut while it was answered has not failed.
+Exit status 1 if more than two Tritons crashed or a request of the others failed, but not with
+--without. A stream of theirs that was cut while it was being answered does not count as failed.
 """
 
 import argparse
@@ -37,11 +37,11 @@ _CALM, _POISONED = 3.0, 15.0  # seconds
 _DEADLINE = 60.0
 _REFUSED = 0.02  # seconds that a client waits after an error
 _CUT = "Received RST_STREAM"
-_LOOK = 0.1  # seconds between looks at which Tritons run
+_LOOK = 0.1  # seconds between two reads of the Tritons' pids
 
 
 def switch_off(mesh: Mesh) -> None:
-    """Have the control plane start again without a quarantine."""
+    """Restart the control plane without a quarantine."""
     [settings] = mesh.dir.rglob("xds.toml")
     text = settings.read_text(encoding="utf-8")
     settings.write_text(text.replace("[envoy]", '[envoy]\nquarantine = "0s"'), encoding="utf-8")
@@ -50,7 +50,7 @@ def switch_off(mesh: Mesh) -> None:
     os.kill(before, signal.SIGTERM)
     while meshfile.load(mesh.dir).xds.pid in (None, before):
         time.sleep(_LOOK)
-    time.sleep(_CALM)  # until Envoy is back, and has taken it
+    time.sleep(_CALM)  # until Envoy has reconnected and acknowledged it
 
 
 async def _ask(client: aio.InferenceServerClient, question: str, *, stream: bool) -> None:
@@ -68,7 +68,7 @@ async def _ask(client: aio.InferenceServerClient, question: str, *, stream: bool
 
 
 async def good(address: str, number: int, tally: LoadTally, until: float, *, stream: bool) -> None:
-    """Ask one new question after the other."""
+    """Send distinct requests, one after the other."""
     async with aio.InferenceServerClient(address) as client:
         turn = 0
         while time.monotonic() < until:
@@ -83,7 +83,7 @@ async def good(address: str, number: int, tally: LoadTally, until: float, *, str
 
 
 async def bad(address: str, deed: str, until: float, said: "Counter[str]", *, stream: bool) -> None:
-    """Send the deadly request until it is over, each time on a new connection."""
+    """Send the query of death until the end, each time on a new connection."""
     while time.monotonic() < until:
         async with aio.InferenceServerClient(address) as client:
             try:
@@ -93,7 +93,7 @@ async def bad(address: str, deed: str, until: float, said: "Counter[str]", *, st
 
 
 async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:
-    """Count how often each Triton was another process than before."""
+    """Count the restarts of each Triton, by its pid."""
     before: dict[str, int] = {}
     while time.monotonic() < until:
         for instance in meshfile.load(mesh.dir).instances:
@@ -107,7 +107,7 @@ async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:
 async def measure(
     mesh: Mesh, clients: int, deed: str, *, streams: bool
 ) -> tuple[LoadTally, "Counter[str]", "Counter[str]"]:
-    """What became of the good ones, which Tritons went down, and what the bad one was told."""
+    """The outcome of the good clients, the crashes of each Triton, and the bad client's errors."""
     address, tally = mesh.envoy.grpc, LoadTally()
     down: Counter[str] = Counter()
     said: Counter[str] = Counter()
@@ -124,7 +124,7 @@ async def measure(
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--deed", choices=("die", "freeze"), default="die")

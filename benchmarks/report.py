@@ -1,4 +1,4 @@
-"""What all benchmarks print in the same way, and the mesh that they measure."""
+"""The common output of all benchmarks, and the mesh that they measure."""
 
 import math
 import os
@@ -19,11 +19,11 @@ from sidecar.local import control
 from sidecar.local.meshfile import Mesh
 from sidecar.runtime.errors import SidecarError
 
-_WIDTH = 150  # columns of the output where there is no terminal
+_WIDTH = 150  # columns of the output without a terminal
 
 
 def begin(what: str) -> None:
-    """Print what is measured, by which command, on which machine."""
+    """Print what is measured, with which command, on which machine."""
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg()[:2])
     print(f"{what}\n")
     print("command  python", *sys.argv)
@@ -45,7 +45,7 @@ def table(title: str, *rows: Sequence[str], note: str = "") -> None:
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The least sample that a share of them does not exceed, or NaN."""
+    """The smallest sample that is at least as large as `share` of them, or NaN."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else float("nan")
 
@@ -56,7 +56,7 @@ def ms(seconds: float, digits: int = 1) -> str:
 
 
 def spread(seconds: Sequence[float], digits: int = 0) -> str:
-    """Least, median and largest of a few times, in milliseconds without the unit."""
+    """Minimum, median and maximum of a few times, in milliseconds without the unit."""
     if not seconds:
         return "not seen"
     found = (min(seconds), statistics.median(seconds), max(seconds))
@@ -65,9 +65,9 @@ def spread(seconds: Sequence[float], digits: int = 0) -> str:
 
 @contextmanager
 def mesh(instances: int, *flags: str) -> Iterator[Mesh]:
-    """A local mesh while the context lasts. If that ends by an exception, its logs are kept.
+    """Run a local mesh during the context. If that raises, the logs are kept.
 
-    `flags` are further ones of `local up`.
+    `flags` are more flags of `local up`.
     Errors of the mesh are printed and end the program with status 1.
     """
     folder = Path(tempfile.mkdtemp(prefix="triton-sidecar-bench-"))

@@ -1,4 +1,4 @@
-"""Whether a mesh takes overload, or a moment of silence, for illness.
+"""Whether a mesh mistakes overload or a short freeze for an unhealthy instance.
 
 Minutes of load under which requests always wait at the primary: as many clients as make the 99th
 percentile at least 20 times that of a single client. Then ten short freezes of the primary's Triton
@@ -29,7 +29,7 @@ _FACTOR = 20.0
 
 
 async def measure(mesh: Mesh, minutes: float, seed: int) -> int:
-    """Measure and print everything; gives the exit status."""
+    """Measure and print everything; returns the exit status."""
     live = LiveMesh(mesh.dir)
     await live.steady()
     idle = await calm(mesh.envoy.grpc, _CALM)
@@ -50,20 +50,20 @@ async def measure(mesh: Mesh, minutes: float, seed: int) -> int:
 
 
 def requests(tally: LoadTally) -> tuple[str, ...]:
-    """What became of requests, and how long they took."""
+    """The outcome and the latency of requests."""
     quantiles = ms(tally.quantile(0.5)), ms(tally.quantile(0.99))
     return str(tally.sent), str(len(tally.failed)), str(len(tally.wrong)), *quantiles
 
 
 def seen(watched: Watched) -> tuple[str, ...]:
-    """What the mesh did."""
+    """The reactions of the mesh."""
     queue = "" if watched.queue is None else str(watched.queue)
     states = (str(watched.verdicts[state]) for state in ("CRITICAL", "WARNING"))
     return queue, *states, str(len(watched.primaries))
 
 
 def troubles(idle: LoadTally, busy: Watched, frozen: Watched) -> list[str]:
-    """What must not be."""
+    """What must not happen."""
     found = []
     factor = busy.unary.quantile(0.99) / idle.quantile(0.99)
     if not factor >= _FACTOR or not busy.queue:
@@ -77,7 +77,7 @@ def troubles(idle: LoadTally, busy: Watched, frozen: Watched) -> list[str]:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="of overload; default 1")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the freezes")

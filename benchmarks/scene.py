@@ -1,4 +1,4 @@
-"""A mesh under load, to which something is done: what came of it for the clients."""
+"""A mesh under load, faults that are injected into it, and what clients notice."""
 
 import asyncio
 import time
@@ -14,14 +14,14 @@ from sidecar.runtime.errors import Unavailable
 
 UNARY, STREAMS = 64, 4  # clients
 BEFORE = 1.5  # undisturbed seconds
-NEAR = 1.0  # seconds after a deed in which a request was sent that it may have delayed
-FREEZE = 3.0  # seconds until a deed is undone
+NEAR = 1.0  # seconds after a fault during which it may delay requests
+FREEZE = 3.0  # seconds until a fault is removed
 _PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """Something done to an instance. `undo` follows after `FREEZE`."""
+    """A fault of an instance; `undo` removes it after `FREEZE` seconds."""
 
     name: str
     act: Callable[[InstanceAddresses], None]
@@ -32,7 +32,7 @@ class Deed:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one deed: before it, near it, and until all was healthy again."""
+    """The outcome of one fault: before it, near it, and until the mesh was healthy again."""
 
     before: LoadTally
     near: LoadTally
@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def noise(self) -> float:
-        """What it would have been had nothing been done."""
+        """The same difference without a fault."""
         return self.before.slowest - self.before.quantile(0.99)
 
     @property
@@ -64,15 +64,15 @@ class Scene:
         self._mesh, self._timeline, self.running = mesh, timeline, running
 
     async def play(self, deed: Deed, victim: str = "") -> Outcome:
-        """Do something to an instance, by default the primary, and wait until all is healthy again.
+        """Inject a fault into an instance, by default the primary, and wait for recovery.
 
         Raises:
-            Unavailable: it does not become well.
+            Unavailable: it does not recover.
         """
         await self._well()
         await asyncio.sleep(BEFORE)
         victim = victim or self._timeline.primary or ""
-        # Read anew: pids change when parts are restarted.
+        # Read again: pids change when parts are restarted.
         instance = meshfile.load(self._mesh.dir).instance(victim)
         began = time.monotonic()
         deed.act(instance)
@@ -104,7 +104,7 @@ class Scene:
         )
 
     def _seen(self, kind: Kind, began: float, victim: str) -> float | None:
-        """When something was first seen: of the victim only its verdict counts."""
+        """The time of the first sighting of a kind; of the victim only its verdict counts."""
         whose = {"only": victim} if kind == "verdict" else {"but": victim}
         found = self._timeline.first(kind, began, **whose)
         return found.at if found else None
@@ -130,7 +130,7 @@ class Scene:
 
 @asynccontextmanager
 async def loaded(mesh: Mesh, address: str) -> AsyncIterator[Scene]:
-    """Load an address of a mesh, and watch, while the context lasts."""
+    """Load an address of a mesh and follow its timeline, during the context."""
     reference = mesh.instances[0].triton.grpc
     async with (
         follow(mesh) as timeline,

@@ -1,4 +1,4 @@
-"""The Envoy that people write by hand: both Tritons in a file, everything else left alone."""
+"""A handwritten Envoy configuration: both Tritons in a static file, and otherwise defaults."""
 
 import asyncio
 import tempfile
@@ -27,7 +27,7 @@ Table = dict[str, Any]
 
 @asynccontextmanager
 async def running(mesh: Mesh) -> AsyncIterator[str]:
-    """Run it on the Tritons of a mesh while the context lasts; gives where clients connect."""
+    """Run it with the Tritons of a mesh during the context; gives the address for clients."""
     with ports.reserve(2) as (port, admin), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "envoy.yaml"
         path.write_text(yaml.safe_dump(_config(mesh, port, admin)), encoding="utf-8")

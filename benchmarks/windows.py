@@ -1,7 +1,7 @@
-"""What HTTP/2's windows cost: Envoy with its own, and with ours, in turn on the same servers.
+"""The cost of HTTP/2 windows: Envoy with its defaults and with ours, in turns on the same servers.
 
-Envoy's own are 16 MiB for a stream and 24 MiB for a connection; `--window` is ours for a stream.
-Processor time is Envoy's alone, and hardly depends on what else the machine does.
+Envoy's defaults are 16 MiB for a stream and 24 MiB for a connection; `--window` is our stream's.
+CPU time is Envoy's alone, and hardly depends on other load on the machine.
 """
 
 import argparse
@@ -47,7 +47,7 @@ _LOADS = {"1 kB": (1000, 16), "1 MiB": (1 << 20, 8), "64 MiB": (64 << 20, 2), "s
 
 @dataclass(slots=True)
 class Way:
-    """One Envoy, and what went through it."""
+    """One Envoy, and the load through it."""
 
     name: str
     process: Any
@@ -57,18 +57,18 @@ class Way:
     costs: list[float] = field(default_factory=list)
 
     def cpu(self) -> float:
-        """Seconds of CPU time that its Envoy has had."""
+        """CPU seconds of its Envoy."""
         found = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(found[11]) + int(found[12])) / _TICK
 
     def memory(self) -> int:
-        """Bytes that its Envoy has resident."""
+        """Resident memory of its Envoy, in bytes."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def serve(told: Any) -> None:
-    """A server that answers with as many bytes as it is asked for; its port is `told`.
+def serve(pipe: Any) -> None:
+    """A server that answers with the requested number of bytes, and sends its port into `pipe`.
 
     It runs until it is killed.
     """
@@ -91,14 +91,14 @@ def serve(told: Any) -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        told.send(port)
+        pipe.send(port)
         await server.wait_for_termination()
 
     asyncio.run(run())
 
 
 def config(server: int, listen: int, admin: int, window: int, *, ours: bool) -> dict[str, Any]:
-    """Everything as the control plane says it, but for the windows where they are Envoy's own."""
+    """The control plane's configuration, apart from the windows of an Envoy with defaults."""
     policy = TrafficPolicy(connection=Connection(per_connection_buffer_limit_bytes=window))
     instance = Instance("a", "127.0.0.1", server, server)
     catalog = Catalog((ServiceCatalog("triton", (instance,), Leader("a", 1), policy=policy),))
@@ -125,7 +125,7 @@ def _without_windows(found: Any) -> Any:
 
 @asynccontextmanager
 async def envoy(name: str, server: int, window: int, *, ours: bool) -> AsyncIterator[Way]:
-    """Run one."""
+    """Run an Envoy."""
     with ports.reserve(2) as (listen, admin), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "envoy.json"
         path.write_text(json.dumps(config(server, listen, admin, window, ours=ours)))
@@ -143,7 +143,7 @@ async def envoy(name: str, server: int, window: int, *, ours: bool) -> AsyncIter
 
 
 async def turn(way: Way, load: str, seconds: float) -> None:
-    """Load one way for a while; each client ends what it has begun."""
+    """Load one Envoy for a while; each client finishes its request."""
     size, clients = _LOADS[load]
     request = str(size).encode()
     infer: Any = way.client.unary_unary(_INFER)  # type: ignore[call-arg]
@@ -174,7 +174,7 @@ async def _client(one: Callable[[], Awaitable[int]], until: float, times: list[f
 
 
 async def measure(ways: list[Way], load: str, rounds: int, seconds: float) -> list[list[str]]:
-    """Rows for the two ways, and one for the ratio of the second to the first."""
+    """Rows for the two Envoys, and one for the ratio of the second to the first."""
     for way in ways:
         way.times, way.rates, way.costs = [], [], []
     for _ in range(rounds):

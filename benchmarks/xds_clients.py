@@ -1,9 +1,9 @@
-"""Processes of their own for the benchmark of the control plane: ADS clients, and a counting wire.
+"""Separate processes of the control plane's benchmark: ADS clients, and a counting TCP proxy.
 
-A client does on its stream what Envoy does: incremental, all clusters and listeners, then by name
-the endpoints and routes that those speak of; it confirms every reply, and comes back with the
-versions that it has, after the back-off of envoy/bootstrap.yaml. It is thriftier than Envoy in one
-thing: it does not look into what it was sent, beyond one look per version in the whole process.
+A client behaves on its stream as Envoy does: incremental, all clusters and listeners, then by name
+the endpoints and routes that those refer to; it acknowledges every reply, and reconnects with the
+versions that it has, after the back-off of envoy/bootstrap.yaml. It is cheaper than Envoy in one
+respect: it does not parse responses, beyond one parse per version in the whole process.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, LISTENER, ROUTE
 
 _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # a connection for each client
+    ("grpc.use_local_subchannel_pool", 1),  # a separate connection for each client
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
@@ -38,7 +38,7 @@ _BASE, _LONGEST = 0.1, 2.0  # seconds of back-off
 
 
 class Child:
-    """A process that is asked over a pipe; `work` gets the other end and runs in its own loop."""
+    """A process with a command pipe; `work` gets the other end and runs in its own event loop."""
 
     def __init__(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -47,22 +47,22 @@ class Child:
         self._process.start()
         theirs.close()
 
-    def tell(self, *command: Any) -> None:
+    def send(self, *command: Any) -> None:
         """Send a command."""
         self._pipe.send(command)
 
-    async def hear(self) -> Any:
+    async def receive(self) -> Any:
         """The next answer.
 
         Raises:
-            Unavailable: there is none for so long that something is lost.
+            Unavailable: there is none within the deadline.
         """
         if not await asyncio.to_thread(self._pipe.poll, PATIENCE):
             raise Unavailable(f"no answer of the clients within {PATIENCE:g} s")
         return self._pipe.recv()
 
     def end(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._process.kill()
         self._process.join()
 
@@ -72,7 +72,7 @@ def _run(work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> Non
 
 
 async def _commands(pipe: Connection, obey: Callable[..., None]) -> None:
-    """Obey what comes over the pipe until the other end is closed."""
+    """Run the commands that arrive on the pipe until the other end is closed."""
     closed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def readable() -> None:
@@ -94,7 +94,7 @@ def _counted(data: bytes) -> tuple[int, Any]:
 
 
 class Client:
-    """One ADS client. `endpoints` is the version that it confirmed last, `at` when."""
+    """One ADS client. `endpoints` is the last version that it acknowledged, and `at` the time."""
 
     def __init__(self, address: str, number: int, confirmed: Callable[[Any], None]) -> None:
         self.endpoints = ""
@@ -109,7 +109,7 @@ class Client:
         self._losing = False
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow the control plane until cancelled."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -118,8 +118,8 @@ class Client:
             try:
                 await self._follow(self._channel)
             except (grpc.aio.AioRpcError, grpc.aio.UsageError):
-                pass  # it is gone
-            except asyncio.CancelledError:  # what a call says whose channel was closed
+                pass  # the control plane is gone
+            except asyncio.CancelledError:  # the error of a call whose channel was closed
                 if not self._losing:
                     raise
             await self._channel.close(None)
@@ -127,7 +127,7 @@ class Client:
             await asyncio.sleep(random.uniform(0, min(_LONGEST, _BASE * 2**failures)))
 
     async def cut(self) -> None:
-        """Lose the connection."""
+        """Close the connection."""
         if self._channel is not None:
             self._losing = True
             await self._channel.close(None)
@@ -183,7 +183,7 @@ class Client:
 
 
 class Crowd:
-    """All clients of one process, and what their owner waits for."""
+    """All clients of one process, and the events for which the parent process waits."""
 
     def __init__(self, pipe: Connection, address: str, count: int) -> None:
         self._pipe = pipe
@@ -194,7 +194,7 @@ class Crowd:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def obey(self, command: str, *arguments: Any) -> None:
-        """`expect ADDRESS ROUTABLE` and `connected SINCE` are answered when it has come about."""
+        """`expect ADDRESS ROUTABLE` and `connected SINCE` are answered once they hold."""
         match command:
             case "expect":
                 self._wanted = arguments[0], arguments[1]
@@ -230,7 +230,7 @@ class Crowd:
 
 
 def _routes(body: Any, address: str) -> bool:
-    """Whether an assignment lets an endpoint have new requests."""
+    """Whether an assignment allows new requests to an endpoint."""
     assignment = endpoint_pb2.ClusterLoadAssignment()
     body.Unpack(assignment)
     return any(
@@ -242,7 +242,7 @@ def _routes(body: Any, address: str) -> bool:
 
 
 async def clients(pipe: Connection, address: str, count: int) -> None:
-    """So many clients of one control plane."""
+    """Run `count` clients of one control plane."""
     crowd = Crowd(pipe, address, count)
     running = [asyncio.create_task(client.run()) for client in crowd.clients]
     await _commands(pipe, crowd.obey)
@@ -250,11 +250,11 @@ async def clients(pipe: Connection, address: str, count: int) -> None:
         task.cancel()
 
 
-# --- the wire -------------------------------------------------------------------------------
+# --- the proxy ------------------------------------------------------------------------------
 
 
 async def counting_wire(pipe: Connection, port: int, target: int) -> None:
-    """Pass connections on; answers each command with (requests, bytes back) since the last one."""
+    """Forward connections; answer each command with (requests, bytes back) since the last one."""
     requests = received = 0
     tasks: set[asyncio.Task[None]] = set()
 

@@ -1,9 +1,9 @@
-"""What the benchmark of the control plane runs: real parts, each a process of its own.
+"""The parts of the control plane's benchmark: real programs, each in a separate process.
 
 A Consul whose catalog is filled by its catalog API: a node for each instance, with the instance
-and its checks as its sidecar registers them. Through the agent Consul itself would have to poll
-thousands of sidecars from this machine, which in a real mesh as many agents do. The check of the
-node is called otherwise than `serfHealth`, or Consul would remove nodes that no agent vouches for.
+and its checks as its sidecar would register them. Through the agent, Consul would have to poll
+thousands of sidecars from this machine, which in a real mesh as many agents do. The node's check
+is not named `serfHealth`, because Consul would remove nodes without an agent.
 One instance, whose verdict changes, is registered through the agent.
 """
 
@@ -38,15 +38,15 @@ from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
 
 SERVICE = "triton"
-PATIENCE = 120.0  # seconds for anything to start, or to arrive
+PATIENCE = 120.0  # seconds within which a part must start or a change must arrive
 TRITON_PORT, HEALTH_PORT = 8001, 9001
 _ROOT = Path(__file__).parents[1]
-_WRITERS = 16  # registrations under way at once
+_WRITERS = 16  # concurrent registrations
 _OUTPUTS = {"passing": "PASSING OK", "critical": "CRITICAL CANARY_FAILED: told so by the benchmark"}
 
 
 class Program:
-    """A process in a session of its own; its output goes to a log."""
+    """A process in its own session; its output goes to a log."""
 
     def __init__(self, folder: Path, name: str, *argv: str) -> None:
         with (folder / f"{name}.log").open("ab") as log:
@@ -57,24 +57,24 @@ class Program:
 
     @property
     def cpu(self) -> float:
-        """Seconds of CPU time so far."""
+        """CPU seconds so far."""
         used = self._seen.cpu_times()
         return float(used.user + used.system)
 
     @property
     def resident(self) -> int:
-        """Bytes of memory in use."""
+        """Resident memory in bytes."""
         return int(self._seen.memory_info().rss)
 
     def end(self, by: signal.Signals = signal.SIGKILL) -> None:
-        """End it and wait for that."""
+        """Stop the process, and wait for its end."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, by)
         self._process.wait(PATIENCE)
 
 
 def consul(folder: Path, ports: Ports, dns: int) -> Program:
-    """A server of its own cluster, which answers to DNS too."""
+    """A server of its own cluster, which also serves DNS."""
     binary = parts.find("consul")
     version = parts.consul_version(binary)
     settings = json.loads(configs.consul("bench", folder / "consul", ports, version, {}))
@@ -85,7 +85,7 @@ def consul(folder: Path, ports: Ports, dns: int) -> Program:
 
 
 def control_plane(folder: Path, ports: Ports, consul_http: int) -> Program:
-    """`triton-sidecar xds`, with Consul behind a port of our choice."""
+    """`triton-sidecar xds`, with Consul at a given port."""
     path = folder / "xds.toml"
     ports = replace(ports, consul_http=consul_http)
     path.write_text(configs.xds(SERVICE, "bench", ports, None), encoding="utf-8")
@@ -94,9 +94,9 @@ def control_plane(folder: Path, ports: Ports, consul_http: int) -> Program:
 
 
 def envoy(folder: Path, ports: Ports) -> Program:
-    """Envoy with our bootstrap; it asks each endpoint for its health only once in a while.
+    """Envoy with our bootstrap and rare health checks.
 
-    Its checks of thousands of endpoints, four times a second each, would be what is measured.
+    Its default checks of thousands of endpoints, four times a second, would dominate the result.
     """
     bootstrap = yaml.safe_load((_ROOT / "envoy" / "bootstrap.yaml").read_text(encoding="utf-8"))
     document = yaml.safe_load(configs.envoy(bootstrap, "bench", ports))
@@ -107,7 +107,7 @@ def envoy(folder: Path, ports: Ports) -> Program:
 
 
 def run_envoy(folder: Path, name: str, document: Any) -> Program:
-    """An Envoy with this bootstrap, at the lowest log level that tells of trouble."""
+    """An Envoy with this bootstrap, which logs only errors."""
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     flags = "--disable-hot-restart", "--concurrency", "1", "-l", "warn"
@@ -115,7 +115,7 @@ def run_envoy(folder: Path, name: str, document: Any) -> Program:
 
 
 async def answers(kind: str, target: str) -> None:
-    """Wait until a part works."""
+    """Wait until a part answers."""
     async with asyncio.timeout(PATIENCE):
         await part_probe.until(Probe(kind, target))  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ class Admin:
         self._url = f"http://127.0.0.1:{port}/stats?format=json&filter="
 
     async def stat(self, name: str) -> int:
-        """A counter or gauge of the service's cluster; 0 while there is none."""
+        """A counter or gauge of the service's cluster; 0 while it does not exist."""
         async with self._http.get(f"{self._url}^cluster\\.{SERVICE}\\.{name}$") as answer:
             found = (await answer.json(content_type=None))["stats"]
         return int(found[0]["value"]) if found else 0
@@ -138,7 +138,7 @@ class Admin:
 
 
 def instance(number: int, sidecar_port: int = HEALTH_PORT) -> InstanceInfo:
-    """An instance at an address of its own, which belongs to this machine."""
+    """An instance with its own loopback address."""
     address = f"127.{1 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
     return InstanceInfo(
         id=f"triton-{number:05}",
@@ -162,7 +162,7 @@ _STANDING = InstanceMeta(
 
 
 async def fill(http: aiohttp.ClientSession, address: str, numbers: Sequence[int]) -> None:
-    """Put instances into the catalog."""
+    """Register instances in the catalog."""
     todo = list(numbers)
 
     async def writer() -> None:
@@ -176,11 +176,11 @@ async def fill(http: aiohttp.ClientSession, address: str, numbers: Sequence[int]
 
 
 def _in_catalog(made: InstanceInfo) -> dict[str, Any]:
-    """As an agent would pass the sidecar's registration on to the servers."""
+    """A sidecar's registration, as an agent would sync it to the servers."""
     wished = registration(made, _STANDING)
     checks = wished.pop("Checks")
     node = f"node-{made.id}"
-    told = [
+    checks = [
         {"CheckID": "agentHealth", "Name": "Serf Health Status", "Status": "passing",
          "Output": "Agent alive and reachable"}
     ] + [
@@ -197,12 +197,12 @@ def _in_catalog(made: InstanceInfo) -> dict[str, Any]:
         for check in checks
     ]  # fmt: skip
     wished["Service"] = wished.pop("Name")
-    return {"Node": node, "Address": made.address, "Service": wished, "Checks": told}
+    return {"Node": node, "Address": made.address, "Service": wished, "Checks": checks}
 
 
 @dataclass
 class Flipper:
-    """The instance whose verdict changes, registered and kept alive as by its sidecar."""
+    """The instance whose verdict changes, registered and renewed as by its sidecar."""
 
     consul: Consul
     instance: InstanceInfo
@@ -212,7 +212,7 @@ class Flipper:
     @classmethod
     @asynccontextmanager
     async def registered(cls, consul: Consul) -> AsyncIterator["Flipper"]:
-        """Registered while the context lasts."""
+        """Register it during the context."""
         server = grpc.aio.server()
         well = Verdict(State.PASSING, Reason.OK)
         health_server.add_to(server, Latest(well), frozenset())

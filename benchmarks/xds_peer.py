@@ -1,7 +1,7 @@
-"""The peer of the control plane: an Envoy that follows the same Consul by DNS.
+"""The baseline of the control plane: an Envoy that follows the same Consul through DNS.
 
-That is what Envoy and Consul do without anybody in between: STRICT_DNS on the service's name,
-asked again each second, by TCP since a thousand addresses fit no datagram. It learns addresses
+This is Envoy with Consul without a control plane: STRICT_DNS on the service's name,
+resolved every second, over TCP because a thousand addresses fit no datagram. It gets addresses
 only: no priorities, weights, drains or ports.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from benchmarks.xds_parts import SERVICE, TRITON_PORT, Program, run_envoy
 
-REFRESH = 1.0  # seconds between two questions
+REFRESH = 1.0  # seconds between two queries
 
 
 @contextmanager
 def running(folder: Path, admin: int, dns: int) -> Iterator[Program]:
-    """Run it while the context lasts."""
+    """Run it during the context."""
     program = run_envoy(folder, "peer", _bootstrap(admin, dns))
     try:
         yield program

@@ -1,17 +1,17 @@
-"""What the control plane takes, and how it grows with instances: a change, a reconnect, a rest.
+"""The control plane's costs by the number of instances: of a change, of a reconnect, and idle.
 
-Consul, the control plane and one Envoy are the real ones; a hundred further ADS clients share a
+Consul, the control plane and one Envoy are real; a hundred more ADS clients share a
 process. One instance's verdict flips, pushed to Consul as its sidecar pushes it, and the change has
-arrived when the last client has confirmed endpoints that show it, and Envoy has counted an update.
-Then all clients lose their connections, and the control plane is restarted behind a wire that
-counts what it asks of Consul. The same for each number of instances.
+arrived when the last client has acknowledged endpoints that show it, and Envoy counted an update.
+Then all clients lose their connections, and the control plane is restarted behind a proxy that
+counts its requests to Consul. The same for each number of instances.
 
-Beside it: when a watcher without any further work has Consul's answer, the bytes that Consul sends
-for such a change, and an Envoy that follows the same Consul by DNS.
+For comparison: when an idle watcher has Consul's answer, the bytes that Consul sends
+for such a change, and an Envoy that follows the same Consul through DNS.
 
 Exit status 1 if something did not arrive.
 
-Not named `xds.py`: a script's folder comes first when modules are looked for, and Envoy's protos
+Not named `xds.py`: a script's folder comes first in the module search path, and Envoy's protos
 import a package `xds`.
 """
 
@@ -41,21 +41,21 @@ from sidecar.local.planning.plan import Ports
 from sidecar.runtime.errors import SidecarError, Unavailable
 
 _GROWTH = (10, 100, 1000, 5000)
-_FEW = 20  # changes at the sizes that are not the main one, and of the peer
+_FEW = 20  # changes at sizes other than the main one, and of the baseline
 _COUNTED = 10  # changes whose bytes are counted
-_REST = 20.0  # seconds at rest
+_REST = 20.0  # idle seconds
 _PAUSE = 0.15, 0.35  # seconds between two changes
-_LOOK = 0.004  # seconds between two looks at Envoy's counters
+_LOOK = 0.004  # seconds between two reads of Envoy's counters
 
 
 @dataclass
 class Bench:
-    """What stays while the number of instances grows."""
+    """What stays the same while the number of instances grows."""
 
     folder: Path
     ports: Ports
     dns: int
-    peer: int  # port of the peer's admin interface
+    peer: int  # port of the baseline's admin interface
     wire: int
     count: int  # clients
     consul: Program
@@ -64,13 +64,13 @@ class Bench:
 
     @property
     def consul_address(self) -> str:
-        """Where Consul answers."""
+        """The address of Consul's HTTP API."""
         return f"127.0.0.1:{self.ports.consul_http}"
 
 
 @asynccontextmanager
 async def bench(folder: Path, count: int) -> AsyncIterator[Bench]:
-    """Consul, and the instance whose verdict flips."""
+    """Run Consul, and register the instance whose verdict flips."""
     async with AsyncExitStack() as stack:
         taken = stack.enter_context(free.reserve(Ports.needed(0) + 3))
         ports, (dns, peer, wire) = Ports.assign(taken[3:]), taken[:3]
@@ -88,18 +88,18 @@ async def bench(folder: Path, count: int) -> AsyncIterator[Bench]:
 
 
 async def measure(made: Bench, instances: int, changes: int) -> Found:
-    """Everything at one number of instances, which are in the catalog already."""
+    """Measure everything at one number of instances, which are already in the catalog."""
     found = Found(instances)
     address = f"127.0.0.1:{made.ports.xds}"
     async with AsyncExitStack() as stack:
         plane = xds_parts.control_plane(made.folder, made.ports, made.ports.consul_http)
-        stack.callback(lambda: plane.end())  # whichever runs by then
+        stack.callback(lambda: plane.end())  # the one that is running by then
         clients = Child(xds_clients.clients, address, made.count)
         stack.callback(clients.end)
         stack.callback(xds_parts.envoy(made.folder, made.ports).end)
         admin = Admin(made.http, made.ports.envoy_admin)
         await xds_parts.answers("http", f"http://127.0.0.1:{made.ports.envoy_admin}/ready")
-        await flip(made, clients, admin, Found(0), 2)  # all are there, and have seen a change
+        await flip(made, clients, admin, Found(0), 2)  # all are connected and have a change
         await _at_rest(plane, found)
         await _changes(made, plane, clients, admin, changes, found)
         await _cut(clients, found)
@@ -114,15 +114,15 @@ async def measure(made: Bench, instances: int, changes: int) -> Found:
 
 
 async def flip(made: Bench, clients: Child, admin: Admin, found: Found, changes: int) -> None:
-    """Flip the verdict and wait until everybody knows, so many times."""
+    """Flip the verdict and wait until all clients have it, `changes` times."""
     for _ in range(changes):
         await asyncio.sleep(random.uniform(*_PAUSE))
         status = "critical" if made.flipper.status == "passing" else "passing"
-        clients.tell("expect", made.flipper.instance.address, status == "passing")
+        clients.send("expect", made.flipper.instance.address, status == "passing")
         before = await admin.stat("update_success")
         began = time.monotonic()
         await made.flipper.set("critical" if status == "critical" else "passing")
-        median, last = await clients.hear()
+        median, last = await clients.receive()
         envoy = last if await admin.stat("update_success") > before else None
         while envoy is None:
             if time.monotonic() > began + PATIENCE:
@@ -143,34 +143,34 @@ async def _at_rest(plane: Program, found: Found) -> None:
 async def _changes(
     made: Bench, plane: Program, clients: Child, admin: Admin, changes: int, found: Found
 ) -> None:
-    clients.tell("received")
-    pushed = await clients.hear()
+    clients.send("received")
+    pushed = await clients.receive()
     began, ours, theirs = time.monotonic(), plane.cpu, made.consul.cpu
     await flip(made, clients, admin, found, changes)
     at_rest = found.rest_cpu * (time.monotonic() - began)
     found.cpu = (plane.cpu - ours - at_rest) / changes
     found.consul_cpu = (made.consul.cpu - theirs) / changes
     found.resident = plane.resident
-    clients.tell("received")
-    found.pushed = (await clients.hear() - pushed) / changes / made.count
+    clients.send("received")
+    found.pushed = (await clients.receive() - pushed) / changes / made.count
 
 
 async def _cut(clients: Child, found: Found) -> None:
     began = time.monotonic()
-    clients.tell("cut")
-    clients.tell("connected", began)
-    found.cut = await clients.hear() - began
+    clients.send("cut")
+    clients.send("connected", began)
+    found.cut = await clients.receive() - began
 
 
 async def _restarted(made: Bench, clients: Child, found: Found) -> Program:
     began = time.monotonic()
     plane = xds_parts.control_plane(made.folder, made.ports, made.wire)
-    clients.tell("connected", began)
+    clients.send("connected", began)
     async with asyncio.timeout(PATIENCE):
-        while not await _listens(made.ports.xds):  # noqa: ASYNC110 -- a port wakes nobody
+        while not await _listens(made.ports.xds):  # noqa: ASYNC110 -- a port has no event
             await asyncio.sleep(_LOOK)
     listened = time.monotonic()
-    done = await clients.hear()
+    done = await clients.receive()
     found.restarted, found.listened = done - began, done - listened
     return plane
 
@@ -185,35 +185,35 @@ async def _listens(port: int) -> bool:
 
 
 async def _counted(made: Bench, wire: Child, clients: Child, admin: Admin, found: Found) -> None:
-    """What is asked of Consul at rest, and more for each change."""
+    """The requests to Consul when idle, and per change."""
 
-    async def heard() -> tuple[int, int]:
-        wire.tell("count")
-        requests, received = await wire.hear()
+    async def counted() -> tuple[int, int]:
+        wire.send("count")
+        requests, received = await wire.receive()
         return requests, received
 
     await flip(made, clients, admin, Found(0), 2)
-    await heard()
+    await counted()
     await asyncio.sleep(_REST)
-    requests, received = await heard()
+    requests, received = await counted()
     found.rest_requests, found.rest_bytes = requests / _REST, received / _REST
     began = time.monotonic()
     await flip(made, clients, admin, Found(0), _COUNTED)
-    requests, received = await heard()
+    requests, received = await counted()
     seconds = time.monotonic() - began
     found.change_requests = (requests - found.rest_requests * seconds) / _COUNTED
     found.change_bytes = (received - found.rest_bytes * seconds) / _COUNTED
 
 
 async def _document(made: Bench) -> int:
-    """The length of Consul's answer, which its compression hides."""
+    """The length of Consul's answer without compression."""
     url = f"http://{made.consul_address}/v1/health/service/{SERVICE}"
     async with made.http.get(url) as answer:
         return len(await answer.read())
 
 
 async def alone(made: Bench, changes: int) -> list[float]:
-    """How long it takes until a watcher that does nothing else has the whole of Consul's answer."""
+    """The seconds until a watcher that does nothing else has all of Consul's answer."""
     url = f"http://{made.consul_address}/v1/health/service/{SERVICE}"
 
     async def ask(index: str) -> tuple[str, float]:
@@ -233,11 +233,11 @@ async def alone(made: Bench, changes: int) -> list[float]:
     return samples
 
 
-# --- the peer -------------------------------------------------------------------------------
+# --- the baseline ---------------------------------------------------------------------------
 
 
 async def peer(made: Bench, instances: int, changes: int) -> list[float]:
-    """How long it takes until an Envoy that asks Consul's DNS has another set of hosts."""
+    """The seconds until an Envoy that queries Consul's DNS has another set of hosts."""
     samples: list[float] = []
     with xds_peer.running(made.folder, made.peer, made.dns):
         await xds_parts.answers("http", f"http://127.0.0.1:{made.peer}/ready")
@@ -289,7 +289,7 @@ async def run(flags: argparse.Namespace, folder: Path) -> None:
 
 
 def main() -> int:
-    """Run the benchmark; gives the exit status."""
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--instances", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=100)

@@ -1,4 +1,4 @@
-"""What the benchmark of the control plane found, and how it is printed."""
+"""The results of the control plane's benchmark, and their output."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ _COLUMNS = 40  # of the plot
 
 @dataclass
 class Found:
-    """What was measured at one number of instances. Seconds and bytes."""
+    """The results at one number of instances, in seconds and bytes."""
 
     instances: int
     median: list[float] = field(default_factory=list)  # until the median client's ACK
@@ -21,15 +21,15 @@ class Found:
     cpu: float = 0.0  # of the control plane, per change
     consul_cpu: float = 0.0
     resident: int = 0
-    cut: float = 0.0  # until all are back after their connections were lost
-    restarted: float = 0.0  # … after the control plane was started anew
-    listened: float = 0.0  # … after that one listened
-    rest_requests: float = 0.0  # a second
+    cut: float = 0.0  # until all have reconnected after losing their connections
+    restarted: float = 0.0  # … after the control plane was restarted
+    listened: float = 0.0  # … after the new one listened
+    rest_requests: float = 0.0  # per second
     rest_bytes: float = 0.0
     rest_cpu: float = 0.0  # share of a core
     change_requests: float = 0.0
     change_bytes: float = 0.0  # as Consul sent them
-    document: int = 0  # the answer of Consul, not compressed
+    document: int = 0  # Consul's answer, uncompressed
     pushed: float = 0.0  # bytes to one client
 
 
@@ -60,7 +60,7 @@ def show(
     peer_samples: Sequence[float],
     count: int,
 ) -> None:
-    """Print it all."""
+    """Print all results."""
     report.table(
         f"{main.instances} instances, {count} ADS clients and one Envoy: from a verdict until …",
         ("", "changes", "p50", "p90", "p99", "slowest"),
@@ -91,7 +91,7 @@ def _kb(size: float) -> str:
 
 
 def _plot(found: Sequence[Found]) -> None:
-    """Each figure as a multiple of its value at the fewest instances, on a logarithmic scale."""
+    """Each figure as a multiple of its value with the fewest instances, on a logarithmic scale."""
     figures = (
         ("last ACK, p50", [quantile(each.last, 0.5) for each in found]),
         ("CPU per change", [each.cpu for each in found]),

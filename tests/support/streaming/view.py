@@ -51,7 +51,7 @@ class View:
             if isinstance(heard, Shown):
                 index = heard.index if heard.index >= index else 0
                 failures = 0
-                # A blocking query, unlike a stream, may return the same entries with a higher index.
+                # A blocking query, unlike a stream, may return what is unchanged at a new index.
                 new = heard.body != self._shown.body or heard.index < self._shown.index
                 if new or not self._shown.index:
                     self._shown = heard
