@@ -33,7 +33,7 @@ class Unload:
     """One unload: the time since Consul's end, and the times until requests moved, and back."""
 
     gone: float
-    who: str
+    instance: str
     avoided: float
     unary: LoadTally
     age: float
@@ -64,8 +64,10 @@ async def measure(mesh: Mesh, minutes: float, every: float) -> int:
         note="well again: every check passes and Envoy's priorities are those of the lock",
     )  # fmt: skip
     troubles = (failed + wrong)[:10]
-    troubles += [f"{each.who}: status does not tell the age" for each in seen if not each.age_line]
-    troubles += [f"{each.who}: no metric of the age" for each in seen if each.age < each.gone]
+    troubles += [
+        f"{each.instance}: status does not tell the age" for each in seen if not each.age_line
+    ]
+    troubles += [f"{each.instance}: no metric of the age" for each in seen if each.age < each.gone]
     for trouble in troubles:
         print(trouble, file=sys.stderr)
     return 1 if troubles else 0
@@ -95,7 +97,7 @@ async def _unloaded(live: LiveMesh, began: float) -> Unload:
     mesh = live.now
     gone = time.monotonic() - began
     hosts = {name: host for name, host in (await live.hosts()).items() if host.usable}
-    who = min(hosts, key=lambda name: hosts[name].priority)
+    instance = min(hosts, key=lambda name: hosts[name].priority)
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=_CLIENTS, streams=0)
     async with clients as running:
 
@@ -104,22 +106,22 @@ async def _unloaded(live: LiveMesh, began: float) -> Unload:
             await until(lambda: len(running.unary.done) > before + _ANSWERS, "answers")
 
         async def usable() -> bool:
-            return (await live.hosts())[who].usable
+            return (await live.hosts())[instance].usable
 
         await flows()
-        sick = time.monotonic()
-        await live.repository(who, UNARY, "unload")
-        await live.avoided(who)
-        avoided = time.monotonic() - sick
+        unloaded = time.monotonic()
+        await live.repository(instance, UNARY, "unload")
+        await live.avoided(instance)
+        avoided = time.monotonic() - unloaded
         await flows()
         age = await metric(mesh.xds.metrics, _AGE)
         status = await asyncio.to_thread(sidecar, "local", "status", f"--mesh={live.folder}")
-        await live.repository(who, UNARY, "load")
-        await until(usable, f"Envoy takes {who} back")
+        await live.repository(instance, UNARY, "load")
+        await until(usable, f"Envoy takes {instance} back")
         await flows()
     lines = [line for line in status.stdout.splitlines() if " old" in line]
     line = lines[0].partition(";")[0].strip() if lines else ""
-    return Unload(gone, who, avoided, running.unary, age, line)
+    return Unload(gone, instance, avoided, running.unary, age, line)
 
 
 def _show(seen: list[Unload]) -> None:
@@ -128,7 +130,8 @@ def _show(seen: list[Unload]) -> None:
         ("Consul gone for", "instance", "avoided after", "requests", "failed", "wrong",
          "catalog age", "in `local status`"),
         *(
-            (f"{each.gone / 60:.0f} min", each.who, f"{each.avoided:.2f} s", str(each.unary.sent),
+            (f"{each.gone / 60:.0f} min", each.instance, f"{each.avoided:.2f} s",
+             str(each.unary.sent),
              str(len(each.unary.failed)), str(len(each.unary.wrong)), f"{each.age:.0f} s",
              each.age_line)
             for each in seen

@@ -130,20 +130,20 @@ def main() -> int:
     parser.add_argument("--deed", choices=("die", "freeze"), default="die")
     parser.add_argument("--streams", action="store_true", help="one of two clients sends these")
     parser.add_argument("--without", action="store_true", help="switched off, for comparison")
-    wished = parser.parse_args()
-    kind = "stream" if wished.streams else "request"
-    report.begin(f"A {kind} that makes its Triton {wished.deed}, beside {wished.clients} clients")
+    options = parser.parse_args()
+    kind = "stream" if options.streams else "request"
+    report.begin(f"A {kind} that makes its Triton {options.deed}, beside {options.clients} clients")
     with report.mesh(3, "--only-models", f"--models={MODEL}") as mesh:
-        if wished.without:
+        if options.without:
             switch_off(mesh)
         tally, down, said = asyncio.run(
-            measure(mesh, wished.clients, wished.deed, streams=wished.streams)
+            measure(mesh, options.clients, options.deed, streams=options.streams)
         )
     cut = [each for each in tally.failed if _CUT in each.what]
     failed = len(tally.failed) - len(cut)
     times = [took for _, took in tally.done]
     report.table(
-        "Switched off" if wished.without else "Switched on",
+        "Switched off" if options.without else "Switched on",
         (
             "others' requests",
             "failed",
@@ -168,7 +168,7 @@ def main() -> int:
         print(f"it was told {count} x: {why}")
     for why, count in Counter(each.what[:110] for each in tally.failed).most_common(4):
         print(f"others were told {count} x: {why}")
-    return int(not wished.without and (len(down) > 2 or bool(failed)))
+    return int(not options.without and (len(down) > 2 or bool(failed)))
 
 
 if __name__ == "__main__":

@@ -177,8 +177,8 @@ async def fill(http: aiohttp.ClientSession, address: str, numbers: Sequence[int]
 
 def _in_catalog(made: InstanceInfo) -> dict[str, Any]:
     """A sidecar's registration, as an agent would sync it to the servers."""
-    wished = registration(made, _STANDING)
-    checks = wished.pop("Checks")
+    entry = registration(made, _STANDING)
+    checks = entry.pop("Checks")
     node = f"node-{made.id}"
     checks = [
         {"CheckID": "agentHealth", "Name": "Serf Health Status", "Status": "passing",
@@ -196,8 +196,8 @@ def _in_catalog(made: InstanceInfo) -> dict[str, Any]:
         }
         for check in checks
     ]  # fmt: skip
-    wished["Service"] = wished.pop("Name")
-    return {"Node": node, "Address": made.address, "Service": wished, "Checks": checks}
+    entry["Service"] = entry.pop("Name")
+    return {"Node": node, "Address": made.address, "Service": entry, "Checks": checks}
 
 
 @dataclass

@@ -83,9 +83,8 @@ def test_a_reader_that_does_not_read_does_not_block_the_writer() -> None:
                 noticed += int(rest.partition(":")[0])
             else:
                 got.append(int(word))
-                assert (
-                    got[-1] == len(got) - 1 + noticed
-                )  # the notice is where the lines are missing
+                # The notice is where the lines are missing.
+                assert got[-1] == len(got) - 1 + noticed
     assert noticed == said.dropped
     assert got == sorted(set(got))
     os.close(writer)

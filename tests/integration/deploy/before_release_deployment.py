@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.systemd import real, root
 from tests.support.systemd.journal import FAILED, STOPPED, STOPPING
-from tests.support.systemd.site import CONSUL, ENVOY, PLANE, UNITS, Clients, Deed, Site, deployed
+from tests.support.systemd.site import CONSUL, ENVOY, PLANE, UNITS, Action, Clients, Site, deployed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -37,15 +37,15 @@ def clients(site: Site) -> Iterator[Clients]:
 class Event:
     """What happens, at the primary if there are two of a unit, and whether it cuts its streams."""
 
-    happens: Deed
+    happens: Action
     cuts: bool = False
 
 
-def _signal(unit: str, name: str) -> Deed:
+def _signal(unit: str, name: str) -> Action:
     return lambda site, primary: site.signal(unit.format(primary), name)
 
 
-def _systemctl(*argv: str) -> Deed:
+def _systemctl(*argv: str) -> Action:
     return lambda site, primary: site.systemctl(*(word.format(primary) for word in argv))
 
 
@@ -73,10 +73,10 @@ EVENTS: Mapping[str, Event] = {
 def test_no_request_fails_when_a_program_stops_or_restarts(
     site: Site, clients: Clients, event: str
 ) -> None:
-    unary, streams = clients.told()
+    unary, streams = clients.outcomes()
     EVENTS[event].happens(site, site.primary())
     site.settle(clients)
-    unary_after, streams_after = clients.told()
+    unary_after, streams_after = clients.outcomes()
     assert unary_after.since(unary) == ()
     assert streams_after.since(streams) == () or EVENTS[event].cuts
 
@@ -88,10 +88,10 @@ _NO_LISTENER = "failed to connect to all addresses"
 def test_a_restart_of_the_only_envoy_fails_no_request_in_flight(
     site: Site, clients: Clients
 ) -> None:
-    unary, streams = clients.told()
+    unary, streams = clients.outcomes()
     site.systemctl("restart", ENVOY)
     site.settle(clients)
-    unary_after, streams_after = clients.told()
+    unary_after, streams_after = clients.outcomes()
     failed = (*unary_after.since(unary), *streams_after.since(streams))
     assert [each for each in failed if _NO_LISTENER not in each] == []
 
@@ -106,7 +106,7 @@ def test_a_machine_that_powers_off_finishes_the_requests_in_flight(
 ) -> None:
     """This has to be the last test, because it powers the machine off."""
     site.settle(clients)
-    unary, streams = clients.told()
+    unary, streams = clients.outcomes()
     journal = site.machine.power_off()
     unary_after, streams_after = clients.end()
 

@@ -121,7 +121,7 @@ def test_recovery_by_a_dynamic_user_is_denied(bare: Machine, watched: Instance) 
     pair = watched
     owner = bare.run("stat", "--format=%U", f"/proc/{pair.pid(pair.sidecar)}")
     assert owner == "triton-sidecar"
-    pair.tell(pair.sidecar, "unit", pair.triton)
+    pair.control(pair.sidecar, "unit", pair.triton)
     pair.signal(pair.sidecar, "USR1")
     refused = ("sidecar kill: refused", "sidecar restart: refused")
     bare.wait("it has asked", lambda: pair.history() == refused)
@@ -140,7 +140,7 @@ def test_recovery_as_documented_restarts_triton_only(bare: Machine, watched: Ins
     pair.systemctl("restart", pair.sidecar)
     pair.look()
     before = pair.pid(pair.triton)
-    pair.tell(pair.sidecar, "unit", pair.triton)
+    pair.control(pair.sidecar, "unit", pair.triton)
     pair.signal(pair.sidecar, "USR1")
     asked = {"sidecar kill: done", "sidecar restart: done"}
     bare.wait("it has asked", lambda: asked <= set(pair.history()))
@@ -148,7 +148,7 @@ def test_recovery_as_documented_restarts_triton_only(bare: Machine, watched: Ins
     assert pair.seen().sidecar == "same"
 
     pair.look()
-    pair.tell(pair.sidecar, "unit", "polkit.service")
+    pair.control(pair.sidecar, "unit", "polkit.service")
     pair.signal(pair.sidecar, "USR1")
     refused = ("sidecar kill: refused", "sidecar restart: refused")
     bare.wait("it has asked again", lambda: len(pair.history()) == len(refused))

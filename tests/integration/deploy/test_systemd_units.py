@@ -89,7 +89,7 @@ def test_a_reload_with_invalid_settings_fails_and_changes_nothing(scene: Scene) 
     pid = pair.pid(pair.sidecar)
     pair.systemctl("reload", pair.sidecar)
     scene.machine.wait("the settings are read", lambda: pair.history() == ("sidecar reloads",))
-    pair.tell(pair.sidecar, "exit", "2")
+    pair.control(pair.sidecar, "exit", "2")
     with pytest.raises(AssertionError, match=r"systemctl reload .*: ended with 1"):
         pair.systemctl("reload", pair.sidecar)
     pair.forget(pair.sidecar, "exit")

@@ -41,25 +41,25 @@ class View:
         self._ask = ask
         self._shown = Shown()
         self._refused: Refused | None = None
-        self._told = asyncio.Event()
+        self._woken = asyncio.Event()
 
     async def keep(self) -> None:
         """Follow the servers' answers."""
         index = failures = 0
         while True:
-            heard = await self._attempt(index)
-            if isinstance(heard, Shown):
-                index = heard.index if heard.index >= index else 0
+            outcome = await self._attempt(index)
+            if isinstance(outcome, Shown):
+                index = outcome.index if outcome.index >= index else 0
                 failures = 0
                 # A blocking query, unlike a stream, may return what is unchanged at a new index.
-                new = heard.body != self._shown.body or heard.index < self._shown.index
+                new = outcome.body != self._shown.body or outcome.index < self._shown.index
                 if new or not self._shown.index:
-                    self._shown = heard
-                    self._fail_waiters(None)
+                    self._shown = outcome
+                    self._wake_waiters(None)
             else:
                 index = 0
                 failures += 1
-                self._fail_waiters(heard)
+                self._wake_waiters(outcome)
                 await asyncio.sleep(pause(failures, random.random()))
 
     async def query(self, above: int, wait: float) -> Shown | Refused:
@@ -70,7 +70,7 @@ class View:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 while True:
-                    await self._told.wait()
+                    await self._woken.wait()
                     if self._refused is not None:
                         return self._refused
                     shown = self._shown
@@ -80,19 +80,19 @@ class View:
 
     async def _attempt(self, index: int) -> Shown | Refused:
         """Query the servers; an interruption is reported at once, only a first query is retried."""
-        heard = await self._ask(index)
+        outcome = await self._ask(index)
         for seconds in () if index else _CALLS:
-            if isinstance(heard, Shown):
+            if isinstance(outcome, Shown):
                 break
             await asyncio.sleep(seconds)
-            heard = await self._ask(index)
-        return heard
+            outcome = await self._ask(index)
+        return outcome
 
-    def _fail_waiters(self, refused: Refused | None) -> None:
-        """Fail all waiting queries."""
+    def _wake_waiters(self, refused: Refused | None) -> None:
+        """Wake all waiting queries; with `refused` they fail."""
         self._refused = refused
-        told, self._told = self._told, asyncio.Event()
-        told.set()
+        waiters, self._woken = self._woken, asyncio.Event()
+        waiters.set()
 
 
 def pause(failures: int, chance: float) -> float:

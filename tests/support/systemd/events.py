@@ -15,7 +15,7 @@ _SHORT = "[Service]\nTimeoutStopSec=1\n"
 # How many instances have an event at the same time.
 _HANDS = 6
 
-Deed = Callable[[Instance], object]
+Action = Callable[[Instance], object]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def table() -> dict[str, Row]:
 class Event:
     """An event, its preparation, and drop-ins for either unit."""
 
-    happens: Deed
-    before: Deed | None = None
+    happens: Action
+    before: Action | None = None
     triton: str = ""
     sidecar: str = ""
 
@@ -69,7 +69,7 @@ def _nothing(of: Instance) -> None:
 
 
 def _mistaken(of: Instance) -> None:
-    of.tell(of.sidecar, "exit", "2")
+    of.control(of.sidecar, "exit", "2")
     of.signal(of.sidecar, "KILL")
     of.machine.wait(
         "the mistake is noticed", lambda: of.machine.show(of.sidecar, "ExecMainStatus") == ["2"]
@@ -92,7 +92,7 @@ def _limited(of: Instance, unit: str) -> None:
 
 
 def _outlasted(of: Instance) -> None:
-    of.tell(of.sidecar, "drain", "5")
+    of.control(of.sidecar, "drain", "5")
     of.systemctl("stop", of.triton)
 
 
@@ -101,30 +101,30 @@ def _restarted_together(of: Instance) -> None:
     of.machine.run("systemctl", "restart", of.triton, of.sidecar, check=False)
 
 
-def _all(*deeds: Deed) -> Deed:
+def _all(*actions: Action) -> Action:
     """Run these in order."""
 
     def happen(of: Instance) -> None:
-        for deed in deeds:
-            deed(of)
+        for action in actions:
+            action(of)
 
     return happen
 
 
-def _triton(*verbs: str) -> Deed:
+def _triton(*verbs: str) -> Action:
     return _all(*(lambda of, verb=verb: of.systemctl(verb, of.triton) for verb in verbs))
 
 
-def _sidecar(*verbs: str) -> Deed:
+def _sidecar(*verbs: str) -> Action:
     return _all(*(lambda of, verb=verb: of.systemctl(verb, of.sidecar) for verb in verbs))
 
 
-def _target(verb: str) -> Deed:
+def _target(verb: str) -> Action:
     return lambda of: of.systemctl(verb, of.target)
 
 
-def _signal(who: str, name: str) -> Deed:
-    return lambda of: of.signal(of.triton if who == "triton" else of.sidecar, name)
+def _signal(program: str, name: str) -> Action:
+    return lambda of: of.signal(of.triton if program == "triton" else of.sidecar, name)
 
 
 BOOT = "the machine boots"

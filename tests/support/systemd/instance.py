@@ -40,15 +40,15 @@ class Instance:
         """Send a signal from outside, so that systemd has not requested it."""
         self.machine.run("kill", f"-{name}", self.pid(unit))
 
-    def tell(self, unit: str, what: str, value: str) -> None:
+    def control(self, unit: str, what: str, value: str) -> None:
         """Configure a stand-in (tests/support/systemd/stand_in.py)."""
-        who = "triton" if unit == self.triton else "sidecar"
-        self.machine.write(f"{EVENTS}/{who}.{self.name}.{what}", value)
+        program = "triton" if unit == self.triton else "sidecar"
+        self.machine.write(f"{EVENTS}/{program}.{self.name}.{what}", value)
 
     def forget(self, unit: str, what: str) -> None:
-        """Undo `tell`."""
-        who = "triton" if unit == self.triton else "sidecar"
-        self.machine.run("rm", f"{EVENTS}/{who}.{self.name}.{what}")
+        """Undo `control`."""
+        program = "triton" if unit == self.triton else "sidecar"
+        self.machine.run("rm", f"{EVENTS}/{program}.{self.name}.{what}")
 
     def pid(self, unit: str) -> str:
         """The main pid of the service; empty if it is not running."""

@@ -65,7 +65,7 @@ class Clients:
             finally:
                 process.kill()
 
-    def told(self) -> tuple[Outcome, Outcome]:
+    def outcomes(self) -> tuple[Outcome, Outcome]:
         """The outcomes of the unary requests, and of the streams."""
         assert self._process.stdin
         self._process.stdin.write("\n")
@@ -128,10 +128,10 @@ class Site:
     def settle(self, clients: Clients) -> None:
         """Wait until the site is healthy, and has been for many requests."""
         self.machine.wait("all is well", self.well)
-        was = clients.told()
+        was = clients.outcomes()
 
         def answered() -> bool:
-            now = clients.told()
+            now = clients.outcomes()
             return all(n.done >= w.done + e for n, w, e in zip(now, was, _ENOUGH, strict=True))
 
         self.machine.wait("requests are answered", answered)
@@ -186,4 +186,4 @@ def _secrets(printed: str) -> list[str]:
     return re.findall(r"(?m)^SecretID: +(\S+)$", printed)
 
 
-Deed = Callable[[Site, str], object]
+Action = Callable[[Site, str], object]

@@ -2,8 +2,8 @@
 """The stand-in that units start instead of a program; its name and first argument say which.
 
 It appends its events to /dev/shm/events/log, and is controlled by files there:
-`<who>.exit`, an exit status to start with; `<who>.drain`, how many seconds its stop takes;
-`<who>.unit`, what to restart.
+`<program>.exit`, an exit status to start with; `<program>.drain`, how many seconds its stop takes;
+`<program>.unit`, what to restart.
 """
 
 import os
@@ -37,7 +37,7 @@ def instance() -> str:
 WHO = f"{role()}.{instance()}"
 
 
-def told(what: str) -> str:
+def setting(what: str) -> str:
     try:
         with open(f"{EVENTS}/{WHO}.{what}") as file:  # noqa: PTH123  # a minimal Python
             return file.read().strip()
@@ -68,7 +68,7 @@ def notify(message: str) -> None:
 def stop(number: int, frame: object) -> None:
     """Exit with 0; the sidecar after a drain, for which it extends systemd's timeout."""
     note("stops")
-    ends = time.monotonic() + float(told("drain") or 0.1)
+    ends = time.monotonic() + float(setting("drain") or 0.1)
     while time.monotonic() < ends:
         notify("STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000")
         time.sleep(0.1)
@@ -80,7 +80,7 @@ def recover(number: int, frame: object) -> None:
     """Restart the configured unit, as a sidecar with `recovery.action.kind = "systemd"` does."""
     sign = f"{os.environ['RUNTIME_DIRECTORY']}/recovering"
     os.close(os.open(sign, os.O_CREAT))
-    for argv in (["kill", "--signal=SIGKILL", told("unit")], ["restart", told("unit")]):
+    for argv in (["kill", "--signal=SIGKILL", setting("unit")], ["restart", setting("unit")]):
         command = ["systemctl", "--no-ask-password", *argv]
         status = os.spawnv(os.P_WAIT, "/usr/bin/systemctl", command)  # noqa: S606
         note(f"{argv[0]}: {'done' if status == 0 else 'refused'}")
@@ -88,7 +88,7 @@ def recover(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    if status := told("exit"):
+    if status := setting("exit"):
         sys.exit(int(status))
     if "--check-config" in sys.argv:
         sys.exit()

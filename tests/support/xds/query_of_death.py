@@ -34,8 +34,8 @@ _PATIENCE = 60.0
 PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
 
 
-class MortalTriton(FakeTriton):
-    """Crashes on a poisonous request, or freezes if the play `freezes`."""
+class CrashingTriton(FakeTriton):
+    """A fake Triton that crashes on a poisonous request, or freezes if the scene says so."""
 
     def __init__(self, name: str, play: "Play") -> None:
         super().__init__(name)
@@ -133,7 +133,7 @@ class Play:
     leader: str = "a"
     falls: Counter[str] = field(default_factory=Counter)
     down: set[str] = field(default_factory=set)
-    tritons: dict[str, MortalTriton] = field(default_factory=dict)
+    tritons: dict[str, CrashingTriton] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     answers: int = 0
@@ -142,7 +142,7 @@ class Play:
     losing: int = 0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
-    def fell(self, triton: MortalTriton) -> None:
+    def fell(self, triton: CrashingTriton) -> None:
         """Take an instance down; it restarts automatically."""
         self.falls[triton.name] += 1
         self.down.add(triton.name)
@@ -150,7 +150,7 @@ class Play:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fall(self, triton: MortalTriton) -> None:
+    async def _fall(self, triton: CrashingTriton) -> None:
         if self.freezes:
             triton.wire.frozen = True
             await asyncio.sleep(_AWAY)
@@ -175,7 +175,7 @@ class Play:
     async def join(self, name: str) -> None:
         """Start another instance, which restarts after each crash."""
         self.gone_for_good = False
-        triton = MortalTriton(name, self)
+        triton = CrashingTriton(name, self)
         await triton.start()
         self.rig.stack.push_async_callback(triton.stop)
         self.tritons[name] = triton
@@ -254,7 +254,7 @@ class Play:
             await channel.close()
 
     @property
-    def left(self) -> MortalTriton:
+    def left(self) -> CrashingTriton:
         """The only instance that has not crashed."""
         [found] = self.tritons.keys() - self.falls.keys()
         return self.tritons[found]
