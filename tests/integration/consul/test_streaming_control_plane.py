@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.xds.control_plane_rig import Calm, registration
+from tests.support.xds.control_plane_rig import ControlPlaneRig, registration
 from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 async def test_no_request_fails_while_the_servers_are_away_and_return_without_data(
     tmp_path: Path,
 ) -> None:
-    async with Calm.running(tmp_path, {"mode": "active-active"}, streamed=True) as calm:
+    async with ControlPlaneRig.running(tmp_path, {"mode": "active-active"}, streamed=True) as calm:
         async with calm.under_load() as load:
             await calm.join(calm.consul, "c")
             await eventually(lambda: calm.has_healthy(3), "a newcomer")
@@ -41,17 +41,17 @@ async def test_no_request_fails_while_the_servers_are_away_and_return_without_da
         assert load.failures == []
 
 
-async def _fail_and_recover(calm: Calm) -> None:
+async def _fail_and_recover(calm: ControlPlaneRig) -> None:
     calm.tritons["a"].serving = False
     await eventually(lambda: calm.has_healthy(2), "Envoy's own check notices")
     calm.tritons["a"].serving = True
     await eventually(lambda: calm.has_healthy(3), "a is healthy again")
 
 
-async def _status_has(calm: Calm, text: str) -> bool:
+async def _status_has(calm: ControlPlaneRig, text: str) -> bool:
     said = await calm.plane.status()
     return text in said if text else not said
 
 
-async def _retains(calm: Calm, count: int) -> bool:
+async def _retains(calm: ControlPlaneRig, count: int) -> bool:
     return await calm.plane.metric("held_evictions") == count

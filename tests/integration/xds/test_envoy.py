@@ -45,7 +45,7 @@ async def test_moves_of_the_role_under_load_fail_no_request(rig: Rig) -> None:
     assert load.failures == []
     rig.both(leader="b", epoch=99)
     await eventually(lambda: _is(rig, "b"), "the newest leader answers")
-    assert {await rig.client.who() for _ in range(50)} == {"b"}
+    assert {await rig.client.answered_by() for _ in range(50)} == {"b"}
 
 
 @soak  # as above, with fewer clients
@@ -145,7 +145,7 @@ async def test_the_last_answer_of_a_sidecar_that_stopped_answering_counts(rig: R
     await rig.settled(0)
     rig.a.speaks.clear()
     with pytest.raises(grpc.aio.AioRpcError, match="no healthy upstream"):
-        await rig.client.who()
+        await rig.client.answered_by()
     rig.a.serving = True
     rig.a.speaks.set()
     await rig.settled(1)
@@ -166,7 +166,7 @@ async def test_a_draining_instance_keeps_its_stream_and_gets_no_new_requests(rig
         await eventually(lambda: status().envoys_reported == 1, "Envoy reports its load")
         assert status().requests_in_flight == 1
         before = rig.a.served
-        assert {await rig.client.who() for _ in range(100)} == {"b"}
+        assert {await rig.client.answered_by() for _ in range(100)} == {"b"}
         assert rig.a.served == before
         # The lock has moved; the instance is still registered, and still counted.
         rig.control_plane.publish(draining, rig.b.instance(), leader="b", epoch=2)
@@ -187,7 +187,7 @@ async def test_a_stream_that_outlives_a_failure_is_counted_by_the_drain(rig: Rig
     unhealthy = rig.a.instance(health=Health.CRITICAL)
     rig.control_plane.publish(unhealthy, rig.b.instance(), leader="a")
     await eventually(lambda: _is(rig, "b"), "a gets no new requests")
-    assert {await rig.client.who() for _ in range(50)} == {"b"}
+    assert {await rig.client.answered_by() for _ in range(50)} == {"b"}
     rig.both(leader="a")
     await eventually(lambda: _is(rig, "a"), "it has recovered")
     async with rig.drain_of("a") as status:
@@ -323,7 +323,7 @@ async def test_a_rejected_configuration_keeps_the_last_good_one(rig: Rig) -> Non
     assert 'name: "triton"' in rig.control_plane.listener.nacks[0]
     # The NACK begins with the cluster, and is truncated to 4096 characters.
     assert "MaxEjectionPercent" in rig.envoy.log.read_text()
-    assert {await rig.client.who() for _ in range(20)} == {"a"}
+    assert {await rig.client.answered_by() for _ in range(20)} == {"a"}
     pushes = rig.control_plane.sample("pushes_total")
     await asyncio.sleep(0.5)
     assert rig.control_plane.sample("pushes_total") == pushes  # it is not sent again
@@ -372,7 +372,7 @@ async def test_deadlines_of_clients_and_trailers_of_triton_pass(rig: Rig) -> Non
         await rig.client.infer(b"x", timeout=1.0)
     assert raised.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     rig.a.hang = False
-    assert await rig.client.who() == "a"
+    assert await rig.client.answered_by() == "a"
 
 
 def _over(status: Any) -> bool:
@@ -382,7 +382,7 @@ def _over(status: Any) -> bool:
 
 
 async def _is(rig: Rig, name: str) -> bool:
-    return await rig.client.who() == name
+    return await rig.client.answered_by() == name
 
 
 async def _fails(rig: Rig) -> bool:

@@ -33,7 +33,7 @@ POLICY = f"triton-sidecar/{SERVICE}/policy"
 UNHURRIED: dict[str, Any] = json.loads(dump(control_plane.UNHURRIED))
 
 
-class Plane:
+class ControlPlaneProcess:
     """A `triton-sidecar xds` process, which can be restarted on the same addresses."""
 
     def __init__(self, folder: Path, ports: Sequence[int], consul: str) -> None:
@@ -105,10 +105,12 @@ class Plane:
             return None
 
 
-class Calm:
+class ControlPlaneRig:
     """A control plane, Consul, Envoy, and two fake Tritons, `a` and `b`, registered in Consul."""
 
-    def __init__(self, folder: Path, agent: ConsulAgent, consul: Consul, plane: Plane) -> None:
+    def __init__(
+        self, folder: Path, agent: ConsulAgent, consul: Consul, plane: ControlPlaneProcess
+    ) -> None:
         self.agent, self.consul, self.plane = agent, consul, plane
         self.tritons: dict[str, FakeTriton] = {}
         self.envoy: Envoy
@@ -125,7 +127,7 @@ class Calm:
         *,
         streamed: bool = False,
         **settings: Any,
-    ) -> AsyncIterator["Calm"]:
+    ) -> AsyncIterator["ControlPlaneRig"]:
         """Run a rig that serves during the context; `settings` are those of the Consul agent.
 
         If `streamed`, the control plane reads the catalog from a streaming agent in front of
@@ -137,13 +139,13 @@ class Calm:
                 Consul(address) as consul,
                 streaming(agent.http) if streamed else nullcontext(agent.http) as catalog_source,
             ):
-                plane = Plane(folder, ports, catalog_source)
-                calm = cls(folder, agent, consul, plane)
+                plane = ControlPlaneProcess(folder, ports, catalog_source)
+                rig = cls(folder, agent, consul, plane)
                 try:
-                    await calm._start(policy)
-                    yield calm
+                    await rig._start(policy)
+                    yield rig
                 finally:
-                    await calm._stack.aclose()
+                    await rig._stack.aclose()
 
     async def _start(self, policy: Mapping[str, Any] | None) -> None:
         self._stack.push_async_callback(self.plane.stop)

@@ -30,7 +30,7 @@ class Client:
         self.stream: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
         self.unload: Any = self._channel.unary_unary(UNLOAD)  # type: ignore[call-arg]
 
-    async def who(self, request: bytes = b"x", **headers: str) -> str:
+    async def answered_by(self, request: bytes = b"x", **headers: str) -> str:
         """The name of the instance that answers; `_` in a header's name stands for `-`."""
         answer: bytes = await self.infer(
             request,
@@ -41,7 +41,7 @@ class Client:
 
     async def count(self, requests: int, **headers: str) -> Counter[str]:
         """Send requests one after the other; returns how many each instance answered."""
-        return Counter([await self.who(b"x", **headers) for _ in range(requests)])
+        return Counter([await self.answered_by(b"x", **headers) for _ in range(requests)])
 
     async def close(self) -> None:
         """Close the connection."""
@@ -64,7 +64,7 @@ class Load:
     async def _run(self) -> None:
         while not self._done:
             try:
-                self.answers[await self._client.who()] += 1
+                self.answers[await self._client.answered_by()] += 1
             except grpc.aio.AioRpcError as error:
                 self.failures.append(f"{error.code()}: {error.details()}")
             if self._pause:

@@ -37,20 +37,20 @@ PINGING = replace(UNHURRIED, connection=Connection(keepalive_timeout=3.0))
 class CrashingTriton(FakeTriton):
     """A fake Triton that crashes on a poisonous request, or freezes if the scene says so."""
 
-    def __init__(self, name: str, play: "Play") -> None:
+    def __init__(self, name: str, scene: "CrashScene") -> None:
         super().__init__(name)
-        self._play = play
+        self._scene = scene
         self.immune = False
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         await asyncio.sleep(_WORK)
-        if self._play.losing:  # with its sidecar, permanently
-            self._play.losing -= 1
+        if self._scene.losing:  # with its sidecar, permanently
+            self._scene.losing -= 1
             await self._sidecar.stop(None)
             self.wire.cut()
             await asyncio.sleep(_PATIENCE)
-        if self.name not in self._play.down and POISON in request and not self.immune:
-            self._play.fell(self)
+        if self.name not in self._scene.down and POISON in request and not self.immune:
+            self._scene.fell(self)
             await asyncio.sleep(_PATIENCE)
         return await super().infer(request, context)
 
@@ -70,8 +70,8 @@ class CrashingTriton(FakeTriton):
     ) -> None:
         async def work(request: bytes) -> None:
             await asyncio.sleep(_LONG if LONG in request else _WORK)
-            if self.name not in self._play.down and POISON in request and not self.immune:
-                self._play.fell(self)
+            if self.name not in self._scene.down and POISON in request and not self.immune:
+                self._scene.fell(self)
                 await asyncio.sleep(_PATIENCE)
             answers.put_nowait(_stream_answer(request, self.name))
             while ENDLESS in request:
@@ -101,7 +101,7 @@ def infer_request(text: bytes, name: str = "") -> bytes:
     return bytes(message.SerializeToString())
 
 
-async def told(
+async def stream_answers(
     client: Client, *messages: bytes, timeout: float = PATIENCE, answers: int = 0, **how: Any
 ) -> list[str]:
     """Open a stream; returns each answer's instance or error, and last the stream's failure.
@@ -125,7 +125,7 @@ async def told(
 
 
 @dataclass
-class Play:
+class CrashScene:
     """The rig and its outcome: crashes by instance, and the answers to clients."""
 
     rig: Rig
@@ -161,7 +161,7 @@ class Play:
             return
         await asyncio.sleep(_AWAY)
         triton.wire.frozen = False
-        await triton.wire.mend()
+        await triton.wire.restore()
         triton.serving = True
         self.down.discard(triton.name)
         self.publish()
@@ -211,7 +211,9 @@ class Play:
         A stream that has its first answer cannot be retried, so a cut one is no failure.
         """
         while not until.is_set():
-            first, *_ = await told(client, infer_request(os.urandom(64)), timeout=_PATIENCE)
+            first, *_ = await stream_answers(
+                client, infer_request(os.urandom(64)), timeout=_PATIENCE
+            )
             if first in self.tritons:
                 self.answers += 1
             elif not first.startswith(CUT):
@@ -222,7 +224,9 @@ class Play:
         while not until.is_set():
             client = Client(self.rig.envoy.port)
             if streams:
-                self.refusals += await told(client, infer_request(POISON), timeout=timeout)
+                self.refusals += await stream_answers(
+                    client, infer_request(POISON), timeout=timeout
+                )
             else:
                 try:
                     await client.infer(POISON, timeout=timeout)
@@ -266,12 +270,12 @@ class Play:
 
 
 @asynccontextmanager
-async def play(
+async def crash_scene(
     quarantine: float = 600.0, freezes: bool = False, policy: TrafficPolicy = UNHURRIED
-) -> "AsyncGenerator[Play]":
+) -> "AsyncGenerator[CrashScene]":
     """Run it during the context: `a` is primary, `b` and `c` are standbys."""
     async with Rig.running("DELTA_GRPC", quarantine=quarantine) as rig:
-        made = Play(rig, freezes, policy=policy)
+        made = CrashScene(rig, freezes, policy=policy)
         for name in ("a", "b", "c"):
             await made.join(name)
         await rig.settled(hosts=1 if policy.mode is Mode.STRICT else 3)
@@ -281,7 +285,7 @@ async def play(
             await made.end()
 
 
-async def script_errors(made: Play) -> int:
+async def script_errors(made: CrashScene) -> int:
     """The number of errors of Envoy's Lua script."""
     page = await made.rig.envoy.get("/stats?filter=lua.quarantine.errors")
     [line] = page.splitlines()

@@ -160,7 +160,7 @@ def answer(result: Any) -> Answer:
     return Answer(*(int(result.as_numpy(name).flat[0]) for name in ("SUM", "PLACE")))
 
 
-class Play:
+class SequenceScene:
     """Two Tritons, `a` and `b`, behind Envoy; `wires` are their proxies, on `ports`."""
 
     def __init__(self, rig: Rig, wires: dict[str, Wire], ports: dict[str, int]) -> None:
@@ -170,16 +170,18 @@ class Play:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, tritons: tuple[TritonServer, TritonServer]) -> "AsyncIterator[Play]":
+    async def running(
+        cls, tritons: tuple[TritonServer, TritonServer]
+    ) -> "AsyncIterator[SequenceScene]":
         """Run it during the context, with both Tritons healthy."""
         async with Rig.running("DELTA_GRPC") as rig:
             servers = zip("ab", tritons, strict=True)
             wires = {name: Wire(int(each.grpc.rpartition(":")[2])) for name, each in servers}
-            play = cls(rig, wires, {name: await wire.listen() for name, wire in wires.items()})
-            rig.stack.push_async_callback(play.client.close)
+            scene = cls(rig, wires, {name: await wire.listen() for name, wire in wires.items()})
+            rig.stack.push_async_callback(scene.client.close)
             for wire in wires.values():
                 rig.stack.callback(wire.cut)
-            yield play
+            yield scene
 
     def another(self) -> Client:
         """A client with its own connection."""

@@ -45,7 +45,7 @@ class Wire:
         self._server.close()
         self.drop()
 
-    async def mend(self) -> None:
+    async def restore(self) -> None:
         """Accept connections again on the same port, after `cut`."""
         await self.listen()
 

@@ -59,7 +59,7 @@ async def _never() -> None:
 async def stuck_requests(rig: Rig) -> list[asyncio.Task[str]]:
     """Start eight requests that hang on the first instance, in addition to one open stream."""
     rig.a.hang = True
-    requests = [asyncio.create_task(rig.client.who()) for _ in range(8)]
+    requests = [asyncio.create_task(rig.client.answered_by()) for _ in range(8)]
 
     async def stuck() -> bool:
         return await rig.envoy.stat("cluster.triton.upstream_rq_active") == 9

@@ -22,7 +22,13 @@ from sidecar.local.planning.acl import agent_config
 from tests.support.consul_agent import ConsulAgent
 from tests.support.soak import soak, times
 from tests.support.xds.control_plane import SERVICE
-from tests.support.xds.control_plane_rig import POLICY, ROOT, UNHURRIED, Calm, registration
+from tests.support.xds.control_plane_rig import (
+    POLICY,
+    ROOT,
+    UNHURRIED,
+    ControlPlaneRig,
+    registration,
+)
 from tests.support.xds.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -41,7 +47,7 @@ mostly_streamed = pytest.mark.parametrize(
 async def test_a_start_without_consul_serves_the_cached_catalog_and_health_checks_apply(
     tmp_path: Path, streamed: bool
 ) -> None:
-    async with Calm.running(tmp_path, streamed=streamed) as calm:
+    async with ControlPlaneRig.running(tmp_path, streamed=streamed) as calm:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
         calm.agent.stop()
@@ -75,7 +81,7 @@ async def test_a_restart_changes_nothing_in_envoy(tmp_path: Path) -> None:
         "listener_manager.listener_modified",
         "listener_manager.total_listeners_draining",
     ]
-    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+    async with ControlPlaneRig.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         before = [await calm.envoy.stat(name) for name in stats]
         for _ in range(times(1, soaking=2)):
@@ -94,7 +100,7 @@ async def test_a_restart_changes_nothing_in_envoy(tmp_path: Path) -> None:
 async def test_instances_that_serve_are_retained_without_their_entries(
     tmp_path: Path, streamed: bool
 ) -> None:
-    running = Calm.running(tmp_path, streamed=streamed)
+    running = ControlPlaneRig.running(tmp_path, streamed=streamed)
     async with running as calm, calm.under_load() as load:
         for name in "ab":
             await calm.consul.deregister_service(name)
@@ -119,7 +125,7 @@ async def test_a_token_without_read_access_changes_nothing(tmp_path: Path) -> No
     acl = agent_config(management)["acl"]
     assert isinstance(acl, dict)
     settings: dict[str, Any] = {"acl": acl | {"default_policy": "allow"}}
-    async with Calm.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
+    async with ControlPlaneRig.running(tmp_path, {"mode": "active-active"}, **settings) as calm:
         async with calm.under_load() as load:
             await load.more(50, by="a")
             await load.more(50, by="b")
@@ -147,7 +153,7 @@ async def test_a_token_without_read_access_changes_nothing(tmp_path: Path) -> No
 
 
 async def test_an_invalid_policy_is_reported_and_changes_nothing(tmp_path: Path) -> None:
-    async with Calm.running(tmp_path, {"mode": "active-active"}) as calm:
+    async with ControlPlaneRig.running(tmp_path, {"mode": "active-active"}) as calm:
         async with calm.under_load() as load:
             await calm.put(f"kv/{POLICY}", {"mode": "lenient"})
             await eventually(lambda: _is(calm, "policy_refused", 1), "the alert")
@@ -162,7 +168,7 @@ async def test_an_invalid_policy_is_reported_and_changes_nothing(tmp_path: Path)
 async def test_an_unusable_state_file_is_reported_and_stops_nothing(
     tmp_path: Path, fault: str
 ) -> None:
-    async with Calm.running(tmp_path) as calm, calm.under_load() as load:
+    async with ControlPlaneRig.running(tmp_path) as calm, calm.under_load() as load:
         await eventually(calm.kept, "the catalog on the disk")
         await calm.plane.stop()
         state = calm.plane.state
@@ -189,7 +195,7 @@ async def test_another_datacenter_takes_over_when_no_local_instance_is_left(
     folder = tmp_path / "dc2"
     folder.mkdir()
     policy = {"mode": "active-active", "locality": {"datacenters": ["dc2"]}}
-    async with Calm.running(tmp_path, policy, streamed=streamed) as calm:
+    async with ControlPlaneRig.running(tmp_path, policy, streamed=streamed) as calm:
         with ConsulAgent.running(
             folder, datacenter="dc2", retry_join_wan=[calm.agent.wan]
         ) as other:
@@ -211,15 +217,15 @@ async def test_another_datacenter_takes_over_when_no_local_instance_is_left(
                 assert load.failures == []
 
 
-async def _is(calm: Calm, metric: str, value: float) -> bool:
+async def _is(calm: ControlPlaneRig, metric: str, value: float) -> bool:
     return await calm.plane.metric(metric) == value
 
 
-async def _hosts(calm: Calm, count: int) -> bool:
+async def _hosts(calm: ControlPlaneRig, count: int) -> bool:
     return await calm.hosts() == count
 
 
-async def _retained(calm: Calm, key: str, names: list[str]) -> bool:
+async def _retained(calm: ControlPlaneRig, key: str, names: list[str]) -> bool:
     # A line has the newly retained instances: both may be in one line, or one in each of two.
     lines = calm.plane.logged("instances_held")
     return {name for line in lines for name in line[key]} >= set(names)

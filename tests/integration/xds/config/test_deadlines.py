@@ -117,7 +117,7 @@ async def test_cancellations_cut_no_other_request_on_the_connection(rig: Rig, cl
         calls = [rig.client.infer(SLOW, timeout=PATIENCE) for _ in range(at_once)]
         answers = await asyncio.gather(
             asyncio.sleep(at_once / CANCELLED_IN_A_SECOND),
-            *(rig.client.who() for _ in range(clients)),
+            *(rig.client.answered_by() for _ in range(clients)),
         )
         assert set(answers[1:]) == {"a"}
         for call in calls:

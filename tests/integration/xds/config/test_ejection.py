@@ -53,8 +53,8 @@ class Scene:
         self.tritons[name].wire.cut()
         while await self.count(DETECTED, cluster) == before:
             with suppress(grpc.aio.AioRpcError):
-                await self.rig.client.who()
-        await self.tritons[name].wire.mend()
+                await self.rig.client.answered_by()
+        await self.tritons[name].wire.restore()
 
     async def count(self, what: str, cluster: str = SERVICE) -> int:
         """One of Envoy's counters of a cluster's outlier detection."""
@@ -71,7 +71,7 @@ class Scene:
     async def answered(self) -> bool:
         """Whether a request is answered."""
         with suppress(grpc.aio.AioRpcError):
-            return bool(await self.rig.client.who())
+            return bool(await self.rig.client.answered_by())
         return False
 
 
@@ -180,7 +180,7 @@ async def test_requests_above_the_limit_in_flight_eject_no_host(scene: Scene) ->
 async def test_lost_idle_connections_eject_no_host(scene: Scene) -> None:
     await scene.publish(a={}, b={})
     for _ in range(10):
-        assert await scene.rig.client.who() == "a"
+        assert await scene.rig.client.answered_by() == "a"
         lost = await scene.rig.envoy.stat(LOST)
         scene.tritons["a"].wire.drop()
         await eventually(partial(scene.lost_more, lost), "Envoy has counted the lost connection")
@@ -202,7 +202,7 @@ async def test_streams_that_a_server_resets_eject_it(scene: Scene) -> None:
         scene.tritons["a"].port = server.sockets[0].getsockname()[1]
         await scene.publish(a={}, b={})
         # Each new stream resets the count, so the streams have to overlap.
-        answers = await asyncio.gather(*(scene.rig.client.who() for _ in range(64)))
+        answers = await asyncio.gather(*(scene.rig.client.answered_by() for _ in range(64)))
         assert set(answers) == {"b"}
         assert await scene.count(DETECTED) >= 1
 

@@ -87,7 +87,7 @@ async def test_mode_strict_uses_the_primary_or_no_instance(rig: Rig) -> None:
 
     async def unavailable() -> bool:
         try:
-            await rig.client.who()
+            await rig.client.answered_by()
         except grpc.aio.AioRpcError as error:
             return error.code() == grpc.StatusCode.UNAVAILABLE
         return False
@@ -156,7 +156,7 @@ async def test_a_sticky_release_keeps_its_users(rig: Rig, c: FakeTriton) -> None
     await rig.settled(2, RELEASE)
     sides = Counter[str]()
     for user in range(60):
-        answers = {await rig.client.who(x_user=f"user-{user}") for _ in range(4)}
+        answers = {await rig.client.answered_by(x_user=f"user-{user}") for _ in range(4)}
         assert len(answers) == 1
         sides.update(answers)
     assert min(sides["a"], sides["c"]) > 10
@@ -193,12 +193,12 @@ async def test_a_request_of_a_sequence_is_never_retried_elsewhere(rig: Rig) -> N
     triton.die_on_request = True
     served = other.served
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await rig.client.who(x_sequence="7")
+        await rig.client.answered_by(x_sequence="7")
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     assert other.served == served
     triton.die_on_request = True
     while triton.die_on_request:
-        assert await rig.client.who() in "ab"  # a request without a sequence is retried
+        assert await rig.client.answered_by() in "ab"  # a request without a sequence is retried
 
 
 async def test_the_local_zone_is_preferred_and_then_other_datacenters(
@@ -253,7 +253,7 @@ async def test_an_attempt_without_an_answer_times_out_and_is_retried_elsewhere(r
     limits = Limits(per_try_idle_timeout=2.0)
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.hang = True
-    assert await rig.client.who() == "b"
+    assert await rig.client.answered_by() == "b"
     assert await rig.envoy.stat(f"cluster.{SERVICE}.upstream_rq_per_try_idle_timeout") >= 1
 
 
@@ -271,17 +271,17 @@ async def test_a_stream_above_the_maximum_duration_is_cut_and_counted(rig: Rig) 
     assert await rig.envoy.stat("http.triton.downstream_rq_max_duration_reached") == 1
     # Envoy lowers the deadline to the maximum and passes it on, so either end may cut the stream.
     await cut(timeout=2 * PATIENCE)
-    assert await rig.client.who() == "a"
+    assert await rig.client.answered_by() == "a"
 
 
 async def test_a_body_above_the_limit_is_not_retried(rig: Rig) -> None:
     limits = Limits(retry_body_bytes=2**20)
     await publish(rig, rig.a, rig.b, policy=replace(UNHURRIED, limits=limits))
     rig.a.die_on_request = True
-    assert await rig.client.who(bytes(2**19)) == "b"
+    assert await rig.client.answered_by(bytes(2**19)) == "b"
     rig.a.die_on_request = True
     with pytest.raises(grpc.aio.AioRpcError):
-        await rig.client.who(bytes(2**22))
+        await rig.client.answered_by(bytes(2**22))
 
 
 async def test_a_new_instance_gets_its_share_gradually(rig: Rig, c: FakeTriton) -> None:
@@ -322,5 +322,5 @@ async def _clusters(rig: Rig, count: int) -> bool:
 
 async def _only(rig: Rig, name: str) -> bool:
     """Whether one instance answers all of 20 requests."""
-    found = await asyncio.gather(*(rig.client.who() for _ in range(20)))
+    found = await asyncio.gather(*(rig.client.answered_by() for _ in range(20)))
     return set(found) == {name}

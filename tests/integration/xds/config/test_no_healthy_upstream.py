@@ -13,7 +13,7 @@ from sidecar.xds.quarantine.suspects import PROOF
 from tests.support.xds.control_plane import SERVICE, UNHURRIED
 from tests.support.xds.fake_tritons import FakeTriton
 from tests.support.xds.grpc_clients import Load
-from tests.support.xds.query_of_death import POISON, play
+from tests.support.xds.query_of_death import POISON, crash_scene
 from tests.support.xds.waiting import PATIENCE, eventually
 from tests.support.xds.xds_rig import Rig
 
@@ -139,7 +139,7 @@ async def test_without_instances_requests_fail_with_the_same_reason(
     assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
     rig.both(leader="a", policy=STRICT)
     await rig.settled(1)
-    assert await rig.client.who() == "a"
+    assert await rig.client.answered_by() == "a"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_a_request_with_a_body_above_the_limit_does_not_wait(rig: Rig) -> 
     policy = replace(STRICT, limits=Limits(retry_body_bytes=1 << 20))
     rig.both(leader="a", policy=policy)
     await rig.settled(1)
-    assert await rig.client.who(bytes(3 << 20)) == "a"
+    assert await rig.client.answered_by(bytes(3 << 20)) == "a"
     await stop_serving(rig, rig.a)
     call = rig.client.infer(bytes(3 << 20), timeout=PATIENCE)
     assert f"{await call.code()}: {await call.details()}" == NO_PRIMARY
@@ -176,7 +176,7 @@ async def test_a_request_with_a_body_above_the_limit_does_not_wait(rig: Rig) -> 
 
 
 async def test_a_crashing_request_is_retried_less_often_than_waiting_ones() -> None:
-    async with play(policy=STRICT) as made:
+    async with crash_scene(policy=STRICT) as made:
         for name in ("b", "c"):
             del made.tritons[name]
         made.publish()

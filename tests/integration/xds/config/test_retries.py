@@ -180,10 +180,10 @@ async def test_sessions_move_when_their_host_crashes(rig: Rig) -> None:
     rig.both(leader="a", policy=policy)
     await rig.settled()
     sessions = [f"s{number}" for number in range(40)]
-    homes = {each: await rig.client.who(x_session=each) for each in sessions}
+    homes = {each: await rig.client.answered_by(x_session=each) for each in sessions}
     assert set(homes.values()) == {"a", "b"}
     rig.a.wire.cut()
-    answers = await asyncio.gather(*(rig.client.who(x_session=each) for each in sessions))
+    answers = await asyncio.gather(*(rig.client.answered_by(x_session=each) for each in sessions))
     assert set(answers) == {"b"}
 
 
@@ -223,7 +223,7 @@ async def test_a_policy_limits_the_status_codes_that_are_retried(rig: Rig) -> No
     await rig.settled()
     rig.a.fails = {BAD: CODE.INTERNAL, b"x": CODE.UNAVAILABLE}
     assert await status_of(rig) == CODE.INTERNAL
-    assert await rig.client.who() == "b"
+    assert await rig.client.answered_by() == "b"
 
 
 async def test_methods_that_change_a_server_are_denied_unless_a_policy_admits_them(

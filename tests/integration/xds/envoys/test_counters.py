@@ -85,10 +85,10 @@ async def scene() -> AsyncIterator[Scene]:
 async def test_each_request_counts_once_with_its_result(scene: Scene) -> None:
     rig = scene.rig
     assert await scene.cost() == (0, 0)
-    assert await scene.cost(rig.client.who(), rig.client.who()) == (2, 0)
+    assert await scene.cost(rig.client.answered_by(), rig.client.answered_by()) == (2, 0)
 
     rig.a.die_on_request = True
-    assert await scene.cost(rig.client.who()) == (1, 0)  # retried
+    assert await scene.cost(rig.client.answered_by()) == (1, 0)  # retried
     assert not rig.a.die_on_request
     await eventually(rig.reachable, "a is back")
 

@@ -67,7 +67,7 @@ async def test_a_withdrawn_host_keeps_its_requests_in_flight(how: str) -> None:
         await stream.write(b"2")
         assert await stream.read() == b"a:0"
         rig.a.hang = True
-        request = asyncio.create_task(rig.client.who())
+        request = asyncio.create_task(rig.client.answered_by())
         await eventually(lambda: rig.a.asked, "the request is in flight")
         if how == FAILS:
             rig.a.serving = False
@@ -90,7 +90,7 @@ async def _asked_elsewhere(rig: Rig) -> bool:
     """Whether the other instance answers a new request; one that hangs is cancelled."""
     try:
         async with asyncio.timeout(0.5):
-            return await rig.client.who() == "b"
+            return await rig.client.answered_by() == "b"
     except TimeoutError:
         return False
 
@@ -185,7 +185,7 @@ async def test_a_drain_counts_requests_from_before_a_policy_change(rig: Rig, wha
         withdraw(rig, policy)
         draining = asyncio.create_task(idle(rig))
         await only_the_stream_is_left(drain)
-        assert await rig.client.who() == "b"
+        assert await rig.client.answered_by() == "b"
         assert not draining.done()
     await end_stream(rig, stream)
     await asyncio.wait_for(draining, PATIENCE)
@@ -227,7 +227,7 @@ async def test_a_drain_counts_requests_from_before_a_restart_of_the_control_plan
             withdraw(rig, policy)
             draining = asyncio.create_task(idle(rig))
             await only_the_stream_is_left(drain)
-            assert await rig.client.who() == "b"
+            assert await rig.client.answered_by() == "b"
             assert not draining.done()
         await end_stream(rig, stream)
         await asyncio.wait_for(draining, PATIENCE)
@@ -235,7 +235,7 @@ async def test_a_drain_counts_requests_from_before_a_restart_of_the_control_plan
 
 
 async def test_a_policy_change_without_requests_in_flight_leaves_no_cluster(rig: Rig) -> None:
-    assert await rig.client.who() == "a"
+    assert await rig.client.answered_by() == "a"
     rig.both(leader="a", policy=CHANGES["connection"])
     await only_current_clusters_are_left(rig)
     withdraw(rig, CHANGES["connection"])
@@ -280,7 +280,7 @@ async def test_a_cold_standby_unloads_only_after_its_requests_in_flight(rig: Rig
     await eventually(lambda: promotion.phase.value is Phase.COLD, "it is cold")
     async with rig.drain_of("a") as drain:
         await only_the_stream_is_left(drain)
-    assert await rig.client.who() == "b"
+    assert await rig.client.answered_by() == "b"
     assert triton.unloads == []
     await end_stream(rig, stream)
     await eventually(lambda: triton.unloads == ["m"], "it has unloaded")

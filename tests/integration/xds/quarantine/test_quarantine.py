@@ -20,9 +20,9 @@ from tests.support.xds.fake_tritons import ANY
 from tests.support.xds.query_of_death import (
     PINGING,
     POISON,
-    Play,
+    CrashScene,
+    crash_scene,
     infer_request,
-    play,
     script_errors,
 )
 from tests.support.xds.waiting import PATIENCE, eventually
@@ -30,7 +30,7 @@ from tests.support.xds.waiting import PATIENCE, eventually
 pytestmark = pytest.mark.integration
 
 
-async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
+async def refusal(made: CrashScene, request: bytes, timeout: float = PATIENCE) -> str:
     """The error that the client gets; empty if the request is answered."""
     try:
         await made.rig.client.infer(request, timeout=timeout)
@@ -42,14 +42,14 @@ async def refusal(made: Play, request: bytes, timeout: float = PATIENCE) -> str:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Play]:
-    async with play() as made:
+async def scene() -> AsyncIterator[CrashScene]:
+    async with crash_scene() as made:
         yield made
 
 
 @pytest.mark.parametrize("goods", [16, pytest.param(64, marks=soak)])
 async def test_a_crashing_request_takes_down_two_at_most_and_fails_no_other(
-    scene: Play, goods: int
+    scene: CrashScene, goods: int
 ) -> None:
     await scene.run(goods, refusals=30)
     assert len(scene.falls) <= 2
@@ -58,26 +58,28 @@ async def test_a_crashing_request_takes_down_two_at_most_and_fails_no_other(
 
 
 async def test_a_freezing_request_takes_down_two_at_most_and_fails_no_other() -> None:
-    async with play(freezes=True, policy=PINGING) as made:
+    async with crash_scene(freezes=True, policy=PINGING) as made:
         await made.run(16, refusals=30)
         assert len(made.falls) <= 2
         assert made.failures == []
 
 
-async def test_a_client_that_times_out_and_retries_takes_down_two_at_most(scene: Play) -> None:
+async def test_a_client_that_times_out_and_retries_takes_down_two_at_most(
+    scene: CrashScene,
+) -> None:
     await scene.run(16, refusals=30, timeout=0.3)
     assert len(scene.falls) <= 2
     assert scene.failures == []
 
 
 async def test_without_a_quarantine_all_instances_go_down() -> None:
-    async with play(quarantine=0.0) as made:
+    async with crash_scene(quarantine=0.0) as made:
         for _ in range(2):
             assert await refusal(made, POISON)
         assert len(made.falls) == 3
 
 
-async def test_a_request_is_identified_by_its_content_and_not_by_its_id(scene: Play) -> None:
+async def test_a_request_is_identified_by_its_content_and_not_by_its_id(scene: CrashScene) -> None:
     poison = infer_request(POISON * 10_000, "one")
     assert "has taken down" in await refusal(scene, poison)
     crashes = scene.falls.total()
@@ -87,7 +89,9 @@ async def test_a_request_is_identified_by_its_content_and_not_by_its_id(scene: P
     assert scene.falls.total() == crashes
 
 
-async def test_the_order_of_parameters_does_not_change_a_requests_identity(scene: Play) -> None:
+async def test_the_order_of_parameters_does_not_change_a_requests_identity(
+    scene: CrashScene,
+) -> None:
     def ask(*names: str) -> bytes:
         found: Any = service_pb2
         parts = [
@@ -103,7 +107,7 @@ async def test_the_order_of_parameters_does_not_change_a_requests_identity(scene
     assert scene.falls.total() == crashes
 
 
-async def test_a_suspect_is_tried_even_if_its_client_cancels(scene: Play) -> None:
+async def test_a_suspect_is_tried_even_if_its_client_cancels(scene: CrashScene) -> None:
     client = asyncio.create_task(refusal(scene, POISON))
     suspects = scene.rig.control_plane.publication.suspects
     await eventually(lambda: suspects.value, "it is a suspect")
@@ -113,7 +117,7 @@ async def test_a_suspect_is_tried_even_if_its_client_cancels(scene: Play) -> Non
     assert scene.falls.total() == 2 + PROOF
 
 
-async def test_a_request_that_never_reached_an_instance_is_not_suspected(scene: Play) -> None:
+async def test_a_request_that_never_reached_an_instance_is_not_suspected(scene: CrashScene) -> None:
     """The connection to the second instance is refused, and the third one answers."""
     first, second, third = (scene.tritons[name] for name in ("a", "b", "c"))
     # Either of the two may be next.
@@ -122,12 +126,12 @@ async def test_a_request_that_never_reached_an_instance_is_not_suspected(scene: 
         other.wire.cut()
         for _ in range(4):
             assert await refusal(scene, b"harmless") == ""
-        await other.wire.mend()
+        await other.wire.restore()
     assert not scene.rig.control_plane.publication.suspects.value
     assert scene.rig.control_plane.sample("trials_total") == 0
 
 
-async def test_large_requests_pass_while_others_are_suspects(scene: Play) -> None:
+async def test_large_requests_pass_while_others_are_suspects(scene: CrashScene) -> None:
     await scene.rig.control_plane.stop()
     assert "two instances went down" in await refusal(scene, POISON)
     # Each worker now compares requests with the suspect.
@@ -135,7 +139,7 @@ async def test_large_requests_pass_while_others_are_suspects(scene: Play) -> Non
         assert await refusal(scene, infer_request(bytes(size))) == ""
 
 
-async def test_a_request_on_a_lost_machine_is_not_suspected(scene: Play) -> None:
+async def test_a_request_on_a_lost_machine_is_not_suspected(scene: CrashScene) -> None:
     """Both instances of a host die, with requests in flight; the third instance answers."""
     scene.losing = 2
     assert await refusal(scene, b"harmless") == ""
@@ -144,7 +148,7 @@ async def test_a_request_on_a_lost_machine_is_not_suspected(scene: Play) -> None
 
 
 async def test_a_suspect_is_tried_on_a_new_instance_if_no_crashed_one_recovers(
-    scene: Play,
+    scene: CrashScene,
 ) -> None:
     scene.gone_for_good = True
     client = asyncio.create_task(refusal(scene, POISON))
@@ -157,7 +161,7 @@ async def test_a_suspect_is_tried_on_a_new_instance_if_no_crashed_one_recovers(
 
 
 async def test_a_quarantine_expires() -> None:
-    async with play(quarantine=6.0) as made:  # several times longer than the trials take
+    async with crash_scene(quarantine=6.0) as made:  # several times longer than the trials take
         assert "has taken down" in await refusal(made, POISON)
         crashes = made.falls.total()
         suspects = made.rig.control_plane.publication.suspects
@@ -167,7 +171,7 @@ async def test_a_quarantine_expires() -> None:
         assert made.falls.total() > crashes
 
 
-async def test_without_a_control_plane_a_request_still_crashes_only_two(scene: Play) -> None:
+async def test_without_a_control_plane_a_request_still_crashes_only_two(scene: CrashScene) -> None:
     await scene.rig.control_plane.stop()
     said = await refusal(scene, POISON)
     assert said.startswith("UNAVAILABLE: two instances went down with this request")
@@ -175,7 +179,7 @@ async def test_without_a_control_plane_a_request_still_crashes_only_two(scene: P
 
 
 async def test_a_request_that_is_only_suspected_passes_without_a_control_plane(
-    scene: Play,
+    scene: CrashScene,
 ) -> None:
     scene.gone_for_good = True
     client = asyncio.create_task(refusal(scene, POISON))
@@ -193,7 +197,7 @@ async def test_a_request_that_is_only_suspected_passes_without_a_control_plane(
 
 
 async def test_a_suspect_without_a_timely_verdict_reaches_no_third_instance(
-    scene: Play, monkeypatch: pytest.MonkeyPatch
+    scene: CrashScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "LONGEST", 0.2)
     scene.gone_for_good = True
@@ -205,7 +209,9 @@ async def test_a_suspect_without_a_timely_verdict_reaches_no_third_instance(
     assert scene.left.asked == attempts
 
 
-async def test_a_quarantined_request_stays_rejected_without_a_control_plane(scene: Play) -> None:
+async def test_a_quarantined_request_stays_rejected_without_a_control_plane(
+    scene: CrashScene,
+) -> None:
     assert "has taken down" in await refusal(scene, POISON)
     await eventually(lambda: not scene.rig.control_plane.busy, "Envoy knows")
     await scene.rig.control_plane.stop()
@@ -215,7 +221,7 @@ async def test_a_quarantined_request_stays_rejected_without_a_control_plane(scen
     assert scene.falls.total() == crashes
 
 
-async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(scene: Play) -> None:
+async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(scene: CrashScene) -> None:
     scene.policy = replace(UNHURRIED, retry=Retry(num_retries=1))
     scene.publish()
     await scene.rig.settled(hosts=3)
@@ -231,7 +237,7 @@ async def test_an_error_answer_is_not_a_crash_and_gets_no_extra_attempts(scene: 
     assert await script_errors(scene) == 0
 
 
-async def test_a_request_that_is_finally_answered_is_not_suspected(scene: Play) -> None:
+async def test_a_request_that_is_finally_answered_is_not_suspected(scene: CrashScene) -> None:
     victims = [scene.tritons[name] for name in ("a", "b", "c")]
     for triton in victims[:2]:
         triton.die_on_request = True

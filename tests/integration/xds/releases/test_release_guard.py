@@ -113,7 +113,7 @@ class Scene:
 
     async def _unary(self) -> str:
         try:
-            return await self.rig.client.who()
+            return await self.rig.client.answered_by()
         except grpc.aio.AioRpcError as error:
             return error.code().name
 

@@ -24,7 +24,7 @@ from tests.support.xds.sequence_rig import (
     HEADER,
     Answer,
     Client,
-    Play,
+    SequenceScene,
     failure,
     policy,
     request,
@@ -46,13 +46,15 @@ def tritons(
 
 
 @pytest.fixture
-async def scene(tritons: tuple[TritonServer, TritonServer]) -> AsyncIterator[Play]:
-    async with Play.running(tritons) as made:
+async def scene(tritons: tuple[TritonServer, TritonServer]) -> AsyncIterator[SequenceScene]:
+    async with SequenceScene.running(tritons) as made:
         yield made
         assert await made.rig.envoy.stat("http.triton.lua.sequences.errors") == 0
 
 
-async def publish_both(scene: Play, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a") -> None:
+async def publish_both(
+    scene: SequenceScene, mode: Mode = Mode.ACTIVE_ACTIVE, leader: str = "a"
+) -> None:
     await scene.publish(
         scene.instance("a"),
         scene.instance("b"),
@@ -69,7 +71,7 @@ async def begin(client: Client, sequence: int, value: int) -> int:
     return begun.place
 
 
-async def processes(scene: Play) -> dict[str, int]:
+async def processes(scene: SequenceScene) -> dict[str, int]:
     """The process of each instance; publishes both."""
     found = {}
     for name in "ab":
@@ -85,7 +87,9 @@ async def assert_all_continue(client: Client, homes: dict[int, int]) -> None:
         assert await client.ask(sequence, 1000) == Answer(sequence + 1000, place)
 
 
-async def test_running_sequences_stay_on_a_busy_instance_and_new_ones_move(scene: Play) -> None:
+async def test_running_sequences_stay_on_a_busy_instance_and_new_ones_move(
+    scene: SequenceScene,
+) -> None:
     heavy = scene.instance("a", weight=100), scene.instance("b", weight=100)
     await scene.publish(*heavy, policy=policy(), healthy=2)
     homes = await scene.client.begin(MANY)
@@ -105,7 +109,7 @@ async def test_running_sequences_stay_on_a_busy_instance_and_new_ones_move(scene
 
 @pytest.mark.parametrize("source", ["consul", "envoy"])
 async def test_a_recovered_instance_continues_no_sequence_that_restarted_elsewhere(
-    scene: Play, source: str
+    scene: SequenceScene, source: str
 ) -> None:
     found = await processes(scene)
     first = await begin(scene.client, 7, 5)
@@ -128,7 +132,7 @@ async def test_a_recovered_instance_continues_no_sequence_that_restarted_elsewhe
     assert await scene.client.ask(7, 17) == Answer(27, found[other])
 
 
-async def test_a_new_instance_takes_no_running_sequence(scene: Play) -> None:
+async def test_a_new_instance_takes_no_running_sequence(scene: SequenceScene) -> None:
     found = await processes(scene)
     await scene.publish(scene.instance("a"), policy=policy(), healthy=1)
     homes = await scene.client.begin(MANY)
@@ -138,7 +142,7 @@ async def test_a_new_instance_takes_no_running_sequence(scene: Play) -> None:
     assert len(set((await scene.client.begin(range(1001, 1101))).values())) == 2
 
 
-async def test_running_sequences_stay_when_the_role_moves(scene: Play) -> None:
+async def test_running_sequences_stay_when_the_role_moves(scene: SequenceScene) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.ACTIVE_STANDBY, leader="a")
     homes = await scene.client.begin(MANY)
@@ -151,7 +155,7 @@ async def test_running_sequences_stay_when_the_role_moves(scene: Play) -> None:
     await assert_all_continue(scene.client, newer)
 
 
-async def test_a_draining_instance_finishes_its_sequences(scene: Play) -> None:
+async def test_a_draining_instance_finishes_its_sequences(scene: SequenceScene) -> None:
     found = await processes(scene)
     homes = await scene.client.begin(MANY)
     scene.rig.a.serving = False
@@ -169,7 +173,7 @@ async def test_a_draining_instance_finishes_its_sequences(scene: Play) -> None:
             assert (await scene.client.ask(sequence, 0)).place == place
 
 
-async def test_an_unhealthy_instance_continues_no_sequence(scene: Play) -> None:
+async def test_an_unhealthy_instance_continues_no_sequence(scene: SequenceScene) -> None:
     found = await processes(scene)
     homes = await scene.client.begin(MANY)
     unhealthy = scene.instance("a", health=Health.CRITICAL, ill=True), scene.instance("b")
@@ -183,7 +187,7 @@ async def test_an_unhealthy_instance_continues_no_sequence(scene: Play) -> None:
     await assert_all_continue(scene.client, homes)
 
 
-async def test_mode_strict_applies_to_sequences(scene: Play) -> None:
+async def test_mode_strict_applies_to_sequences(scene: SequenceScene) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.STRICT, leader="a")
     assert await begin(scene.client, 7, 5) == found["a"]
@@ -193,7 +197,9 @@ async def test_mode_strict_applies_to_sequences(scene: Play) -> None:
     assert await scene.client.ask(8, 1) == Answer(6, found["b"])
 
 
-async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_continue(scene: Play) -> None:
+async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_continue(
+    scene: SequenceScene,
+) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.STRICT)
     assert await begin(scene.client, 7, 5) == found["a"]
@@ -215,7 +221,7 @@ async def test_in_mode_strict_a_sequence_waits_to_begin_and_not_to_continue(scen
         assert await scene.client.ask(sequence, 1) == Answer(6, found["a"])
 
 
-async def test_a_rebuilt_cluster_moves_no_sequence(scene: Play) -> None:
+async def test_a_rebuilt_cluster_moves_no_sequence(scene: SequenceScene) -> None:
     await publish_both(scene)
     homes = await scene.client.begin(MANY)
     other = OutlierDetection(interval=9.0)
@@ -224,7 +230,7 @@ async def test_a_rebuilt_cluster_moves_no_sequence(scene: Play) -> None:
     await assert_all_continue(scene.client, homes)
 
 
-async def test_a_release_moves_no_sequence(scene: Play) -> None:
+async def test_a_release_moves_no_sequence(scene: SequenceScene) -> None:
     release = Release(tag="v2", percent=50)
     instances = scene.instance("a"), scene.instance("b", tags=("v2",))
     await scene.publish(*instances, policy=policy(release=release), healthy=2)
@@ -238,7 +244,7 @@ async def test_a_release_moves_no_sequence(scene: Play) -> None:
 
 
 async def test_a_sequence_fails_while_its_instance_is_unreachable_and_then_continues(
-    scene: Play,
+    scene: SequenceScene,
 ) -> None:
     """The network to an instance is cut until it is ejected; then it is back with its state."""
     found = await processes(scene)
@@ -249,11 +255,11 @@ async def test_a_sequence_fails_while_its_instance_is_unreachable_and_then_conti
         assert "UNAVAILABLE" in await failure(scene.client.ask(sequence, 1))
     ejected = f"cluster.{SERVICE}.outlier_detection.ejections_enforced_total"
     await eventually(lambda: scene.rig.envoy.stat(ejected), "it is ejected")
-    await scene.wires["a"].mend()
+    await scene.wires["a"].restore()
     await assert_all_continue(scene.client, homes)
 
 
-async def test_each_connection_has_its_own_sequences(scene: Play) -> None:
+async def test_each_connection_has_its_own_sequences(scene: SequenceScene) -> None:
     await publish_both(scene)
     begun = await begin(scene.client, 7, 5)
     other = scene.another()
@@ -266,7 +272,7 @@ async def test_each_connection_has_its_own_sequences(scene: Play) -> None:
         await other.close()
 
 
-async def test_a_header_distinguishes_sequences_of_the_same_id(scene: Play) -> None:
+async def test_a_header_distinguishes_sequences_of_the_same_id(scene: SequenceScene) -> None:
     """One id on two connections, whose workers share no state."""
     found = await processes(scene)
     first, second = ({HEADER: name} for name in ("first", "second"))
@@ -288,7 +294,7 @@ async def test_a_header_distinguishes_sequences_of_the_same_id(scene: Play) -> N
 
 @pytest.mark.parametrize("interim", [Affinity(), Affinity(sequence_header="x-other")])
 async def test_a_sequence_does_not_continue_after_a_policy_without_its_affinity(
-    scene: Play, interim: Affinity
+    scene: SequenceScene, interim: Affinity
 ) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.ACTIVE_STANDBY, leader="a")
@@ -306,7 +312,7 @@ async def test_a_sequence_does_not_continue_after_a_policy_without_its_affinity(
 
 
 async def test_a_sequence_does_not_continue_after_another_service_had_its_route(
-    scene: Play,
+    scene: SequenceScene,
 ) -> None:
     found = await processes(scene)
     claiming = policy(match=Match(headers=(("x-team", "vision"),)))
@@ -331,7 +337,7 @@ async def test_a_sequence_does_not_continue_after_another_service_had_its_route(
     assert "traffic policy" in await failure(scene.client.ask(7, 17, headers=there))
 
 
-async def test_two_services_can_have_sequences_of_the_same_id(scene: Play) -> None:
+async def test_two_services_can_have_sequences_of_the_same_id(scene: SequenceScene) -> None:
     """One client queries both, and a header selects the service."""
     found = await processes(scene)
     other = policy(match=Match(headers=(("x-service", "other"),)))
@@ -352,7 +358,7 @@ async def test_two_services_can_have_sequences_of_the_same_id(scene: Play) -> No
     assert await scene.client.ask(7, 1, headers=there) == Answer(101, found["b"])
 
 
-async def test_a_sequence_that_has_not_begun_or_has_ended_is_rejected(scene: Play) -> None:
+async def test_a_sequence_that_has_not_begun_or_has_ended_is_rejected(scene: SequenceScene) -> None:
     await publish_both(scene)
     assert MUST_START in await failure(scene.client.ask(4711, 1))
     place = await begin(scene.client, 7, 5)
@@ -365,7 +371,7 @@ async def test_a_sequence_that_has_not_begun_or_has_ended_is_rejected(scene: Pla
     assert (await scene.client.ask(7, 1)).sum == 9
 
 
-async def test_sequences_with_string_ids_are_distinguished(scene: Play) -> None:
+async def test_sequences_with_string_ids_are_distinguished(scene: SequenceScene) -> None:
     await publish_both(scene)
     for initial in "zZ":
         name = initial * 128  # docs/decisions/0038
@@ -374,7 +380,7 @@ async def test_sequences_with_string_ids_are_distinguished(scene: Play) -> None:
         assert await scene.client.ask_by_name(name, 6, end=True) == 11
 
 
-async def test_the_lengths_that_envoy_reads_and_keeps_are_limited(scene: Play) -> None:
+async def test_the_lengths_that_envoy_reads_and_keeps_are_limited(scene: SequenceScene) -> None:
     """Triton's own limits apply too late to protect Envoy."""
     await publish_both(scene)
     name = "z" * 1100
@@ -389,29 +395,29 @@ async def test_the_lengths_that_envoy_reads_and_keeps_are_limited(scene: Play) -
         assert isinstance(await stream.ask(request(7, 5, start=True)), Answer)
 
 
-async def test_a_sequence_whose_first_request_fails_has_not_begun(scene: Play) -> None:
+async def test_a_sequence_whose_first_request_fails_has_not_begun(scene: SequenceScene) -> None:
     await scene.publish(scene.instance("a"), policy=policy(), healthy=1)
     await begin(scene.client, 7, 5)
     scene.wires["a"].cut()
     assert "UNAVAILABLE" in await failure(scene.client.ask(7, 1, start=True))
-    await scene.wires["a"].mend()
+    await scene.wires["a"].restore()
     assert MUST_START in await failure(scene.client.ask(7, 1))
     # For a string id Triton needs 128 characters: docs/decisions/0038
     assert MUST_START not in await failure(scene.client.ask_by_name("short", 5, start=True))
     assert "over this connection" in await failure(scene.client.ask_by_name("short", 1))
 
 
-async def test_a_last_request_that_fails_can_be_retried(scene: Play) -> None:
+async def test_a_last_request_that_fails_can_be_retried(scene: SequenceScene) -> None:
     await scene.publish(scene.instance("a"), policy=policy(), healthy=1)
     place = await begin(scene.client, 7, 5)
     scene.wires["a"].cut()
     assert "UNAVAILABLE" in await failure(scene.client.ask(7, 6, end=True))
-    await scene.wires["a"].mend()
+    await scene.wires["a"].restore()
     assert await scene.client.ask(7, 6, end=True) == Answer(11, place)
     assert "over this connection" in await failure(scene.client.ask(7, 1))
 
 
-async def test_a_sequence_belongs_to_the_stream_where_it_begins(scene: Play) -> None:
+async def test_a_sequence_belongs_to_the_stream_where_it_begins(scene: SequenceScene) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.ACTIVE_STANDBY, leader="a")
     async with scene.client.stream("7") as stream:
@@ -430,7 +436,7 @@ async def test_a_sequence_belongs_to_the_stream_where_it_begins(scene: Play) -> 
 
 
 async def test_a_new_start_ends_the_sequence_of_another_stream_or_the_connection(
-    scene: Play,
+    scene: SequenceScene,
 ) -> None:
     found = await processes(scene)
     await publish_both(scene, Mode.ACTIVE_STANDBY, leader="a")
@@ -448,7 +454,7 @@ async def test_a_new_start_ends_the_sequence_of_another_stream_or_the_connection
             assert await other.ask(request(7, 17)) == Answer(27, found["b"])
 
 
-async def test_requests_of_all_sizes_belong_to_their_sequences(scene: Play) -> None:
+async def test_requests_of_all_sizes_belong_to_their_sequences(scene: SequenceScene) -> None:
     await publish_both(scene)
     text = b"\xff" * 3_000_000
     assert await scene.client.echo(text) == text
