@@ -14,14 +14,14 @@ from tests.support.election_simulator.member import Member
 from tests.support.election_simulator.store import SERVICE, Request, Store
 
 EPOCH = lock.epoch_key(SERVICE)
-# Seconds within which an instance has to know how it is configured itself, whatever happens, and
-# what the others are, once all faults are over.
+# Seconds within which an instance must know its own configuration, whatever happens, and the
+# other instances' state, once all faults are over.
 _KNOWN, _SEEN = 130.0, 8.0
 _FAR = 300.0
 
 
 class Violation(AssertionError):
-    """A law was broken."""
+    """An invariant was violated."""
 
 
 def require(holds: object, why: str) -> None:
@@ -31,7 +31,7 @@ def require(holds: object, why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One tenure as the servers know it; its predecessor is `known` unless the keys were edited."""
+    """A tenure in Consul's state; its predecessor is `known` unless the keys were edited."""
 
     epoch: int
     instance: str
@@ -42,11 +42,11 @@ class Grant:
 
 @dataclass
 class Laws:
-    """Watches the servers and the beliefs of all members.
+    """Watches Consul's state and the leases of all members.
 
-    `pause` is who was the last holder when automation was paused; `orders` has each order that was
-    placed, and `ended` those of which somebody was told what became of them. `edited` is whether
-    somebody has edited the keys since the last tenure began, `quiet` since when all is healed.
+    `pause` is the last holder when automation was paused; `orders` has each order that was
+    placed, and `ended` those with a reported outcome. `edited` is whether
+    the keys were edited since the last tenure began, `quiet` the time since all faults are over.
     """
 
     store: Store
@@ -102,7 +102,7 @@ class Laws:
             self._fit(member, self.store.states[-2])
 
     def _fit(self, member: Member, before: ElectionState) -> None:
-        """An instance that takes the role may have it, given what it had time to learn."""
+        """An instance that takes the role must be allowed to, given what it had time to learn."""
         truth, now = member.truth, self.store.now()
         knows = truth.since + _KNOWN < now
         require(not (knows and truth.tags), f"{member.name} was not fit: it is tagged")
@@ -112,7 +112,7 @@ class Laws:
 
     @staticmethod
     def directed(member: Member, view: ElectionView, action: NameCandidate) -> None:
-        """One that settles is only chosen where the catalog shows no other that is fit."""
+        """A settling candidate is chosen only if the catalog shows no other fit one."""
         shown = view.field.candidates if view.field else ()
         chosen = next(each for each in shown if each.id == action.to)
         settled = [
@@ -127,7 +127,7 @@ class Laws:
         require(chosen.id in settled or not settled, f"{chosen} was chosen beside {settled}")
 
     def _let_go(self, state: ElectionState) -> None:
-        """The lock was released for an order: once, or it would be in vain again and again."""
+        """The lock was released for an order, which must happen only once for each."""
         ended = state.lock.last and state.lock.last.ended
         if state.order and ended and ended.to and ended_for(ended, state.order):
             key = state.order.id, ended.to
@@ -141,11 +141,11 @@ class Laws:
         if state.order:
             self.orders.setdefault(state.order.id, state.order)
             if before and before.id != state.order.id:
-                self.ended.add(before.id)  # another order has replaced it
+                self.ended.add(before.id)  # replaced by another order
         if state.outcome:
             self.ended.add(state.outcome.order)
 
-    # --- at every change of a belief ------------------------------------------------------------
+    # --- at every change of a lease -------------------------------------------------------------
 
     def learnt(self, member: Member) -> None:
         """A member's lease has changed."""
@@ -172,7 +172,7 @@ class Laws:
     # --- at the end ---------------------------------------------------------------------------
 
     def history(self) -> None:
-        """There is one entry for each tenure, and it says why."""
+        """The history has one entry for each tenure, with its cause."""
         entries = history.read(SERVICE, self.store.model.keys.values())
         epochs = [grant.epoch for grant in self.grants]
         require([each.epoch for each in entries] == epochs, f"{entries} are not for {epochs}")
@@ -184,11 +184,11 @@ class Laws:
             before = entry.to
 
     def unsettled(self) -> str:
-        """What is not as it has to be once things have been quiet for long, or nothing."""
+        """What is wrong after a long time without faults; empty if nothing is."""
         state, known = self.store.state, self.members
         claiming = [member.name for member in known if member.claim]
         held, order, now = state.lock.instance, state.order, BEGAN + self.store.now()
-        # An order of an instance whose clock was off may be due much later.
+        # An order written by an instance whose clock was wrong may be due much later.
         far = order is not None and order.at > now + _FAR
         if claiming != ([held] if held else []):
             return f"{claiming} claim the role, {held} holds it"
@@ -212,7 +212,7 @@ class Laws:
         return ""
 
     def fit(self) -> list[str]:
-        """The instances that may really become primary now, computed without the tested code."""
+        """The instances that may become primary now, computed without the tested code."""
         wanted = self._wanted(self.store.state)
         return [
             each.name
@@ -221,7 +221,7 @@ class Laws:
         ]
 
     def _resumes(self, member: Member) -> bool:
-        """Whether it takes the role again although it passes with a warning only."""
+        """Whether it resumes the role although its verdict is a warning."""
         state, now = self.store.state, BEGAN + self.store.now()
         last = state.lock.last
         if last is None or last.instance != member.name or (last.ended and not state.paused(now)):
@@ -243,7 +243,7 @@ class Laws:
 
     @staticmethod
     def _against(member: Member, wanted: str, *, serving: bool) -> bool:
-        """Whether anything stands against a member; it may be enough that it serves."""
+        """Whether anything disqualifies a member; serving may be enough."""
         truth = member.truth
         ill = truth.state is not State.PASSING and not (serving and truth.state is State.WARNING)
         other = bool(wanted) and truth.model_set != wanted

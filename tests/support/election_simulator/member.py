@@ -1,4 +1,4 @@
-"""A simulated instance: the loops of the election on a clock that the schedule can stop."""
+"""A simulated instance: the election's loops on a clock that the schedule can stop."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ from sidecar.runtime.errors import SessionLost, SidecarError, Unavailable
 from sidecar.verdict.evidence import Reason
 from sidecar.verdict.verdict import Verdict
 from sidecar.verdict.verdict_line import State
-from tests.support.election_simulator.store import SERVICE, Door, Request
+from tests.support.election_simulator.store import SERVICE, Request, SuspendingConsul
 
 TTL = 10.0
-TIMEOUT = 5.0  # of a request, as the door to Consul has it
+TIMEOUT = 5.0  # of a request, as in the Consul client
 EPOCH = 1_700_000_000.0
 CLAIMS = (Role.PRIMARY, Role.PROMOTING)
 VERDICTS = {
@@ -29,17 +29,17 @@ VERDICTS = {
     State.WARNING: Verdict(State.WARNING, Reason.OK, "late"),
     State.CRITICAL: Verdict(State.CRITICAL, Reason.OK, "ill"),
 }
-# As in the loops: between attempts at the same action, and between looks at an order.
+# As in the loops: between attempts of the same action, and between reads of an order.
 _FIRST, _MOST, _RENEWALS, _PROOFS = 0.2, 8.0, 1.0, 1.0
 
 
 class Surroundings(Protocol):
-    """What an instance is given by the world."""
+    """The world's interface for an instance."""
 
     now: float
 
     def at(self, when: float, what: Callable[[], None], member: "Member | None" = None) -> None:
-        """Have something happen at a time; not while the member is frozen or after it crashed."""
+        """Schedule an event, which is skipped if the member is frozen or crashed by then."""
 
     def send(
         self,
@@ -48,46 +48,46 @@ class Surroundings(Protocol):
         answered: Callable[[Any], None],
         written: float,
     ) -> None:
-        """Bring a request to Consul, and its answer or error back, if the schedule lets it."""
+        """Deliver a request to Consul, and its answer or error, if the schedule allows it."""
 
     def say(self, member: "Member", verdict: Verdict) -> bool:
-        """Push a verdict to the member's agent; whether the agent has taken it."""
+        """Push a verdict to the member's agent; returns whether the agent accepted it."""
 
     def learnt(self, member: "Member") -> None:
         """A member's lease has changed."""
 
     def register(self, member: "Member") -> None:
-        """Have the agent register what is to be said of the member, if it can be reached."""
+        """Register the member's current entry with the agent, if it is reachable."""
 
     def directed(self, member: "Member", view: ElectionView, action: actions.NameCandidate) -> None:
         """A member names the candidate of an order that names none."""
 
     def catalog(self, member: "Member") -> Any:
-        """The catalog as the member reads it."""
+        """The catalog that the member reads."""
 
 
 @dataclass
 class Truth:
-    """What is so, whether the instance has noticed and said it or not."""
+    """The true state of an instance, whether or not it has noticed and reported it."""
 
     state: State = State.PASSING
     maintained: str | None = None
     tags: tuple[str, ...] = ()
     priority: int = 100
     model_set: str = "one"
-    asked: str = ""  # the canary's result when it is sent again
+    asked: str = ""  # the result of the canary that proves an order's candidate
     since: float = -1000.0  # when it was configured
 
 
 @dataclass
 class Faults:
-    """What the schedule has in store for a member."""
+    """The faults that the schedule has set for a member."""
 
     frozen_until: float = 0.0
     backlog: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
-    backwards: bool = False  # whether what came while it was frozen is taken up in reverse
+    backwards: bool = False  # whether events during a freeze are processed in reverse
     cut: bool = False
-    silent: bool = False  # whether one that is cut off hears nothing at all
+    silent: bool = False  # whether a disconnected member receives nothing at all
     agent_down: bool = False
     lag: float = 0.0
     skew: float = 0.0
@@ -119,7 +119,7 @@ class Member:
             self.name, SERVICE, "127.0.0.1", 1, 1, (), (), ("m",), "127.0.0.1:2", "live"
         )
         self.context = ElectionContext(
-            consul=cast("ConsulApi", Door(lambda: self.world.catalog(self))),
+            consul=cast("ConsulApi", SuspendingConsul(lambda: self.world.catalog(self))),
             service=SERVICE,
             instance=self.name,
             checks=lambda: (self.instance.verdict_check, self.instance.sidecar_check),
@@ -140,9 +140,9 @@ class Member:
         self.acting = None
         self._field: Field | None = None
         self._free_since: float | None = None
-        self._act = self._timer = 0  # numbers, so that what is out of date is known
+        self._act = self._timer = 0  # numbers, so that outdated events are recognized
         self._busy = self._proving = False
-        # By kind of action: how often it has failed in a row, and when it may be tried again.
+        # By kind of action: its failures in a row, and when it may be retried.
         self._failures: dict[type[Action], tuple[int, float]] = {}
         self.stand: tuple[Intent, Candidate, str] = (
             Intent.YIELD, Candidate(self.name, "critical"), "it has just started"
@@ -166,12 +166,12 @@ class Member:
 
     @property
     def claim(self) -> int:
-        """The epoch that it believes to have now, or 0."""
+        """The epoch of its lease, or 0."""
         return self.lease.epoch if self.alive and self.role in CLAIMS else 0
 
     @property
     def settled_at(self) -> float | None:
-        """When (Unix seconds) it will have passed for long enough, as it tells the others."""
+        """When (Unix seconds) it will have settled, as it publishes."""
         return self.fit.settled_at(self.rules.settle, self.mono()) if self.fit else None
 
     @property
@@ -194,7 +194,7 @@ class Member:
         self.world.at(self.world.now + pause, what, self)
 
     def reconsider(self) -> None:
-        """Stand as things are now."""
+        """Update its candidacy."""
         passing = self.published is not None and self.published.state is State.PASSING
         before, self.fit = (
             self.fit,
@@ -219,7 +219,7 @@ class Member:
             self.step()
 
     def push(self) -> None:
-        """Push the verdict until the agent has it."""
+        """Push the verdict until the agent accepts it."""
         verdict = VERDICTS[self.truth.state]
         if not self.world.say(self, verdict):
             self.later(1.0, self.push)
@@ -242,7 +242,7 @@ class Member:
     # --- the loop that decides and acts -----------------------------------------------------
 
     def step(self) -> None:
-        """Decide and act, until there is something to wait for."""
+        """Decide and act until it must wait."""
         if self._busy:
             return
         intent, own, why = self.stand
@@ -305,7 +305,7 @@ class Member:
         done: Callable[[Any], None],
         trap: tuple[int, float] | None = None,
     ) -> None:
-        """Bring a coroutine to its request, and tell what came of it."""
+        """Run a coroutine up to its next request, and deliver the result."""
         request: Request = work.send(None)
         self.requests += 1
         gen, open_ = self.gen, True
@@ -331,11 +331,11 @@ class Member:
         # Frozen before the request was written, or before the answer is read.
         written = self.faults.frozen_until if trap and trap[0] == 1 else 0.0
         self.world.send(self, request, answered, written)
-        if trap:  # the world tells of other requests that they were not answered
+        if trap:  # the world reports other requests as unanswered
             self.later(TIMEOUT, lambda: answered(Unavailable("no answer in time")))
 
     def _abandon(self, number: int) -> None:
-        """The claim ends on time also while a request hangs."""
+        """The claim also ends on time while a request hangs."""
         if self._busy and number == self._act:
             self._busy, self.acting = False, None
             self.step()
@@ -368,10 +368,10 @@ class Member:
             if self.stopping is not None and self.leaving and known.session is None:
                 self.stopping = "gone"
 
-    # --- what the participant does besides ----------------------------------------------------
+    # --- the participant's other tasks --------------------------------------------------------
 
     def _prove(self) -> None:
-        """Answer an order that names this instance, and look again while there is one."""
+        """Write a proof for an order that names this instance, and repeat while there is one."""
         state = self.state
         if self._proving or state is None or state.order is None:
             return
@@ -396,7 +396,7 @@ class Member:
         self._drive(work, lambda _: self.later(_PROOFS, again))
 
     def stop(self) -> None:
-        """A graceful stop: hand over if it is primary, then leave."""
+        """Stop gracefully: hand over as primary, then deregister."""
         if self.stopping is not None:
             return
         self.stopping = "handing over"

@@ -1,4 +1,4 @@
-"""Schedules: bytes that decide what happens to which instance, and when. Any bytes are valid."""
+"""Schedules: bytes that decide which event happens to which instance, and when. Any are valid."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tests.support.election_simulator.member import EPOCH, Member
 from tests.support.election_simulator.store import SERVICE
 from tests.support.election_simulator.world import World
 
-# Between two events: from within one request to longer than any lease.
+# Seconds between two events: from shorter than a request to longer than any lease.
 _GAPS = (0.0, 0.001, 0.003, 0.004, 0.01, 0.05, 0.2, 0.5, 0.8, 1.0, 1.5, 2.5, 4.0, 6.0, 11.0, 15.0)
 _SPANS = (
     0.004,
@@ -37,17 +37,17 @@ _SPANS = (
 )
 _JUMPS = (-3600.0, -70.0, -20.0, -5.0, 5.0, 20.0, 70.0, 3600.0)
 _DELAYS = (0.0, 0.0, 6.0, 15.0)
-# After all faults, everything has to be well within this time ...
+# After all faults everything must be healthy within this time ...
 _QUIET = 240.0
 # ... and then no instance sends Consul more requests than this per second.
 _RATE, _REST = 0.8, 20.0
 
 
 def play(schedule: bytes, trace: list[str] | None = None) -> World:
-    """Play a schedule to its end.
+    """Run a schedule to its end.
 
     Raises:
-        Violation: a law was broken; `trace` holds what has happened until then.
+        Violation: an invariant was violated; `trace` has the events so far.
     """
     world = _begin(schedule[:5].ljust(5, b"\0"), trace)
     for event in _events(schedule[5:]):
@@ -60,7 +60,7 @@ def play(schedule: bytes, trace: list[str] | None = None) -> World:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happens; what `who`, `x` and `y` mean depends on the kind."""
+    """An event; the meaning of `who`, `x` and `y` depends on the kind."""
 
     gap: float
     kind: int
@@ -88,12 +88,12 @@ def _begin(head: bytes, trace: list[str] | None) -> World:
     for n, member in enumerate(world.members):
         member.truth.priority = 200 if traits >> n & 1 else 100
         member.truth.model_set = "two" if sets >> n & 1 and sets & 0x80 else "one"
-        # Now and then one of them is never to be primary.
+        # Sometimes one of them must never be primary.
         member.truth.tags = (NOFAILOVER,) if lapses & 0xC0 == 0xC0 and n == boots % 5 else ()
         world.register(member)
         world.check(member, "sidecar", "passing", "")
         world.start(member, member.boot)
-        if traits & 0x80:  # otherwise they have passed for long
+        if traits & 0x80:  # else they have settled
             continue
         member.push()
         member.fit = Fit(member.mono() - 100.0, member.wall() - 100.0)
@@ -103,7 +103,7 @@ def _begin(head: bytes, trace: list[str] | None) -> World:
 
 
 def _lapse(state: int) -> Callable[[], float]:
-    """After how many TTLs the next session ends: often as early as Consul may."""
+    """The number of TTLs after which the next session ends: often as early as Consul may."""
 
     def lapse() -> float:
         nonlocal state
@@ -117,7 +117,7 @@ def _lapse(state: int) -> Callable[[], float]:
 
 
 def _member(world: World, event: Event) -> Member:
-    """The one that it happens to: half of the time the one that has the role."""
+    """The event's member: half of the time the primary."""
     holder = world.store.state.lock.instance
     if event.who >= 8 and holder is not None:
         return next(member for member in world.members if member.name == holder)
@@ -163,7 +163,7 @@ def _join(world: World, member: Member) -> None:
 
 
 def _freeze(world: World, event: Event) -> None:
-    """The process stands still; or the machine, which Consul does not notice so soon."""
+    """Freeze the process, or its machine, which Consul notices later."""
     member = _member(world, event)
     member.faults.backwards = bool(event.x & 1)
     member.freeze(event.span)
@@ -237,7 +237,7 @@ def _lag(world: World, event: Event) -> None:
 
 
 def _order(world: World, event: Event) -> None:
-    """An operator orders, flushes the order that there is, or forces."""
+    """An operator writes an order, flushes one, or forces a failover."""
     state = world.store.state
     if state.order and event.x & 8:
         gone = api.Delete(orders.order_key(SERVICE), state.order.index)
@@ -316,7 +316,7 @@ def _maintain(world: World, event: Event) -> None:
 
 
 def _trait(world: World, event: Event) -> None:
-    """An instance is reconfigured, or its canary fails when it is sent again."""
+    """An instance is reconfigured, or the canary of its proof fails."""
     member, truth = _member(world, event), _member(world, event).truth
     if not world.reaches(member) or member.name not in world.store.model.services:
         return
@@ -362,7 +362,7 @@ def _stop(world: World, event: Event) -> None:
 
 
 def _nothing(world: World, event: Event) -> None:
-    """Only time passes: what a schedule shrinks to."""
+    """Only time passes; schedules shrink to this."""
 
 
 _EVENTS = (
@@ -375,7 +375,7 @@ _EVENTS = (
 
 
 def _heal(world: World, *, resumed: bool) -> None:
-    """All faults end: crashed instances start, unhealthy ones stay unhealthy."""
+    """End all faults: crashed instances start, unhealthy ones stay unhealthy."""
     world.log("everything is healed")
     world.laws.quiet = world.now
     _elected(world)
@@ -408,7 +408,7 @@ def _polling(world: World, member: Member) -> Callable[[], None]:
 
 
 def _settle(world: World) -> None:
-    """Everything is well before long, and then stays so, at little cost."""
+    """Require that everything is healthy soon and stays so, with few requests."""
     end, wrong = world.now + _QUIET, "nothing was looked at"
     world.run(world.now + 3.0)
     while world.now < end and (wrong := _wrong(world)):
@@ -432,12 +432,12 @@ def _settle(world: World) -> None:
 
 
 def _wrong(world: World) -> str:
-    """What is not well yet; a paused mesh only has to claim nothing."""
+    """What is not healthy yet; a paused mesh must only make no claim."""
     state = world.store.state
     if state.paused(EPOCH + world.now) and state.lock.instance is None:
         if state.pause and state.pause.until:
             return "it is paused for a while"
-        # Two TTLs until its session lapses, a lock-delay, and the pause between two attempts.
+        # Two TTLs until its session expires, a lock-delay, and the pause between two attempts.
         resumes = (world.laws.quiet or 0.0) + 60.0
         return "its last holder may resume" if world.now < resumes else ""
     if wrong := world.laws.unsettled():

@@ -1,4 +1,4 @@
-"""Consul as simulated instances see it: the model, its leader, and what each reader sees."""
+"""Consul as simulated instances see it: the model, its leader, and each reader's view."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ NODE_DOWN = replace(NODE_UP, status="critical", output="Agent not live or unreac
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an instance asks of Consul; it suspends the coroutine that awaits it."""
+    """An instance's request to Consul, which suspends the coroutine that awaits it."""
 
     effect: Callable[["Store"], Any]
     operations: tuple[Operation, ...] = ()
@@ -29,7 +29,7 @@ class Request:
 
 
 class Store:
-    """The servers. `clock` tells the true time, `changed` is told when the election's keys change.
+    """The servers. `clock` returns the true time; `changed` is called on changes of the keys.
 
     Sessions end after one to two TTLs, as `lapse` says; the model itself never ends one.
     """
@@ -43,7 +43,7 @@ class Store:
         self.changed: Callable[[], None] = lambda: None
         self.expiring: Callable[[str], None] = lambda session: None
         self.leader = True
-        self.down: set[str] = set()  # nodes that are not seen
+        self.down: set[str] = set()  # nodes that gossip has lost
         self.states: list[ElectionState] = [orders.read(SERVICE, (), self.model.index)]
         self._entries: tuple[KVEntry, ...] = ()
         self._looked = 0
@@ -52,11 +52,11 @@ class Store:
 
     @property
     def state(self) -> ElectionState:
-        """The election's keys as they are."""
+        """The current election's keys."""
         return self.states[-1]
 
     def do(self, effect: Callable[["Store"], T]) -> T:
-        """Apply a change, and show it to the readers."""
+        """Apply a change, and publish it to the readers."""
         try:
             return effect(self)
         finally:
@@ -67,14 +67,14 @@ class Store:
 
         Raises:
             Unavailable: the servers have no leader.
-            SidecarError: the request is refused.
+            SidecarError: the request is rejected.
         """
         if not self.leader:
             raise Unavailable("no cluster leader")
         return self.do(effect)
 
     def look(self) -> None:
-        """Keep what the election's keys say, if it is new."""
+        """Record the election's keys, if they have changed."""
         if self.model.index == self._looked:
             return
         self._looked, found = self.model.index, self.model.keys
@@ -85,7 +85,7 @@ class Store:
             self.changed()
 
     def catalog(self) -> tuple[ServiceEntry, ...]:
-        """The instances with their nodes' checks."""
+        """The instances, with their nodes' checks."""
         if self._catalog is None or self._catalog[0] != self.model.index:
             found = sorted(self.model.services.values(), key=lambda service: service.id)
             entries = tuple(
@@ -117,7 +117,7 @@ class Store:
             current = self.model.sessions.get(name)
             if current is None or current.renewed != renewed:
                 return
-            if not self.leader:  # no leader counts; the new one starts over
+            if not self.leader:  # no leader counts the TTL; a new one restarts it
                 return
             self.expiring(name)
             self.do(lambda store: store.end(name))
@@ -128,7 +128,7 @@ class Store:
         self.leader = False
 
     def elect_leader(self) -> None:
-        """The TTLs start over, and lock-delays are forgotten."""
+        """Elect a leader, which restarts the TTLs and forgets lock-delays."""
         self.leader = True
         self.model.delayed.clear()
         for name, session in self.model.sessions.items():
@@ -136,7 +136,7 @@ class Store:
             self._expire_later(name)
 
     def node(self, name: str, *, up: bool) -> None:
-        """Whether the other nodes see a node; the sessions of one that is not seen end."""
+        """Set whether gossip reaches a node; if not, its sessions end."""
         if up == (name not in self.down):
             return
         (self.down.discard if up else self.down.add)(name)
@@ -147,7 +147,7 @@ class Store:
                     self.end(session)
 
 
-class Door:
+class SuspendingConsul:
     """A `ConsulApi` whose requests suspend their caller until the world answers."""
 
     def __init__(self, catalog: Callable[[], tuple[ServiceEntry, ...]]) -> None:
@@ -186,7 +186,7 @@ class Door:
 
 
 def outcome(effect: Callable[[], T]) -> T | SidecarError:
-    """What a request comes to: its answer or its error."""
+    """The outcome of a request: its answer or its error."""
     try:
         return effect()
     except SidecarError as error:

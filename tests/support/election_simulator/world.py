@@ -35,13 +35,13 @@ class Fate:
 
 @dataclass
 class Plane:
-    """A control plane, as far as it follows the lock; `lag` is by how much its reads are old."""
+    """A control plane's watch of the lock; `lag` is the age of its reads."""
 
     lag: float = 0.0
     known: Leadership = field(default_factory=Leadership)
 
     def see(self, seen: lock.ElectionLock, newest: lock.ElectionLock | None, laws: Laws) -> None:
-        """A reading, and what a consistent one would show, if it were answered."""
+        """A read, and what a consistent read would return."""
         believed = retention.retain_leader(self.known, seen)
         if retention.is_regression(self.known, seen) and newest is not None:
             believed = retention.retain_leader(self.known, newest, verified=True)
@@ -56,7 +56,7 @@ class Plane:
 
 
 class World:
-    """Everything that happens, in the order of the true time."""
+    """All events, in the order of the true time."""
 
     def __init__(self, count: int, lock_delay: float, failback: Failback, boots: int) -> None:
         self.now = 0.0
@@ -74,7 +74,7 @@ class World:
         ]
         self.laws.members = self.members
         self.planes = [Plane(), Plane()]
-        # What each agent says, for the servers may not have heard it.
+        # Each agent's state, which may not be synced to the servers.
         self.agents: dict[str, dict[str, tuple[str, str]]] = {}
 
     # --- time -------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class World:
         heapq.heappush(self._queue, (when, next(self._numbers), what, member, gen))
 
     def run(self, until: float) -> None:
-        """Let everything happen that is due until then."""
+        """Run all events that are due by then."""
         while self._queue and self._queue[0][0] <= until:
             when, _, what, member, gen = heapq.heappop(self._queue)
             self.now = max(self.now, when)
@@ -97,7 +97,7 @@ class World:
         self.now = max(self.now, until)
 
     def _put_off(self, member: Member, what: Callable[[], None]) -> None:
-        """What would happen to one that stands still happens when it goes on."""
+        """Defer an event of a frozen member until it continues."""
         if not member.faults.backlog:
             self.at(member.faults.frozen_until, lambda: self.thaw(member))
         member.faults.backlog.append((member.gen, what))
@@ -111,7 +111,7 @@ class World:
         for gen, what in reversed(waiting) if faults.backwards else waiting:
             if gen != member.gen:
                 continue
-            if faults.frozen_until > self.now:  # it stands still again
+            if faults.frozen_until > self.now:  # it is frozen again
                 self._put_off(member, what)
             else:
                 what()
@@ -184,7 +184,7 @@ class World:
         if member.lease.epoch:
             self.laws.learnt(member)
 
-    # --- what is read ------------------------------------------------------------------------
+    # --- reads -------------------------------------------------------------------------------
 
     def directed(self, member: Member, view: ElectionView, action: NameCandidate) -> None:
         self.laws.directed(member, view, action)
@@ -210,7 +210,7 @@ class World:
         self.at(self.now + pause, show, member)
 
     def _show_plane(self, plane: Plane, number: int) -> None:
-        """Readings of a plane may even come in another order, from servers that lag."""
+        """Reads of a control plane may be reordered, because servers lag."""
         seen, leader = self.store.states[number].lock, self.store
 
         def show() -> None:
@@ -219,7 +219,7 @@ class World:
         self.at(self.now + LATENCY + (plane.lag if number % 2 else 0.0), show)
 
     def refresh(self, member: Member, pause: float = _RETRY) -> None:
-        """Its watch, which has failed, asks again."""
+        """Retry its failed watch."""
         self.at(self.now + pause, lambda: self._reread(member), member)
 
     def _reread(self, member: Member) -> None:
@@ -246,17 +246,17 @@ class World:
         self.agents.setdefault(member.name, {})
 
     def check(self, member: Member, name: str, status: str, output: str) -> None:
-        """An agent's check has a new status."""
+        """Set the status of an agent's check."""
         said = f"{member.name}:{name}", status, output
         self.agents.setdefault(member.name, {})[said[0]] = status, output
-        self._hear(member, *said)
+        self._apply(member, *said)
 
     def sync(self, member: Member) -> None:
-        """The servers hear what the agent says, if they are in touch."""
+        """Sync the agent's state to the servers, if they are connected."""
         for name, (status, output) in self.agents.get(member.name, {}).items():
-            self._hear(member, name, status, output)
+            self._apply(member, name, status, output)
 
-    def _hear(self, member: Member, name: str, status: str, output: str) -> None:
+    def _apply(self, member: Member, name: str, status: str, output: str) -> None:
         model = self.store.model
         if not self.reaches(member) or member.name not in model.services:
             return
@@ -273,7 +273,7 @@ class World:
         return True
 
     def poll(self, member: Member) -> None:
-        """The agent asks the sidecar whether it is there."""
+        """Run the agent's own check of the sidecar."""
         if member.faults.agent_down:
             return
         if not member.alive:
@@ -285,7 +285,7 @@ class World:
             self.check(member, "sidecar", "passing", ALIVE)
 
     def lapse(self, member: Member) -> None:
-        """The verdict was not renewed within its TTL."""
+        """Set the verdict's check to critical, because its TTL has passed."""
         if not member.alive or member.faults.frozen_until > self.now:
             self.check(member, "verdict", "critical", "TTL expired (last output: ...)")
             self.at(member.faults.frozen_until + _HEARTBEAT / 2, member.push, member)
@@ -295,7 +295,7 @@ class World:
         self.at(self.now + pause, lambda: self.agent_back(member, older))
 
     def agent_back(self, member: Member, older: int = 0) -> None:
-        """A restarted agent takes up its checks as critical until they have run."""
+        """A restarted agent's checks are critical until they have run."""
         if not member.faults.agent_down:
             return
         member.faults.agent_down = False
@@ -304,7 +304,7 @@ class World:
         self.sync(member)
         self.at(self.now + _POLL, lambda: self.poll(member))
         self.at(self.now + _HEARTBEAT / 2, member.push, member)
-        # Its first answer may be older than the last one before.
+        # Its first answer may be older than its last one before the restart.
         self._older(member, older)
 
     def _older(self, member: Member, older: int) -> None:
@@ -318,7 +318,7 @@ class World:
         self.at(self.now + _RETRY, show, member)
 
     def start(self, member: Member, boot: float) -> None:
-        """A sidecar's process begins."""
+        """Start a sidecar's process."""
         member.start(boot)
         self.at(self.now + _POLL, lambda: self.poll(member))
         self.at(self.now + 0.1, member.push, member)
@@ -330,7 +330,7 @@ class World:
         self.at(self.now + 10.0, lambda: self.lapse(member))
 
     def leave(self, member: Member) -> None:
-        """A sidecar that stopped gracefully deregisters and is gone."""
+        """Deregister a sidecar that has stopped gracefully."""
         member.crash()
         self.agents.pop(member.name, None)
         member.truth.maintained = None
