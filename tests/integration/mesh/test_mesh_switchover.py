@@ -90,7 +90,7 @@ async def test_history_has_the_cause_and_the_failed_requests(mesh: LiveMesh) -> 
     unharmed(scene.load)
 
 
-@soak  # as in tests/contract/cli/operator/test_switchover.py
+@soak  # as in tests/contract/operator/test_follow_order.py
 async def test_a_rejected_order_changes_nothing(mesh: LiveMesh) -> None:
     await mesh.steady()
     before, primary, standby = await keys(mesh), await mesh.primary(), await mesh.standby()
@@ -152,7 +152,7 @@ async def test_a_paused_mesh_elects_no_other_instance_and_serves(mesh: LiveMesh)
     unharmed(scene.load, streams=False)
 
 
-@soak  # as in tests/contract/cli/operator/test_switchover.py
+@soak  # as in tests/contract/operator/test_follow_order.py
 async def test_a_failover_while_paused_is_executed(mesh: LiveMesh) -> None:
     """An operator's order is executed even so."""
     async with mesh.under_load() as scene:
