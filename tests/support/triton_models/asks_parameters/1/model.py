@@ -1,4 +1,4 @@
-"""asks_parameters: answers with the id and the parameters of a request, and refuses without."""
+"""asks_parameters: answers with the request's id and parameters; without them, an error."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""blob: 80 01 FE, whatever it is asked; what is no UTF-8 comes back as it went."""
+"""blob: answers 80 01 FE to any text, and echoes bytes that are not UTF-8."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Answers its value after so many seconds."""
+"""Answers its value after SECONDS seconds."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""counter: the sum of a sequence's values so far. It takes its time, and refuses negative ones."""
+"""counter: the sum of a sequence's values so far, after a delay; negative values are errors."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""mortal: an echo. Two texts are the end of the tritonserver that this process belongs to."""
+"""mortal: an echo. Two texts kill or freeze the tritonserver of this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-WORK = 0.005  # seconds that an answer takes
+WORK = 0.005  # seconds per answer
 DEADLY = {b"die": signal.SIGKILL, b"freeze": signal.SIGSTOP}
 
 

@@ -1,4 +1,4 @@
-"""named_sequences: the sum of a sequence's values so far, and what the sequence is called."""
+"""named_sequences: the sum of a sequence's values so far, and the sequence's string id."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""no_inputs: says which release it is, whatever it is asked."""
+"""no_inputs: answers with its release, without any input."""
 
 from collections.abc import Sequence
 from typing import Any

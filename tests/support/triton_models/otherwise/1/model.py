@@ -1,4 +1,4 @@
-"""otherwise: answers in another form than its config says, always the same."""
+"""otherwise: always the same answer, in another shape than in its config."""
 
 from collections.abc import Sequence
 from typing import Any

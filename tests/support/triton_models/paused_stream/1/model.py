@@ -1,4 +1,4 @@
-"""Streams its value at once, and ends the stream after so many seconds."""
+"""Streams its value at once, and ends the stream after SECONDS seconds."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""silent_stream: echoes what ends with a question mark, and streams nothing to anything else."""
+"""silent_stream: echoes a text that ends with a question mark; any other gets an empty stream."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""sums: for each sequence the sum of its values so far, and the process that has it."""
+"""sums: for each sequence the sum of its values so far, and the process that holds it."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""unbatched: answers with the first element of a batch, which it takes for the whole."""
+"""unbatched: answers with the first element of a batch only."""
 
 from collections.abc import Sequence
 from typing import Any
