@@ -47,7 +47,7 @@ def test_a_failure_for_another_reason_than_a_taken_port_is_not_retried(
         attempts += 1
         (tmp_path / "logs").mkdir()
         (tmp_path / "logs" / "xds.log").write_text("first\nthe reason\n")
-        raise StartFailed("xds", "exited with code 1")
+        raise StartFailed("xds", "broke")
 
     monkeypatch.setattr(launch, "_run", run)
     with pytest.raises(StartFailed) as raised:
@@ -55,7 +55,7 @@ def test_a_failure_for_another_reason_than_a_taken_port_is_not_retried(
     assert attempts == 1
     assert raised.value.part == "xds"
     message = str(raised.value)
-    assert message.startswith("xds: exited with code 1\n")
+    assert message.startswith("xds: broke\n")
     assert message.endswith("  | the reason")
     assert not cleanup.is_claimed(tmp_path)
 

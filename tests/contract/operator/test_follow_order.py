@@ -22,8 +22,7 @@ async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -
         assert await scene.move(plans.switchover, scene.request(reason="new kernel")) == b.id
         assert await scene.primary() == b.id
         *steps, last = scene.steps
-        assert steps[:3] == ["ordered", "b has proved itself", "a has released the role"]
-        assert steps[3].startswith("b is primary, epoch ")
+        assert [step.partition(" ")[0] for step in steps] == ["ordered", "b", "a", "b"]
         assert last == "no control plane follows the service, so there is no Envoy to wait for"
         *_, entry = await operator_client.read_history(scene.client, 20)
         assert (entry.by, entry.to, entry.cause) == (
@@ -40,7 +39,7 @@ async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -
 async def test_an_order_whose_candidate_is_not_fit_fails(scene: Scene) -> None:
     async with sidecars(scene, "a", "b") as (a, b):
         b.proof = "chat: CANARY_WRONG"
-        with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
+        with pytest.raises(Conflict, match="CANARY_WRONG"):
             await scene.move(plans.switchover, scene.request())
         assert await scene.primary() == a.id
         assert (await operator_client.read_status(scene.client)).state.order is None
@@ -49,9 +48,7 @@ async def test_an_order_whose_candidate_is_not_fit_fails(scene: Scene) -> None:
 async def test_an_order_that_times_out_is_cancelled(scene: Scene) -> None:
     async with sidecars(scene, "a", "b") as (a, b):
         b.proof = None
-        with pytest.raises(
-            DeadlineExceeded, match="has not proved itself; the order was cancelled"
-        ):
+        with pytest.raises(DeadlineExceeded, match=r"; the order was cancelled$"):
             await scene.move(plans.switchover, scene.request(), timeout=2.0)
         assert await scene.primary() == a.id
         outcome = await scene.outcome()
@@ -65,12 +62,10 @@ async def test_the_wait_reports_that_the_candidate_is_settling(scene: Scene) -> 
         until = CLOCK.wall() + 600
         await b.register(settled_at=until)
         b.proof = None
-        with pytest.raises(
-            DeadlineExceeded, match=r"b is settling, \d+ s to go; the order was cancelled"
-        ):
+        with pytest.raises(DeadlineExceeded, match=f": {b.id} "):
             await scene.move(plans.switchover, scene.request(to=b.id), timeout=2.0)
         settling = scene.reported[1]
-        assert settling.what.startswith(f"{b.id} is settling, ")
+        assert settling.what.startswith(f"{b.id} ")
         assert settling.settling_seconds
         assert scene.steps.count("ordered") == len(scene.steps) - 1 == 1
         # Without a named candidate a settled one is chosen, and there is no wait.
@@ -109,8 +104,9 @@ async def test_a_scheduled_order_chooses_its_candidate_when_it_is_due(scene: Sce
     async with sidecars(scene, "a", "b") as (_, b):
         at = CLOCK.wall() + 2.0
         assert await scene.move(plans.switchover, scene.request(at=at)) == b.id
-        assert "b is the candidate" in scene.steps
         assert scene.reported[0].what.startswith("ordered for 20")
+        subjects = [step.partition(" ")[0] for step in scene.steps]
+        assert subjects == ["ordered", "b", "b", "a", "b", "no"]
 
 
 async def test_a_paused_mesh_elects_a_primary_only_by_an_order(scene: Scene) -> None:
@@ -136,17 +132,17 @@ async def test_a_failover_to_an_unfit_candidate_fails_without_a_wait(scene: Scen
         a.want(Intent.YIELD)
         await scene.until_primary(None)
         b.proof = "chat: CANARY_WRONG"
-        with pytest.raises(Conflict, match="is not fit: chat: CANARY_WRONG"):
+        with pytest.raises(Conflict, match="CANARY_WRONG"):
             await scene.move(plans.failover, scene.request(to=b.id))
         assert (await operator_client.read_status(scene.client)).state.order is None
-        assert "is not fit" in (await scene.outcome()).why
+        assert "CANARY_WRONG" in (await scene.outcome()).why
 
 
 async def test_force_ends_the_session_of_a_frozen_primary(scene: Scene) -> None:
     async with sidecars(scene, "a", "b", b="nofailover") as (a, b):
         await a.freeze()
         b.proof = None
-        with pytest.raises(Conflict, match="is primary and serves"):
+        with pytest.raises(Conflict, match=f"^{a.id} is primary"):
             await scene.move(plans.failover, scene.request(to=b.id))
         assert await scene.move(plans.failover, scene.request(to=b.id, force=True)) == b.id
         assert "destroying the primary's session, as it does not release the role" in scene.steps
@@ -162,14 +158,14 @@ async def test_force_replaces_another_order(scene: Scene) -> None:
         )
         await asyncio.sleep(0.1)
         assert await scene.move(plans.failover, scene.request(force=True)) == b.id
-        with pytest.raises(Conflict, match=r"replaced by a failover|the order was removed"):
+        with pytest.raises(Conflict, match=r"replaced by a failover|removed$"):
             await waits
 
 
 async def test_an_unreadable_order_is_rejected_until_it_is_flushed(scene: Scene) -> None:
     async with sidecars(scene, "a", "b") as (_, b):
         await scene.consul.transact(Set(orders.order_key(scene.service), b"{"))
-        with pytest.raises(Conflict, match="cannot be read"):
+        with pytest.raises(Conflict, match=orders.order_key(scene.service)):
             await scene.move(plans.switchover, scene.request())
         assert (
             await operator_client.cancel_pending(scene.client) == "something that could not be read"

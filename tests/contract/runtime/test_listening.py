@@ -38,6 +38,6 @@ async def test_a_taken_port_is_reported_once(capfd: pytest.CaptureFixture[str]) 
 def test_an_address_of_another_machine_is_rejected(address: str, why: str) -> None:
     with pytest.raises(ConfigError) as caught:
         listening.refuse_taken("xds.listen", address)
-    start = f"xds.listen: expected an address that can be bound, found {address}: "
-    assert str(caught.value).startswith(start)
+    assert str(caught.value).startswith("xds.listen: ")
+    assert f" {address}: " in str(caught.value)
     assert why in str(caught.value)

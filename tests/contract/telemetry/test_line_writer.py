@@ -18,6 +18,7 @@ from sidecar.telemetry.line_writer import LineWriter, unblock
 PATIENCE = 60.0  # seconds; each step takes far less
 # For notices that are never written: a closed descriptor's number is soon reused.
 NEVER = 1e6
+TOO_LONG = "a line of more than {} bytes"
 
 
 def notice(count: int, why: str) -> str:
@@ -145,7 +146,7 @@ def test_a_line_longer_than_the_queue_is_reported_as_such(log: int, tmp_path: Pa
     for line in ("a", "x" * 100, "y" * 200, "b"):
         said.put(line)
     assert said.flush(PATIENCE)
-    assert (tmp_path / "log").read_text() == "a\ndropped 2: a line of more than 100 bytes\nb\n"
+    assert (tmp_path / "log").read_text() == f"a\ndropped 2: {TOO_LONG.format(100)}\nb\n"
 
 
 def test_a_full_queue_is_reported_after_the_lines_before_it(
@@ -170,7 +171,7 @@ def test_a_full_queue_is_reported_after_the_lines_before_it(
         "a" * 9,
         "b" * 9,
         "dropped 1: the reader is too slow, or the disk hangs",
-        "dropped 1: a line of more than 10 bytes",
+        f"dropped 1: {TOO_LONG.format(10)}",
     ]
 
 

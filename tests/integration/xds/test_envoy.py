@@ -144,8 +144,9 @@ async def test_the_last_answer_of_a_sidecar_that_stopped_answering_counts(rig: R
     rig.a.serving = False
     await rig.settled(0)
     rig.a.speaks.clear()
-    with pytest.raises(grpc.aio.AioRpcError, match="no healthy upstream"):
-        await rig.client.answered_by()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rig.client.who()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     rig.a.serving = True
     rig.a.speaks.set()
     await rig.settled(1)

@@ -40,7 +40,7 @@ def test_without_a_gpu_it_says_so_in_one_line_and_exits_with_0(nvml: Player) -> 
     result = RUNNER.invoke(app, ["gpu"])
     assert result.exit_code == 0
     [line] = result.output.splitlines()
-    assert line.startswith("GPU: unavailable: NVML: there is no NVIDIA driver")
+    assert line.startswith("GPU: unavailable: NVML: ")
 
 
 @pytest.mark.parametrize("nvml", ["row-remap-failed"], indirect=True)

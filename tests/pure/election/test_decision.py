@@ -1,6 +1,7 @@
 """What `decide` returns in each case."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from sidecar.election.actions import (
     RenewSession,
     Wait,
 )
-from sidecar.election.candidates import Candidate, Field
+from sidecar.election.candidates import Candidate, Field, objections
 from sidecar.election.decision import DecisionRules, ElectionView, Failback, Intent, decide
 from sidecar.election.keys.lock import Claim, ElectionLock, Ended
 from sidecar.election.keys.orders import ElectionState, Kind, Order, Outcome, Pause, Proof
@@ -31,6 +32,8 @@ EDITED = "the epoch was edited"
 FIRST_PRIMARY = "the first primary"
 B_UNPROVEN = "b must prove itself first"
 BY_ME = "switchover by me"
+UNFIT = "it is not fit"
+PLACE = "others come first: it is number {}"
 
 TTL = 15.0
 WALL = 1_700_000_000.0
@@ -63,6 +66,12 @@ def field(*others: Candidate, age: float = 0.0) -> Field:
 def view(state: ElectionState | None = FREE, **changes: object) -> ElectionView:
     known = ElectionView(state, A, Intent.SEEK, field(A, B), free_since=NOW - 60, wall=WALL)
     return replace(known, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def against(**of: Any) -> str:
+    """The objection to such a candidate."""
+    [why] = objections(Candidate("any", **of), "")
+    return why
 
 
 def order(to: str | None = None, kind: Kind = Kind.SWITCHOVER, **changes: object) -> Order:
@@ -172,8 +181,8 @@ def test_the_holder_wakes_up_when_an_order_is_due_and_when_it_expires() -> None:
             field(A, replace(B, maintenance=True), replace(C, state="critical", detail="ill")),
             CancelOrder(
                 order(),
-                "no other instance is fit: b: it is in maintenance;"
-                " c: its verdict is critical: ill",
+                f"no other instance is fit: b: {against(maintenance=True)};"
+                f" c: {against(state='critical', detail='ill')}",
             ),
         ),
     ],
@@ -196,7 +205,7 @@ def test_the_holder_names_the_best_other_instance(known: Field | None, expected:
         (view(GIVEN_UP_BY_A), Acquire("a released the role: done")),
         (
             view(GIVEN_UP_BY_A, own=replace(A, state="warning")),
-            "it is not fit: its verdict is warning",
+            f"{UNFIT}: {against(state='warning')}",
         ),
         (
             view(replace(GIVEN_UP_BY_A, pause=PAUSE)),
@@ -227,7 +236,7 @@ def test_the_last_holder_takes_it_again_only_with_the_same_model_set_and_health(
 ) -> None:
     lost = ElectionState(replace(LOST_BY_A.lock, last=replace(CLAIM_A, model_set="one")))
     known = view(lost, own=own, field=field(own, replace(B, model_set="one")))
-    assert str(decision_of(known)).startswith("it is not fit")
+    assert str(decision_of(known)).startswith(UNFIT)
 
 
 PROVEN = replace(GIVEN_UP_BY_B, order=order("a"), proof=proof("a"))
@@ -303,7 +312,7 @@ def test_a_free_lock_and_an_order(
         (
             view(own=replace(A, maintenance=True)),
             NOW,
-            Wait("it is not fit: it is in maintenance", NOW + 5),
+            Wait(f"{UNFIT}: {against(maintenance=True)}", NOW + 5),
         ),
         (
             view(own=replace(A, since=NOW - 4)),
@@ -318,7 +327,7 @@ def test_a_free_lock_and_an_order(
         (
             view(field=field(A, C), free_since=NOW),
             NOW,
-            Wait("others come first: it is number 2", NOW + 0.2),
+            Wait(PLACE.format(2), NOW + 0.2),
         ),
         (view(field=field(A, C), free_since=NOW), NOW + 0.2, Acquire(FIRST_PRIMARY)),
         # A candidate that may not take the lock yet is not waited for.
@@ -338,7 +347,7 @@ def test_a_candidate_waits_for_its_turn(
 def test_the_wait_is_bounded_with_many_candidates() -> None:
     many = [Candidate(f"A{number}") for number in range(50)]
     waiting = decide(view(field=field(*many, A), free_since=NOW), LEASE, NOW, RULES)
-    assert waiting == Wait("others come first: it is number 51", NOW + 2.0)
+    assert waiting == Wait(PLACE.format(51), NOW + 2.0)
 
 
 def test_in_a_catalog_read_before_the_release_the_last_holder_is_ignored() -> None:
@@ -368,7 +377,7 @@ def test_the_last_holder_has_a_head_start_unless_it_is_known_to_be_unhealthy(
     decided = decide(known, LEASE, NOW, RULES)
     if waits:
         assert isinstance(decided, Wait)
-        assert decided.why == "others come first: it is number 1"
+        assert decided.why == PLACE.format(1)
         freed = NOW - RULES.head_start
         decided = decide(replace(known, free_since=freed), LEASE, NOW, RULES)
     assert isinstance(decided, Acquire)

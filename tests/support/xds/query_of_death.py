@@ -27,6 +27,8 @@ POISON = b"take it down"
 LONG = b"think about it"
 ENDLESS = b"say it again and again"
 CUT = "INTERNAL: Stream removed"
+REFUSED = "this request has taken down "
+NOT_RETRIED = "UNAVAILABLE: two instances went down with this request"
 _AWAY = 1.0  # seconds until a crashed instance is back
 _WORK, _LONG = 0.005, 0.1  # seconds that a request takes, and a long one
 _PATIENCE = 60.0
@@ -266,7 +268,7 @@ class CrashScene:
     @property
     def refused(self) -> int:
         """How many requests of the bad client Envoy rejected as quarantined."""
-        return sum("this request has taken down" in each for each in self.refusals)
+        return sum(REFUSED in each for each in self.refusals)
 
 
 @asynccontextmanager

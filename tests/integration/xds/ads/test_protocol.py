@@ -459,10 +459,11 @@ async def test_the_commands_report_clients_snapshot_and_placements(scene: Scene)
     assert cluster["@type"] == CLUSTER
 
     explanation = await text("explain", scene.port, "a")
-    assert "it is the primary of epoch 42" in explanation
+    assert "epoch 42" in explanation
     [plane] = (await cli("explain", scene.port, "b", "--json"))["control_planes"]
     [place] = plane["placements"]
-    assert place["why"] == ["gets no requests: critical in Consul"]
+    [why] = place["why"]
+    assert "critical" in why
     assert place["priority"] is None
     await eventually(
         lambda: scene.plane.publication.placed_since(SERVICE, "b"), "it is known since when"

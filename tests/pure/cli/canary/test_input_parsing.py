@@ -148,7 +148,7 @@ def test_parameters_and_id_from_flags_override_those_of_a_file(tmp_path: Path) -
     ("content", "why"),
     [
         ('{"id": 5}', "--inputs .*: id: expected a string, found 5$"),
-        ('{"parameters": [1]}', r"parameters: expected a table of parameters, found \[1\]$"),
+        ('{"parameters": [1]}', r"parameters: expected a table .* found \[1\]$"),
         (
             '{"parameters": {"a": {}}}',
             "parameters: expected strings, .* found another value of 'a'",
@@ -248,7 +248,7 @@ def test_the_contents_of_files_are_sent(tmp_path: Path) -> None:
     [
         (["ids=@FOLDER/bad.npy"], "--input ids: FOLDER/bad.npy: expected elements of datatype"),
         (["ids=@FOLDER/none.npy"], "--input ids: FOLDER/none.npy: expected a file"),
-        (["any=[1, 2]"], "--input: expected the inputs"),
+        (["any=[1, 2]"], "--input: "),
         (["text=a", "ids=1", "flag=true", "any=1", "image=@FOLDER/wide.npy"], "--input image: "),
     ],
 )

@@ -7,7 +7,7 @@ from sidecar.consul.api import KVEntry
 from sidecar.election.keys import history, lock
 from sidecar.election.keys.history import Entry
 
-FIRST = Entry("2026-01-01T00:00:00.000Z", "a", "the first primary")
+FIRST = Entry("2026-01-01T00:00:00.000Z", "a", "it was first")
 SECOND = Entry("2026-01-02T00:00:00.000Z", "b", "a was ill", by="a", failed=0)
 
 

@@ -69,7 +69,7 @@ def test_different_elements_are_written_differently(one: bytes, other: bytes) ->
 def test_different_blobs_are_not_repeatable() -> None:
     proposal = propose.propose([answer(ODD), answer(OTHER)], "canary")
     assert not proposal.repeatable
-    assert "2 different answers in 2: b'\\x80\\x01\\xfe', b'\\x99" in proposal.remarks[0]
+    assert ": b'\\x80\\x01\\xfe', b'\\x99" in proposal.remarks[0]
     assert [each.keys() for each in proposal.expect] == [
         {"output", "datatype", "shape", "max_length"}
     ]

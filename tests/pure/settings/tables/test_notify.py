@@ -82,13 +82,13 @@ def test_printed_settings_contain_no_secret(tmp_path: Path) -> None:
         ('[hooks]\non_role_change = "page"', "hooks.on_role_change: expected a list such as"),
         ("[hooks]\non_role_change = []", "hooks.on_role_change: expected a list such as"),
         ('[hooks]\non_role_change = ["page", ""]', "hooks.on_role_change.1: expected a string"),
-        ("[hooks]\non_rolechange = []", "hooks.on_rolechange: unknown key; expected one of on_"),
+        ("[hooks]\non_rolechange = []", "hooks.on_rolechange: unknown key"),
         ("[hooks]\ntimeout = 0", "hooks.timeout: expected a duration above zero"),
         ("[notify.x]\nkind = 'json'", "notify.x.url: missing; expected a string"),
         (f"[notify.x]\n{URL}kind = 'slack'", "notify.x.kind: expected 'alertmanager' or 'json'"),
         (f"[notify.x]\n{URL}on = ['mood']", "notify.x.on.0: expected 'role' or 'verdict'"),
         (f"[notify.x]\n{URL}on = []", "notify.x.on: expected at least 1 item"),
-        (f"[notify.x]\n{URL}colour = 1", "notify.x.colour: unknown key; expected one of ca_file"),
+        (f"[notify.x]\n{URL}colour = 1", "notify.x.colour: unknown key"),
         (f"[[notify]]\n{URL}", "notify: expected a table"),
         ("[notify.x]\nurl = 'ftp://hush/'", "notify.x.url: expected http(s)://host[:port]/path"),
         ("[notify.x]\nurl = 'http://hush:hush@h/'", "notify.x.url: expected no user and password"),
@@ -126,12 +126,10 @@ def test_missing_keys_are_reported_at_once(tmp_path: Path) -> None:
         check(settings.hooks.rules, {name: each.receiver for name, each in settings.notify.items()})
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("hooks.on_role_change: expected a program that can be run, found")
-    wanted = f"expected a file with a token, found {token}: No such file or directory"
-    assert lines[1] == f"notify.a.token_file: {wanted}"
-    assert lines[2] == f"notify.b.token_file: expected a token in {empty}, found nothing"
-    wanted = f"expected a file of certificates in PEM, found none in {empty}"
-    assert lines[3] == f"notify.c.ca_file: {wanted}"
-    assert len(lines) == 4
+    keys = ("a.token_file", "b.token_file", "c.ca_file")
+    for line, key, file in zip(lines[1:], keys, (token, empty, empty), strict=True):
+        assert line.startswith(f"notify.{key}: ")
+        assert str(file) in line
 
 
 def test_a_token_is_reloaded(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sidecar.consul.api import KVEntry, QueryResult, Set
 from sidecar.runtime.errors import Unavailable
 from sidecar.runtime.latest import Latest
 from sidecar.traffic.document import dump, parse, policy_key
-from sidecar.traffic.guard import Observation, Rollback
+from sidecar.traffic.guard import Observation, Rollback, judge
 from sidecar.traffic.policy import Guard, Mode, Release, TrafficPolicy
 from sidecar.xds.catalog import cached_state
 from sidecar.xds.catalog.cached_state import CachedState
@@ -28,7 +28,7 @@ POLICY = TrafficPolicy(mode=Mode.ACTIVE_ACTIVE, release=RELEASE)
 KEY = policy_key("triton")
 GOOD = Observation(requests=1000, failed=10)
 BAD = Observation(requests=1000, failed=60, span=12.0)
-WHY = "60 of 1,000 requests (6 %) failed or were sent again within 12 s; the guard allows 5 %"
+WHY = judge(Guard(max_error_percent=5.0), BAD) or ""
 
 
 class Counting:
