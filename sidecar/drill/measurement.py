@@ -1,5 +1,6 @@
 """From what a drill observed to its figures. Pure; `violations.py` judges them."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -41,6 +42,7 @@ def measure(
         if sample.kind == "unary" and sample.outcome == "answered" and sample.ended < injected
     )
     failed = _count(unary, "failed")
+    used = budget_used(len(unary), failed, objectives)
     seen = _Marks(marks, injected)
     reached = seen.verdict_reached(victim)
     wrong_sent = [sample.due for sample in after if sample.outcome == "wrong"]
@@ -63,7 +65,7 @@ def measure(
         streams=len(streams),
         streams_cut=_count(streams, "failed"),
         streams_moved=sum(sample.moved and sample.outcome == "answered" for sample in streams),
-        budget_used=budget_used(len(unary), failed, objectives),
+        budget_used=used if math.isfinite(used) else None,
         streams_wrong=_count(streams, "wrong"),
         wrong_last=max(0.0, max(wrong_sent) - injected) if wrong_sent else None,
         wrong_after_verdict=sum(reached is not None and due > reached for due in wrong_sent),

@@ -42,7 +42,7 @@ class Figures:
         longest_gap: the longest time that any one client was without a right answer.
         streams, streams_cut, streams_moved: that ended from the injection on; moved are those that
             another instance finished.
-        budget_used: the share of the error budget that the failures used; infinite without one.
+        budget_used: the share of the error budget that the failures used; None without one.
         streams_wrong: that ended from the injection on, and whose text was wrong.
         wrong_last: when the last request with a wrong answer was sent, of either kind.
         wrong_after_verdict: requests with a wrong answer, of either kind, that were sent after the

@@ -10,7 +10,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
-class ChatServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class ChatServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What the server does may be changed while it runs; `instances` answer a stream in turn."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The clients of a load in their own process, on a server that is told what to answer."""
 
 import asyncio
+import itertools
 import os
-import signal
 from pathlib import Path
 
 import psutil
@@ -66,7 +66,7 @@ async def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
         assert running.counts.most_in_flight >= 50
         assert running.counts.held == 0
         dues = [sample.due for sample in sorted(running.samples, key=lambda each: each.due)]
-        steps = [after - before for before, after in zip(dues, dues[1:], strict=False)]
+        steps = [after - before for before, after in itertools.pairwise(dues)]
         assert steps == pytest.approx([0.01] * len(steps))
 
 
@@ -79,7 +79,6 @@ async def test_requests_beyond_the_bound_are_held_and_counted(tmp_path: Path) ->
             while running.counts.held < 30:
                 await asyncio.sleep(0.01)
             server.answers.set()
-        # 5 of the load, and the reference's prompts before it.
         assert running.counts.most_in_flight == 5
         assert running.counts.in_flight == 0
         assert {sample.outcome for sample in running.samples} == {"answered"}
@@ -100,22 +99,14 @@ async def test_what_is_in_flight_at_the_end_is_finished(tmp_path: Path) -> None:
 
 async def test_a_process_that_dies_is_an_error(tmp_path: Path) -> None:
     async with chat_server() as server:
-        with pytest.raises(Unavailable, match="the load's process died .killed by signal 9.*log"):
-            async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
-                await _until(running, 1)
-                _child().send_signal(signal.SIGKILL)
-                while True:
-                    running.check()
-                    await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable, match=r"load's process died \(killed by signal 9\); .*log"):
+            await _killed(server, tmp_path / "log", check=True)
 
 
 async def test_one_that_died_unnoticed_is_an_error_at_the_end(tmp_path: Path) -> None:
     async with chat_server() as server:
         with pytest.raises(Unavailable, match="the load's process died"):
-            async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
-                await _until(running, 1)
-                child = _child()
-                child.kill()
+            await _killed(server, tmp_path / "log", check=False)
 
 
 async def test_without_a_reference_there_is_no_load(tmp_path: Path) -> None:
@@ -125,13 +116,17 @@ async def test_without_a_reference_there_is_no_load(tmp_path: Path) -> None:
 
 
 async def test_an_error_in_the_context_ends_the_process(tmp_path: Path) -> None:
+    child: list[psutil.Process] = []
+
+    async def aborted() -> None:
+        async with load(OPEN, server.address, server.address, log=tmp_path / "log"):
+            child.append(_child())
+            raise RuntimeError("aborted")
+
     async with chat_server() as server:
         with pytest.raises(RuntimeError, match="aborted"):
-            async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
-                await _until(running, 1)
-                child = _child()
-                raise RuntimeError("aborted")
-        assert not child.is_running()
+            await aborted()
+        assert not child[0].is_running()
 
 
 async def test_it_has_the_lowest_priority_and_runs_inside(tmp_path: Path) -> None:
@@ -152,6 +147,15 @@ async def _paused(server: ChatServer, waiting: int) -> None:
     while server.waiting < waiting:
         await asyncio.sleep(0.01)
     server.answers.set()
+
+
+async def _killed(server: ChatServer, log: Path, *, check: bool) -> None:
+    async with load(OPEN, server.address, server.address, log=log) as running:
+        await _until(running, 1)
+        _child().kill()
+        while check:
+            running.check()
+            await asyncio.sleep(0.01)
 
 
 def _child() -> psutil.Process:
