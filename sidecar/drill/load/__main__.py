@@ -54,16 +54,15 @@ async def _send(order: Order, questions: Questions, orders: asyncio.StreamReader
         seed=order.seed,
         sent=sent,
     )
-    told = 0
     async with asyncio.TaskGroup() as group:
         ending = group.create_task(_end(orders, clients))
         running = group.create_task(clients.run())
         while not running.done():
-            _tell(Report(sent.samples[told:], sent.counts))
-            told = len(sent.samples)
+            _tell(Report(sent.samples, sent.counts))
+            sent.samples.clear()
             await asyncio.wait((running,), timeout=_REPORT)
         ending.cancel()
-    _tell(Report(sent.samples[told:], sent.counts, ended=True))
+    _tell(Report(sent.samples, sent.counts, ended=True))
 
 
 async def _end(orders: asyncio.StreamReader, clients: Clients) -> None:

@@ -19,7 +19,7 @@ _REFUSED = 0.05  # seconds; a client does not hammer after a failure
 
 @dataclass(slots=True)
 class Sent:
-    """The samples and the counts of a running load."""
+    """The samples that were not reported yet, and the counts of a running load."""
 
     samples: list[Sample] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -118,12 +118,13 @@ async def load(
     process = await _start(inside, env, log)
     following = asyncio.create_task(running.follow(process, ready))
     try:
-        await _send(process, order)
-        async with asyncio.timeout(_START):
-            await ready.wait()
+        await _order(process, order)
+        await _within(_START, ready.wait(), f"the load did not begin within {_START:g} s", log)
         running.check()
         yield running
-        await _finish(process, following, log)
+        if process.stdin:
+            process.stdin.close()
+        await _within(_END, following, f"the load did not end within {_END:g} s", log)
         running.check()
     finally:
         following.cancel()
@@ -146,24 +147,19 @@ async def _start(
         )
 
 
-async def _send(process: asyncio.subprocess.Process, order: Order) -> None:
+async def _order(process: asyncio.subprocess.Process, order: Order) -> None:
     if process.stdin:
         with suppress(ConnectionError):  # it has died: `check` says so
             process.stdin.write(order_line(order))
             await process.stdin.drain()
 
 
-async def _finish(
-    process: asyncio.subprocess.Process, following: "asyncio.Task[None]", log: Path
-) -> None:
-    if process.stdin:
-        process.stdin.close()
+async def _within(seconds: float, awaited: Awaitable[object], failed: str, log: Path) -> None:
     try:
-        async with asyncio.timeout(_END):
-            await following
+        async with asyncio.timeout(seconds):
+            await awaited
     except TimeoutError:
-        said = f"the load did not end within {_END:g} s; its log is {log}"
-        raise Unavailable(said) from None
+        raise Unavailable(f"{failed}; its log is {log}") from None
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

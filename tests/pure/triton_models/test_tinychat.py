@@ -152,6 +152,7 @@ def test_a_request_overrides_the_delay_of_the_model() -> None:
         ('{"seed": "%s"}' % ("9" * 5000), r"seed: expected .* got .{40}\.\.\."),
         ('{"delay_ms": 10001}', "delay_ms: expected .* from 0 to 10000"),
         ('{"delay_ms": Infinity}', "delay_ms: expected"),
+        ('{"name_instance": 1}', "name_instance: expected true or false, got 1"),
         ('{"max_tokens": 4096, "delay_ms": 1000}', "is 4096 s, expected at most 600 s"),
     ],
 )
@@ -162,7 +163,7 @@ def test_bad_parameters_are_refused_by_name(text: str, message: str) -> None:
 
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
 names = st.sampled_from(
-    ["max_tokens", "temperature", "top_k", "top_p", "seed", "delay_ms", "other"]
+    ["max_tokens", "temperature", "top_k", "top_p", "seed", "delay_ms", "name_instance", "other"]
 )
 
 

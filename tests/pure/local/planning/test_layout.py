@@ -60,6 +60,12 @@ def test_parts_start_after_what_they_need() -> None:
     assert parts["triton-0"].after == ()
 
 
+def test_each_triton_can_name_its_instance() -> None:
+    named = {part.name: part.env.get("TINYCHAT_INSTANCE") for part in make().parts}
+    assert [named[name] for name in ("triton-0", "triton-1")] == ["triton-0", "triton-1"]
+    assert named["sidecar-0"] is None
+
+
 def test_the_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'with space, "quotes" and \\'
     (folder / "triton-1").mkdir(parents=True)
