@@ -1,6 +1,6 @@
 """A load in a process of its own, so that measuring does not disturb what is measured.
 
-    async with load(spec, address, reference, log=folder / "load.log") as running:
+    async with load(spec, address, reference, Place(folder / "load.log")) as running:
         ...
         running.check()
         print(len(running.samples))
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.drill.load.messages import Counts, Order, Report, order_line, read_report
@@ -26,6 +27,21 @@ from sidecar.runtime.errors import ConfigError, Unavailable
 _LINE = 1 << 26  # bytes of a report
 _START = 60.0  # seconds until the first report
 _END = 90.0  # seconds for the requests that are held or in flight
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the process of a load runs.
+
+    Attributes:
+        log: a file for what it complains about.
+        inside: what to put before a command so that it runs in a network namespace.
+        env: its environment; None for this process's.
+    """
+
+    log: Path
+    inside: Sequence[str] = ()
+    env: Mapping[str, str] | None = None
 
 
 class RunningLoad:
@@ -83,10 +99,8 @@ async def load(
     spec: LoadSpec,
     address: str,
     reference: str,
+    place: Place,
     *,
-    log: Path,
-    inside: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
     seed: int = 0,
     began: float | None = None,
     canaries: Sequence[Canary] = (),
@@ -101,9 +115,7 @@ async def load(
         address: host:port that the clients connect to.
         reference: host:port of a Triton whose answers count as right; of any server that describes
             the models, if there are `canaries`.
-        log: a file for what the process complains about.
-        inside: what to put before a command so that it runs in a network namespace.
-        env: the environment of the process; by default this one's.
+        place: where the process runs.
         seed: determines the schedule of an open loop.
         began: when the drill began, on the monotonic clock; by default now. Samples count from it.
         canaries: questions to the user's models, instead of those to the demo models.
@@ -114,17 +126,17 @@ async def load(
     """
     start = time.monotonic() if began is None else began
     order = Order(str(spec), address, reference, start, seed, tuple(canaries))
-    running, ready = RunningLoad(log), asyncio.Event()
-    process = await _start(inside, env, log)
+    running, ready = RunningLoad(place.log), asyncio.Event()
+    process = await _start(place)
     following = asyncio.create_task(running.follow(process, ready))
     try:
         await _order(process, order)
-        await _within(_START, ready.wait(), f"the load did not begin within {_START:g} s", log)
+        await _within(_START, ready.wait(), f"the load did not begin within {_START:g} s", place)
         running.check()
         yield running
         if process.stdin:
             process.stdin.close()
-        await _within(_END, following, f"the load did not end within {_END:g} s", log)
+        await _within(_END, following, f"the load did not end within {_END:g} s", place)
         running.check()
     finally:
         following.cancel()
@@ -132,13 +144,11 @@ async def load(
         await process.wait()
 
 
-async def _start(
-    inside: Sequence[str], env: Mapping[str, str] | None, log: Path
-) -> asyncio.subprocess.Process:
-    with log.open("ab") as stderr:
+async def _start(place: Place) -> asyncio.subprocess.Process:
+    with place.log.open("ab") as stderr:
         return await asyncio.create_subprocess_exec(
-            *(*inside, sys.executable, "-m", "sidecar.drill.load"),
-            env=env,
+            *(*place.inside, sys.executable, "-m", "sidecar.drill.load"),
+            env=place.env,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
@@ -154,12 +164,12 @@ async def _order(process: asyncio.subprocess.Process, order: Order) -> None:
             await process.stdin.drain()
 
 
-async def _within(seconds: float, awaited: Awaitable[object], failed: str, log: Path) -> None:
+async def _within(seconds: float, awaited: Awaitable[object], failed: str, place: Place) -> None:
     try:
         async with asyncio.timeout(seconds):
             await awaited
     except TimeoutError:
-        raise Unavailable(f"{failed}; its log is {log}") from None
+        raise Unavailable(f"{failed}; its log is {place.log}") from None
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import ClosedLoop, OpenLoop
 from sidecar.drill.samples import Sample
 from sidecar.runtime.errors import Unavailable
@@ -31,7 +31,7 @@ async def test_a_closed_loop_has_a_sample_for_each_answer(tmp_path: Path) -> Non
     async with chat_server() as server:
         server.instances = ["a", "b"]
         spec = ClosedLoop(clients=2, streams=1, pause=0.01)
-        async with load(spec, server.address, server.address, log=tmp_path / "log") as running:
+        async with load(spec, server.address, server.address, Place(tmp_path / "log")) as running:
             await _until(running, 20)
         assert {sample.outcome for sample in running.samples} == {"answered"}
         assert {sample.client for sample in _unary(running)} == {0, 1}
@@ -44,7 +44,7 @@ async def test_a_closed_loop_has_a_sample_for_each_answer(tmp_path: Path) -> Non
 
 async def test_failed_and_wrong_answers_are_told_apart(tmp_path: Path) -> None:
     async with chat_server() as server:
-        async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
+        async with load(OPEN, server.address, server.address, Place(tmp_path / "log")) as running:
             await _until(running, 1)
             server.text = "other"
             await _until(running, len(running.samples) + 30)
@@ -58,7 +58,7 @@ async def test_failed_and_wrong_answers_are_told_apart(tmp_path: Path) -> None:
 
 async def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
     async with chat_server() as server:
-        async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
+        async with load(OPEN, server.address, server.address, Place(tmp_path / "log")) as running:
             await _until(running, 10)
             await _paused(server, 50)
         late = [sample for sample in running.samples if sample.took > 0.05]
@@ -73,7 +73,7 @@ async def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
 async def test_requests_beyond_the_bound_are_held_and_counted(tmp_path: Path) -> None:
     spec = OpenLoop(rate=100, streams=0, schedule="constant", in_flight=5)
     async with chat_server() as server:
-        async with load(spec, server.address, server.address, log=tmp_path / "log") as running:
+        async with load(spec, server.address, server.address, Place(tmp_path / "log")) as running:
             await _until(running, 10)
             server.answers.clear()
             while running.counts.held < 30:
@@ -87,7 +87,7 @@ async def test_requests_beyond_the_bound_are_held_and_counted(tmp_path: Path) ->
 
 async def test_what_is_in_flight_at_the_end_is_finished(tmp_path: Path) -> None:
     async with chat_server() as server:
-        async with load(OPEN, server.address, server.address, log=tmp_path / "log") as running:
+        async with load(OPEN, server.address, server.address, Place(tmp_path / "log")) as running:
             await _until(running, 10)
             server.answers.clear()
             while not server.waiting:
@@ -111,7 +111,7 @@ async def test_one_that_died_unnoticed_is_an_error_at_the_end(tmp_path: Path) ->
 
 async def test_without_a_reference_there_is_no_load(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="does not answer"):
-        async with load(OPEN, "127.0.0.1:1", "127.0.0.1:1", log=tmp_path / "log"):
+        async with load(OPEN, "127.0.0.1:1", "127.0.0.1:1", Place(tmp_path / "log")):
             pytest.fail("it began")
 
 
@@ -119,7 +119,7 @@ async def test_an_error_in_the_context_ends_the_process(tmp_path: Path) -> None:
     child: list[psutil.Process] = []
 
     async def aborted() -> None:
-        async with load(OPEN, server.address, server.address, log=tmp_path / "log"):
+        async with load(OPEN, server.address, server.address, Place(tmp_path / "log")):
             child.append(_child())
             raise RuntimeError("aborted")
 
@@ -134,7 +134,7 @@ async def test_it_has_the_lowest_priority_and_runs_inside(tmp_path: Path) -> Non
     inside = ("env", "ALSO=inside")
     async with chat_server() as server:
         where = server.address
-        async with load(OPEN, where, where, log=tmp_path / "log", inside=inside, env=env):
+        async with load(OPEN, where, where, Place(tmp_path / "log", inside, env)):
             child = _child()
             assert child.nice() == 19
             assert child.environ()["NAMED"] == "there"
@@ -150,7 +150,7 @@ async def _paused(server: ChatServer, waiting: int) -> None:
 
 
 async def _killed(server: ChatServer, log: Path, *, check: bool) -> None:
-    async with load(OPEN, server.address, server.address, log=log) as running:
+    async with load(OPEN, server.address, server.address, Place(log)) as running:
         await _until(running, 1)
         _child().kill()
         while check:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import ClosedLoop, OpenLoop
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
@@ -51,7 +51,7 @@ async def test_every_answer_is_right_and_names_its_instance(
     server: TritonServer, tmp_path: Path
 ) -> None:
     spec = ClosedLoop(clients=2, streams=1, pause=0.02)
-    async with load(spec, server.grpc, server.grpc, log=tmp_path / "log") as running:
+    async with load(spec, server.grpc, server.grpc, Place(tmp_path / "log")) as running:
         await _until(running, "unary", 20)
         await _until(running, "stream", 1)
     assert {sample.outcome for sample in running.samples} == {"answered"}
@@ -64,7 +64,9 @@ async def test_a_frozen_triton_delays_every_request_that_was_due(
 ) -> None:
     spec = OpenLoop(rate=200, streams=0, schedule="constant")
     began = time.monotonic()
-    async with load(spec, server.grpc, server.grpc, log=tmp_path / "log", began=began) as running:
+    async with load(
+        spec, server.grpc, server.grpc, Place(tmp_path / "log"), began=began
+    ) as running:
         await _until(running, "unary", 20)
         _signal(server, signal.SIGSTOP)
         frozen = time.monotonic() - began
@@ -85,7 +87,7 @@ async def test_canaries_are_questions_that_judge_their_answers(
 ) -> None:
     spec = ClosedLoop(clients=1, streams=1, pause=0.02)
     wrong = replace(STREAM, expectations=(Equals("text_output", ("another",)),))
-    asked = load(spec, server.grpc, server.grpc, log=tmp_path / "log", canaries=(UNARY, wrong))
+    asked = load(spec, server.grpc, server.grpc, Place(tmp_path / "log"), canaries=(UNARY, wrong))
     async with asked as running:
         await _until(running, "unary", 5)
         await _until(running, "stream", 5)
@@ -99,7 +101,7 @@ async def test_canaries_that_do_not_fit_are_the_operators_mistake(
 ) -> None:
     async def begin(*canaries: Canary) -> None:
         where = server.grpc
-        async with load(ClosedLoop(), where, where, log=tmp_path / "log", canaries=canaries):
+        async with load(ClosedLoop(), where, where, Place(tmp_path / "log"), canaries=canaries):
             pytest.fail("it began")
 
     other = replace(UNARY, steps=({"text": tensor("BYTES", [1], ["Hello"])},))
