@@ -27,7 +27,7 @@ from sidecar.drill.cluster.impairment import Impairment
 from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout
 from sidecar.drill.cluster.network_namespaces import NETWORKS, Network, NetworkNamespaces
 from sidecar.drill.cluster.supervisor import Supervisor
-from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage.mesh import MeshStage
@@ -239,9 +239,7 @@ class ClusterStage(MeshStage):
             spec,
             f"127.0.0.1:{PORTS.envoy}",
             f"{self.layout.address('host-0')}:{TRITON}",
-            inside=self.namespaces.enter(EDGE),
-            env=self.layout.parts[0][1].env,
-            log=self.log("load"),
+            Place(self.log("load"), self.namespaces.enter(EDGE), self.layout.parts[0][1].env),
             began=began,
             seed=seed,
         )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Need
@@ -302,8 +302,8 @@ class MeshStage:
         """Put load on it, through Envoy, while the context lasts."""
         mesh = self.now
         reference = mesh.instances[0].triton.grpc
-        log = self.log("load")
-        return load(spec, mesh.envoy.grpc, reference, log=log, began=began, seed=seed)
+        place = Place(self.log("load"))
+        return load(spec, mesh.envoy.grpc, reference, place, began=began, seed=seed)
 
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str] | None]:
         """`triton-sidecar` for this mesh, and its environment."""

@@ -145,7 +145,7 @@ async def test_the_last_answer_of_a_sidecar_that_stopped_answering_counts(rig: R
     await rig.settled(0)
     rig.a.speaks.clear()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await rig.client.who()
+        await rig.client.answered_by()
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     rig.a.serving = True
     rig.a.speaks.set()
