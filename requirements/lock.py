@@ -11,8 +11,9 @@ _OPTIONS = [
 ]
 # dev.lock first: the others take their versions from it.
 _LOCKS = {
-    "dev": ["pyproject.toml", "--group", "dev"],
+    "dev": ["pyproject.toml", "--extra", "drill", "--group", "dev"],
     "runtime": ["pyproject.toml", "-c", "requirements/dev.lock"],
+    "drill": ["pyproject.toml", "--extra", "drill", "-c", "requirements/dev.lock"],
     "build": ["requirements/build.in", "-c", "requirements/dev.lock"],
     "parts": ["requirements/parts.in", "--no-deps"],
 }
