@@ -1,18 +1,14 @@
 """Root file systems with Debian's systemd, fetched as Consul is: from a suite, verified by apt.
 
-Run as a module, a part of `make setup`, it provides those that are missing. What pins them is the
-suite, a stable release, and its signature: a mirror keeps no older point releases.
+Run as a module, a part of `make setup`, it provides those that are missing.
 """
 
-import os
 import shutil
 import sys
-import tempfile
-import zlib
 from pathlib import Path
 
-from sidecar.local.programs import debian, parts
-from sidecar.runtime.errors import PartMissing, Unavailable
+from sidecar.runtime.errors import PartMissing
+from tests.support import debian_root
 
 # Debian 12, the oldest that the units are tried on, and 13, each with the version of its systemd.
 SUITES = {"bookworm": 252, "trixie": 257}
@@ -31,26 +27,7 @@ def provide(suite: str) -> Path:
     Raises:
         PartMissing: it cannot be downloaded.
     """
-    made_of = zlib.crc32(Path(__file__).read_bytes())
-    target = parts.folder(os.environ) / f"systemd-{suite}-{made_of:08x}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as temporary:
-        stage, work = Path(temporary) / "stage", Path(temporary) / "work"
-        stage.mkdir(mode=0o755)
-        work.mkdir()
-        try:
-            debian.fetch_system(_PACKAGES, suite, stage, work)
-        except Unavailable as error:
-            raise PartMissing(f"systemd of {suite}: cannot be provided: {error}") from error
-        _furnish(stage)
-        try:
-            stage.rename(target)
-        except OSError:
-            if not target.is_dir():  # provided by another process
-                raise
-    return target
+    return debian_root.provide("systemd", _PACKAGES, suite, _furnish, __file__)
 
 
 def _furnish(root: Path) -> None:
