@@ -1,0 +1,69 @@
+"""How figures are printed, and which are said to meet their objectives."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from sidecar.drill.record import Figures
+from sidecar.drill.report import figures
+from tests.support import drill_records
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 ms"),
+        (0.00004, "0 ms"),
+        (0.0004, "0.4 ms"),
+        (0.001, "1 ms"),
+        (0.0014, "1.4 ms"),
+        (0.00996, "10 ms"),
+        (0.0126, "13 ms"),
+        (-0.2, "-200 ms"),
+        (0.9996, "1 s"),
+        (1.239, "1.24 s"),
+        (99.97, "100 s"),
+        (119.6, "2 min"),
+        (125.2, "2 min 5 s"),
+    ],
+)
+def test_a_duration_has_the_unit_that_one_would_say(seconds: float, words: str) -> None:
+    assert figures.duration(seconds) == words
+
+
+def test_every_figure_has_a_title() -> None:
+    assert [kind.name for kind in figures.KINDS] == [each.name for each in fields(Figures)]
+
+
+def test_a_violation_decides_whether_an_objective_is_met() -> None:
+    run = drill_records.wrong_answers()
+    rows = {row.kind.name: row for row in figures.rows(run, {"rto": 1.0, "recovered": 1.0})}
+    assert (rows["rto"].objective, rows["rto"].met) == ("at most 1 s", "met")
+    assert rows["detection"].met == rows["longest_gap"].met == "not met"
+    assert rows["wrong"].met == ""
+
+
+def test_availability_is_the_objective_of_failed_requests() -> None:
+    rows = {
+        r.kind.name: r for r in figures.rows(drill_records.wrong_answers(), {"availability": 0.999})
+    }
+    assert (rows["failed"].objective, rows["failed"].met) == ("99.9 % answered", "not met")
+
+
+def test_what_was_not_seen_or_did_not_end_is_not_judged() -> None:
+    run = replace(drill_records.aborted(), figures=Figures(longest_gap=0.1))
+    rows = {r.kind.name: r for r in figures.rows(run, {"rto": 1.0, "longest_gap": 1.0})}
+    assert (rows["rto"].shown, rows["rto"].met) == ("not seen", "open")
+    assert rows["longest_gap"].met == "open"
+
+
+def test_an_objective_of_a_scenario_replaces_the_general_one() -> None:
+    objectives = {"rto": 1.0, "crash.rto": 2.0, "freeze.rto": 3.0}
+    assert figures.of(drill_records.crash(rate=1), objectives) == {"rto": 2.0}
+    assert figures.title("freeze.rto") == "freeze: RTO"
+    assert figures.title("wrong_window") == "wrong window"
+
+
+def test_a_budget_that_is_not_there_cannot_be_used() -> None:
+    assert figures.amount("share", 0.256) == "25.6 %"
+    assert figures.amount("share", float("inf")) == "there is none"

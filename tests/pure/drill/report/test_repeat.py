@@ -1,0 +1,30 @@
+"""The command that repeats a drill."""
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.drill.report import repeat
+from tests.support.drill_records import ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("given", "everything", "one"),
+    [
+        (
+            "triton-sidecar drill all --mesh 'my mesh'",
+            "triton-sidecar drill all --mesh 'my mesh' --seed 7",
+            "triton-sidecar drill run freeze --mesh 'my mesh' --seed 7",
+        ),
+        (
+            "triton-sidecar drill run crash freeze --seed 1 --repeat 3",
+            "triton-sidecar drill run crash freeze --repeat 3 --seed 7",
+            "triton-sidecar drill run freeze --repeat 3 --seed 7",
+        ),
+        ("make demo --seed=3", "make demo --seed 7", "triton-sidecar drill run freeze --seed 7"),
+    ],
+)
+def test_a_drill_is_repeated_with_its_seed(given: str, everything: str, one: str) -> None:
+    environment = replace(ENVIRONMENT, command=given)
+    assert repeat.everything(environment) == everything
+    assert repeat.one(environment, "freeze") == one
