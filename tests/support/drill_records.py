@@ -54,8 +54,17 @@ def crash(round_: int = 1, rate: int = 200, seed: int = 7, slower: float = 1.0) 
     )
     hypothesis = "No request fails. Another instance is primary within 1 s, and streams move to it."
     title = "Triton of the primary is killed"
-    moved = (marks(), samples)
-    return Run("crash", title, hypothesis, round_, INSTANCES[0], "passed", "", figures, (), *moved)
+    return Run(
+        scenario="crash",
+        title=title,
+        hypothesis=hypothesis,
+        round=round_,
+        victim=INSTANCES[0],
+        status="passed",
+        figures=figures,
+        marks=marks(),
+        samples=samples,
+    )
 
 
 def wrong_answers(round_: int = 1) -> Run:
@@ -83,11 +92,17 @@ def wrong_answers(round_: int = 1) -> Run:
         Violation("longest_gap", "at most 2 s", "2.4 s, client 5"),
     )
     hypothesis = "The canary finds wrong answers; until then clients may get some, and none fails."
-    title = "A model of the primary answers wrongly"
-    name, victim = "wrong-answers", INSTANCES[0]
-    late = marks(1.31, "critical: canary tinychat: expected `blue`, found `<b>grün</b>`")
     return Run(
-        name, title, hypothesis, round_, victim, "failed", "", figures, violations, late, spoilt
+        scenario="wrong-answers",
+        title="A model of the primary answers wrongly",
+        hypothesis=hypothesis,
+        round=round_,
+        victim=INSTANCES[0],
+        status="failed",
+        figures=figures,
+        violations=violations,
+        marks=marks(1.31, "critical: canary tinychat: expected `blue`, found `<b>grün</b>`"),
+        samples=spoilt,
     )
 
 
@@ -96,18 +111,21 @@ def aborted() -> Run:
     began = (Mark(CRASH, "injected", INSTANCES[0], "SIGSTOP"), Mark(9.5, "aborted", "", "errors"))
     samples = tuple(each for each in _samples(random.Random(9), 200, 1.0) if each.due < 9.5)
     why = "12 % of the requests of the last second failed, and the stop condition is 5 %"
+    figures = Figures(
+        sent=300, p50=0.004, p99=0.012, p99_before=0.011, slowest=0.02, longest_gap=0.1
+    )
     return Run(
-        "freeze",
-        "Triton of the primary is frozen",
-        "No request fails, and a frozen Triton is not restarted.",
-        1,
-        INSTANCES[0],
-        "aborted",
-        why,
-        Figures(sent=300, p50=0.004, p99=0.012, p99_before=0.011, slowest=0.02, longest_gap=0.1),
-        (),
-        began,
-        samples,
+        scenario="freeze",
+        title="Triton of the primary is frozen",
+        hypothesis="No request fails, and a frozen Triton is not restarted.",
+        round=1,
+        victim=INSTANCES[0],
+        status="aborted",
+        code="error_rate",
+        reason=why,
+        figures=figures,
+        marks=began,
+        samples=samples,
     )
 
 
@@ -115,7 +133,7 @@ def skipped() -> Run:
     """Not possible on this mesh."""
     why = "it needs several Consul servers, and this mesh has one"
     title, hypothesis = "Consul's leader is killed", "Nothing happens to requests."
-    return Run("consul-leader", title, hypothesis, 1, "", "skipped", why)
+    return Run("consul-leader", title, hypothesis, 1, "", "skipped", "needs", why)
 
 
 def flapping(faults: int = 20) -> Run:
