@@ -21,7 +21,11 @@ _FEW_SECONDS: Final = 0.1
 # From the median of the distances to the median, to three standard deviations of a normal spread.
 _NOISE: Final = 3 * 1.4826
 # More of these is worse; of the other counts nothing is known.
-_COSTS: Final = frozenset({"failed", "wrong", "streams_cut"})
+_COSTS: Final = frozenset(
+    {"failed", "wrong", "streams_cut", "streams_wrong", "wrong_after_verdict"}
+)
+# What was seen and is not seen any more: these did not happen, and that is worse.
+_AWAITED: Final = frozenset({"detection", "decision", "publication", "acked", "rto", "recovered"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ def compare(old: Record, new: Record) -> Comparison:
 def judge(kind: Kind, old: Side, new: Side) -> Change:
     """Whether a figure changed by more than noise."""
     if old.median is None or new.median is None:
-        lost = old.median is not None and new.rounds > 0
-        return "worse" if lost and kind.unit == "seconds" else "unknown"
+        lost = old.median is not None and kind.name in _AWAITED
+        return "worse" if lost else "unknown"
     if kind.unit != "seconds":
         return _of_counts(old, new) if kind.name in _COSTS else "unknown"
     few = min(old.rounds, new.rounds) < _ROUNDS

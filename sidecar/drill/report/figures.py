@@ -43,9 +43,17 @@ KINDS: Final = (
     Kind("streams_cut", "streams cut", "count", "ended early"),
     Kind("streams_moved", "streams moved", "count", "finished by another instance"),
     Kind("budget_used", "error budget used", "share", "by the failures"),
+    Kind("streams_wrong", "streams wrong", "count", "with a wrong text"),
+    Kind("wrong_last", "last wrong", "seconds", "the last request answered wrongly was sent"),
+    Kind("wrong_after_verdict", "wrong too late", "count", "sent after Envoys had the verdict"),
 )
-# Objectives that bound no figure of the same name.
-_BOUNDS: Final = {"availability": "failed", "wrong_window": "wrong"}
+# Objectives, and codes of violations, that are about a figure of another name.
+_BOUNDS: Final = {
+    "availability": "failed",
+    "wrong_window": "wrong_last",
+    "role_moved": "decision",
+    "role_kept": "decision",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,7 @@ def bounded(name: str, bound: float) -> str:
     if name == "availability":
         return f"{100 * bound:.6g} % answered"
     if name == "wrong_window":
-        return f"for at most {duration(bound)}"
+        return f"at most {duration(bound)}"
     known = {kind.name: kind.unit for kind in KINDS}
     return f"at most {amount(known.get(name, 'seconds'), bound)}"
 

@@ -6,6 +6,7 @@ Needs the extra `drill`.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Final
 
@@ -75,12 +76,7 @@ def render(record: Record) -> str:
     Raises:
         PartMissing: the extra `drill` is not installed; the message says how to install it.
     """
-    missing = [name for name in _NEEDS if find_spec(name) is None]
-    if missing:
-        raise PartMissing(
-            f"the page of a drill needs {' and '.join(missing)}:"
-            " `pip install 'triton-sidecar[drill]'` installs what is missing"
-        )
+    require()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("sidecar.drill.report")
@@ -98,6 +94,20 @@ def render(record: Record) -> str:
         signs=SIGNS,
         several=several,
     )
+
+
+def require() -> None:
+    """Find the extra's libraries, before a drill is run for a page that cannot be made.
+
+    Raises:
+        PartMissing: one is missing; the message says how to install it.
+    """
+    missing = [name for name in _NEEDS if find_spec(name) is None]
+    if missing:
+        raise PartMissing(
+            f"the page of a drill needs {' and '.join(missing)}:"
+            " `pip install 'triton-sidecar[drill]'` installs what is missing"
+        )
 
 
 def headline(record: Record) -> str:
@@ -119,7 +129,7 @@ def _section(record: Record, run: Run) -> Section:
         anchor=f"run-{number}",
         repeat=repeat.one(record.environment, run.scenario),
         rows=tuple(figures.rows(run, record.objectives)) if made else (),
-        pictures=tuple(_pictures(run)) if run.samples else (),
+        pictures=_pictures(run) if run.samples else (),
         answering=tuple(_answering(run)) if run.samples else (),
         events=tuple(_events(run)),
         requests=f"{len(run.samples):,}",
@@ -128,13 +138,18 @@ def _section(record: Record, run: Run) -> Section:
     )
 
 
-def _pictures(run: Run) -> Iterator[Picture]:
+@lru_cache(maxsize=256)
+def _pictures(run: Run) -> tuple[Picture, ...]:
+    """The pictures of a run, made once: a drill's page is written after each of its runs."""
     from sidecar.drill.report import timeline
 
     wide, narrow = timeline.PAPERS
     shown: tuple[Window | None, ...] = (window.whole(run), window.failover(run))
-    for each in filter(None, shown):
-        yield Picture(each.name, timeline.drawn(run, each, wide), timeline.drawn(run, each, narrow))
+    return tuple(
+        Picture(each.name, timeline.drawn(run, each, wide), timeline.drawn(run, each, narrow))
+        for each in shown
+        if each is not None
+    )
 
 
 def _answering(run: Run) -> Iterator[Answering]:

@@ -64,6 +64,13 @@ def test_more_failed_requests_than_ever_before_are_worse(
     assert change(made[0], made[1], "failed") == found
 
 
+def test_wrong_answers_that_are_no_longer_seen_are_not_worse() -> None:
+    old, new = rounds(Figures(wrong=3, wrong_last=0.5)), rounds(Figures())
+    assert change(old, new, "wrong") == "better"
+    assert change(old, new, "wrong_last") == "unknown"
+    assert not comparison.compare(old, new).worse
+
+
 def test_counts_that_cost_nothing_are_not_judged() -> None:
     assert change(rounds(Figures(sent=1)), rounds(Figures(sent=9)), "sent") == "unknown"
 
