@@ -15,6 +15,7 @@ from sidecar.runtime.errors import ConfigError, unreadable, unwritable, words
 RECORD: Final = "record.json"
 JUNIT: Final = "junit.xml"
 PAGE: Final = "report.html"
+_READABLE: Final = 0o644  # a report is for everyone
 
 
 def prepare(folder: Path | None) -> Path:
@@ -93,5 +94,6 @@ def compare(old: Path, new: Path, wide: bool = False, everything: bool = False) 
 def _put(path: Path, content: str) -> None:
     try:
         atomic_file.replace(path, content.encode(errors="backslashreplace"))
+        path.chmod(_READABLE)
     except OSError as error:
         raise unwritable(error)(f"{path}: cannot be written: {words(error)}") from error

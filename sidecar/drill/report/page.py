@@ -20,6 +20,7 @@ _NEEDS: Final = ("jinja2", "matplotlib")
 # Next to each status, so that it does not depend on its colour.
 SIGNS: Final = {"passed": "✓", "failed": "✗", "aborted": "■", "skipped": "○"}
 _ORDER: Final = ("failed", "aborted", "passed", "skipped")  # the worst first
+MOST_DRAWN: Final = 60  # runs
 # The figures of the summary, which has one line for each run.
 _SUMMARY: Final = ("detection", "rto", "failed", "wrong", "slowest", "longest_gap", "streams_cut")
 
@@ -88,7 +89,8 @@ def render(record: Record) -> str:
         environment=record.environment,
         headline=headline(record),
         repeat=repeat.everything(record.environment),
-        sections=[_section(record, run) for run in sorted(record.runs, key=_urgency)],
+        sections=_sections(record),
+        most=MOST_DRAWN,
         summary_kinds=[kind for kind in figures.KINDS if kind.name in _SUMMARY],
         objectives=[(figures.title(n), _bound(n, v)) for n, v in record.objectives.items()],
         signs=SIGNS,
@@ -117,19 +119,29 @@ def headline(record: Record) -> str:
     return said or "nothing was run"
 
 
+def _sections(record: Record) -> list[Section]:
+    """The worst runs first. Those after the first MOST_DRAWN, by status and round, get no picture.
+
+    A page of hundreds of pictures is slow to write and to open.
+    """
+    numbered = sorted(enumerate(record.runs, start=1), key=lambda each: _urgency(each[1]))
+    by_round = sorted(numbered, key=lambda each: (_urgency(each[1]), each[1].round))
+    drawn = {number for number, _ in by_round[:MOST_DRAWN]}
+    return [_section(record, number, run, number in drawn) for number, run in numbered]
+
+
 def _urgency(run: Run) -> int:
     return _ORDER.index(run.status)
 
 
-def _section(record: Record, run: Run) -> Section:
+def _section(record: Record, number: int, run: Run, drawn: bool) -> Section:
     made = run.status != "skipped"
-    number = next(n for n, each in enumerate(record.runs, start=1) if each is run)
     return Section(
         run=run,
         anchor=f"run-{number}",
         repeat=repeat.one(record.environment, run.scenario),
         rows=tuple(figures.rows(run, record.objectives)) if made else (),
-        pictures=_pictures(run) if run.samples else (),
+        pictures=_pictures(run) if run.samples and drawn else (),
         answering=tuple(_answering(run)) if run.samples else (),
         events=tuple(_events(run)),
         requests=f"{len(run.samples):,}",

@@ -1,6 +1,7 @@
 """The page of a drill as text; test_page_in_browser.py looks at it."""
 
 import importlib.util
+import re
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 
@@ -64,3 +65,16 @@ def test_the_worst_runs_come_first() -> None:
 def test_a_record_without_runs_has_a_page() -> None:
     assert page.headline(replace(drill_records.record(), runs=())) == "nothing was run"
     assert "nothing was run" in page.render(replace(drill_records.record(), runs=()))
+
+
+def test_of_many_runs_the_worst_and_the_first_rounds_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page, "MOST_DRAWN", 2)
+    rounds = [drill_records.crash(number, rate=2) for number in (1, 2)]
+    text = page.render(drill_records.record(*rounds, drill_records.wrong_answers()))
+    sections = re.findall(r'<article id="(.*?)".*?</article>', text, re.DOTALL)
+    bodies = re.findall(r"<article .*?</article>", text, re.DOTALL)
+    drawn = [name for name, body in zip(sections, bodies, strict=True) if "<figure>" in body]
+    assert drawn == ["run-3", "run-1"]
+    assert "Not drawn: this page has pictures of 2 runs" in bodies[-1]
