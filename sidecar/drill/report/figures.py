@@ -47,6 +47,8 @@ KINDS: Final = (
     Kind("wrong_last", "last wrong", "seconds", "the last request answered wrongly was sent"),
     Kind("wrong_after_verdict", "wrong too late", "count", "sent after Envoys had the verdict"),
 )
+# Left out of a run's table where they are nothing.
+_RARE: Final = frozenset({"streams_moved", "streams_wrong", "wrong_last", "wrong_after_verdict"})
 # Objectives, and codes of violations, that are about a figure of another name.
 _BOUNDS: Final = {
     "availability": "failed",
@@ -75,6 +77,8 @@ def rows(run: Run, objectives: Mapping[str, float]) -> Iterator[Row]:
     violated = {_BOUNDS.get(each.code, each.code) for each in run.violations}
     given = {_BOUNDS.get(name, name): (name, value) for name, value in of(run, objectives).items()}
     for kind in KINDS:
+        if kind.name in _RARE and not getattr(run.figures, kind.name) and kind.name not in violated:
+            continue
         shown = printed(kind, run.figures)
         name, bound = given.get(kind.name, ("", None))
         objective = "" if bound is None else bounded(name, bound)

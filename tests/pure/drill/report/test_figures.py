@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sidecar.drill.record import Figures
+from sidecar.drill.record import Figures, Violation
 from sidecar.drill.report import figures
 from tests.support import drill_records
 
@@ -67,3 +67,13 @@ def test_an_objective_of_a_scenario_replaces_the_general_one() -> None:
 def test_a_budget_that_is_not_there_cannot_be_used() -> None:
     assert figures.amount("share", 0.256) == "25.6 %"
     assert figures.amount("share", float("inf")) == "there is none"
+
+
+def test_what_is_rare_has_a_row_only_where_it_is_something() -> None:
+    run = drill_records.aborted()
+    assert not {"streams_wrong", "wrong_last"} & {row.kind.name for row in figures.rows(run, {})}
+    wrong = replace(run, figures=Figures(wrong=2, wrong_last=0.4))
+    rows = {row.kind.name: row for row in figures.rows(wrong, {"wrong_window": 5.0})}
+    assert (rows["wrong_last"].shown, rows["wrong_last"].objective) == ("400 ms", "at most 5 s")
+    late = replace(run, violations=(Violation("wrong_after_verdict", "0 requests", "none"),))
+    assert "wrong_after_verdict" in [row.kind.name for row in figures.rows(late, {})]
