@@ -28,7 +28,7 @@ from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
 from sidecar.drill.stop_conditions import Bounds, Stop
 from sidecar.drill.violations import violations
-from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.errors import SidecarError, Unavailable
 
 _EFFECT = 90.0  # seconds until a fault must show; a lapsed session takes the longest
 _LOOK = 0.1
@@ -102,7 +102,11 @@ class _Attempt:
         self.stopped = stop_conditions.before_injection(self.victim, await self.stage.healthy())
         if self.stopped:
             return
-        await self._until_stopped(self._inject())
+        try:
+            await self._until_stopped(self._inject())
+        except SidecarError as error:
+            self.running.check()  # the load's own death ends the session
+            self.stopped = Stop("injection_failed", str(error))
         self.seen.mark("restored", self.victim)
         tell("waiting until all is as before")
         with suppress(Unavailable):  # then the mark is missing, which is a violation

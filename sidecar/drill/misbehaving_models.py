@@ -1,3 +1,5 @@
 """The models of `triton_models` that misbehave when a drill orders it: their names."""
 
-UNARY, STREAM = "faulty", "faulty_stream"
+from sidecar.local.demo_questions import FAULTY
+
+UNARY, STREAM = FAULTY, "faulty_stream"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sidecar.drill.samples import Sample
 
-Code = Literal["error_rate", "no_answers", "no_healthy_instance", "time_over"]
+Code = Literal["error_rate", "no_answers", "no_healthy_instance", "time_over", "injection_failed"]
 
 
 @dataclass(frozen=True, slots=True)

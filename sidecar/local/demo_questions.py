@@ -5,7 +5,7 @@ Acts: asyncio, grpc, tritonclient.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 UNARY = "tinychat_unary"
 STREAM = "tinychat"
+FAULTY = "faulty"  # answers as well as the others until it is told to misbehave
 PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
 FAILED = (InferenceServerException, grpc.aio.AioRpcError)
 
@@ -80,13 +81,29 @@ async def generate(client: aio.InferenceServerClient, prompt: str) -> Answer:
     return Answer("".join(part.text for part in parts), named[-1], named[0])
 
 
-async def right_answers(reference: str) -> RightAnswers:
+async def ask_faulty(client: aio.InferenceServerClient, prompt: str) -> Answer:
+    """Send one unary request to the model that misbehaves on order.
+
+    Raises:
+        InferenceServerException: it failed.
+    """
+    inputs = [_tensor("text", np.array([prompt.encode()], dtype=np.object_))]
+    result = await client.infer(
+        FAULTY, inputs, client_timeout=_DEADLINE, parameters={"name_instance": True}
+    )
+    answer = _answer(result, "answer")
+    return Answer(f"{answer.text} {result.as_numpy('vector').tolist()}", answer.instance)
+
+
+async def right_answers(
+    reference: str, questions: Sequence[Question] = (ask, generate)
+) -> RightAnswers:
     """The text of each question's answer, from the Triton at a host:port that counts as right.
 
     Raises:
         InferenceServerException, AioRpcError: it does not answer.
     """
-    asked = [(question, prompt) for question in (ask, generate) for prompt in PROMPTS]
+    asked = [(question, prompt) for question in questions for prompt in PROMPTS]
     async with aio.InferenceServerClient(reference) as client:
         answers = await asyncio.gather(*(question(client, prompt) for question, prompt in asked))
     return {key: answer.text for key, answer in zip(asked, answers, strict=True)}
@@ -111,16 +128,17 @@ def _inputs(
     }
     if stream:
         values["stream"] = np.array([True])
-    inputs = []
-    for name, value in values.items():
-        tensor = aio.InferInput(name, [1], "BOOL" if value.dtype == np.bool_ else "BYTES")
-        tensor.set_data_from_numpy(value)
-        inputs.append(tensor)
-    return inputs
+    return [_tensor(name, value) for name, value in values.items()]
 
 
-def _answer(result: Any) -> Answer:
+def _tensor(name: str, value: Any) -> aio.InferInput:
+    tensor = aio.InferInput(name, [1], "BOOL" if value.dtype == np.bool_ else "BYTES")
+    tensor.set_data_from_numpy(value)
+    return tensor
+
+
+def _answer(result: Any, name: str = "text_output") -> Answer:
     """One response: its text, and the instance if a second element names it."""
-    output = result.as_numpy("text_output")
+    output = result.as_numpy(name)
     said = [] if output is None else [element.decode() for element in output.flat]
     return Answer("".join(said[:1]), "".join(said[1:2]))

@@ -40,7 +40,7 @@ PORTS = Ports(
     envoy_admin=9901,
     instances=(_INSTANCE,),
 )
-TRITON = _INSTANCE.triton_grpc
+TRITON, TRITON_HTTP = _INSTANCE.triton_grpc, _INSTANCE.triton_http
 
 Tables = Mapping[str, Mapping[str, object]]
 

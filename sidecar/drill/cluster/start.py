@@ -17,6 +17,7 @@ from sidecar.drill.cluster.layout import (
     EDGE,
     PORTS,
     TRITON,
+    TRITON_HTTP,
     AgentFiles,
     Layout,
     Tables,
@@ -89,19 +90,21 @@ async def cluster(
 
 @contextmanager
 def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iterator[Mesh]:
-    """The cluster's addresses, with ports forwarded to Consul, Envoy and the control plane."""
+    """The cluster's addresses, with ports forwarded to what is asked from here."""
+    plain = layout.mesh.mesh
     servers = [member.address("consul") for member in layout.members if "server" in member.name]
+    hosts = [layout.address(host) for host in named("host", len(plain.instances))]
     targets = (
         [f"{server}:{PORTS.consul_http}" for server in servers],
         [f"127.0.0.1:{PORTS.envoy_admin}"],
         [f"127.0.0.1:{PORTS.envoy}"],
         [f"127.0.0.1:{PORTS.xds}"],
+        *([f"{address}:{TRITON_HTTP}"] for address in hosts),
     )
-    with forwarded_ports(namespaces.enter(EDGE), targets) as (consul, admin, envoy, xds):
-        plain = layout.mesh.mesh
+    with forwarded_ports(namespaces.enter(EDGE), targets) as (consul, admin, envoy, xds, *https):
         instances = tuple(
-            replace(own, triton=replace(own.triton, grpc=f"{layout.address(host)}:{TRITON}"))
-            for own, host in zip(plain.instances, named("host", len(plain.instances)), strict=True)
+            replace(own, triton=replace(own.triton, grpc=f"{address}:{TRITON}", http=http))
+            for own, address, http in zip(plain.instances, hosts, https, strict=True)
         )
         yield replace(
             plain,

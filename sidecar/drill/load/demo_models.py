@@ -1,9 +1,11 @@
 """The questions to the demo models, judged by the answers of a Triton that counts as right.
 
+Where the model is served that misbehaves on order, it gets every second unary request.
+
 Acts: tritonclient.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from tritonclient.grpc import aio
@@ -21,7 +23,7 @@ _CHANNEL = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_ASKED = {"unary": demo_questions.ask, "stream": demo_questions.generate}
+_Asked = Mapping[Kind, Sequence[demo_questions.Question]]
 
 
 class DemoModels:
@@ -29,14 +31,14 @@ class DemoModels:
 
     kinds: Sequence[Kind] = ("unary", "stream")
 
-    def __init__(self, right: RightAnswers) -> None:
-        self._right = right
+    def __init__(self, asked: _Asked, right: RightAnswers) -> None:
+        self._asked, self._right = asked, right
 
     @asynccontextmanager
     async def connect(self, address: str) -> AsyncIterator["_Client"]:
         """A client of the gRPC server at host:port."""
         async with aio.InferenceServerClient(address, channel_args=_CHANNEL) as client:
-            yield _Client(client, self._right)
+            yield _Client(client, self._asked, self._right)
 
 
 async def demo_models(reference: str) -> DemoModels:
@@ -46,19 +48,32 @@ async def demo_models(reference: str) -> DemoModels:
         Unavailable: it does not answer.
     """
     try:
-        return DemoModels(await demo_questions.right_answers(reference))
+        asked = await _served(reference)
+        questions = [question for kind in asked.values() for question in kind]
+        return DemoModels(asked, await demo_questions.right_answers(reference, questions))
     except FAILED as error:
         said = demo_questions.complaint(error)
         raise Unavailable(f"the Triton at {reference} does not answer: {said}") from error
 
 
+async def _served(reference: str) -> _Asked:
+    async with aio.InferenceServerClient(reference) as client:
+        misbehaves = await client.is_model_ready(demo_questions.FAULTY)
+    unary = [demo_questions.ask, *([demo_questions.ask_faulty] if misbehaves else [])]
+    return {"unary": unary, "stream": [demo_questions.generate]}
+
+
 class _Client:
-    def __init__(self, client: aio.InferenceServerClient, right: RightAnswers) -> None:
-        self._client, self._right = client, right
+    def __init__(
+        self, client: aio.InferenceServerClient, asked: _Asked, right: RightAnswers
+    ) -> None:
+        self._client, self._asked, self._right = client, asked, right
 
     async def ask(self, kind: Kind, turn: int) -> Reply:
         """Send a prompt and compare the answer."""
-        question, prompt = _ASKED[kind], PROMPTS[turn % len(PROMPTS)]
+        choice = self._asked[kind]
+        question = choice[turn % len(choice)]
+        prompt = PROMPTS[turn // len(choice) % len(PROMPTS)]
         try:
             answer = await question(self._client, prompt)
         except FAILED as error:

@@ -34,11 +34,13 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
     Scenario(
         "hung-model",
         "a model hangs in execute",
-        "The model finishes nothing while its canary waits, and a standby becomes primary. "
-        "Requests that hang are retried there once the verdict cuts them; no request fails.",
+        "The model finishes nothing while its canary waits. A standby becomes primary, and the "
+        "sidecar restarts the Triton, which cuts its streams. No request fails.",
         models.misbehaving(fault="hang"),
         needs=_NEEDS,
-        expects=Expectation(moves_role=True, reasons=frozenset({Reason.MODEL_HUNG})),
+        expects=Expectation(
+            moves_role=True, reasons=frozenset({Reason.MODEL_HUNG}), cuts_streams=True
+        ),
     ),
     Scenario(
         "slow",

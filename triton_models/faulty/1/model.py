@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from staging import Stage, StagedError
-from tensors import question, refusal, response, stage_folder
+from tensors import instance, question, refusal, response, stage_folder
 
 
 class TritonPythonModel:
@@ -23,4 +23,4 @@ class TritonPythonModel:
             answer = self._stage.answer(question(request))
         except StagedError as error:
             return refusal(error)
-        return response(answer.text, answer.vector)
+        return response(answer.text, answer.vector, instance(request))

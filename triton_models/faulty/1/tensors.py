@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
+
+INSTANCE = os.environ.get("TINYCHAT_INSTANCE", "")
 
 
 def stage_folder(args: Mapping[str, str]) -> Path:
@@ -22,11 +26,18 @@ def question(request: Any) -> str:
     return str(text, "utf-8", "replace")
 
 
-def response(text: str, vector: npt.NDArray[np.float32]) -> Any:
-    """A response with both outputs."""
+def instance(request: Any) -> str:
+    """The instance's id, if the request wants it named and Triton's environment has it."""
+    wanted = json.loads(request.parameters() or "{}").get("name_instance")
+    return INSTANCE if wanted else ""
+
+
+def response(text: str, vector: npt.NDArray[np.float32], named: str = "") -> Any:
+    """A response with both outputs; `named` is a second element of the text."""
+    elements = [element.encode() for element in (text, named) if element]
     return pb_utils.InferenceResponse(
         output_tensors=[
-            pb_utils.Tensor("answer", np.array([text.encode()], dtype=np.object_)),
+            pb_utils.Tensor("answer", np.array(elements or [b""], dtype=np.object_)),
             pb_utils.Tensor("vector", vector),
         ]
     )
