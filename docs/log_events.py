@@ -16,6 +16,11 @@ EVENTS = {
     "recovery_failed": "A recovery action failed.",
     "recovery_gave_up": "Restarts did not help; recovery needs an operator.",
     "recovery_idle": "Nothing to recover: Triton is healthy, or a restart would not help (`why`).",
+    # Drills.
+    "drill_began": "A drill causes a fault to this instance.",
+    "drill_ended": "The drill's fault was undone; `why` says what could not be undone.",
+    "drill_aborted": "The drill's fault was undone early; `code` says why.",
+    "drill_refused": "A drill on this instance was refused; `code` says why.",
     # Election.
     "role_changed": "The instance took another role; `epoch` is 0 unless it is now primary.",
     "promoted": "A cold standby loaded its models and now serves.",

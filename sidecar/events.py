@@ -227,6 +227,28 @@ class RecoveryActed:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DrillProgressed:
+    """A drill on this instance began, ended, was aborted or refused, which `phase` says.
+
+    `code` and `why` say why it was aborted or refused.
+    """
+
+    phase: str
+    scenario: str
+    fault: str
+    by: str
+    code: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DrillSeen:
+    """When (Unix seconds) the last drill of the service went to its end; 0 if none has."""
+
+    ended: float
+
+
 Event = (
     Probed
     | ProbingLimited
@@ -255,6 +277,8 @@ Event = (
     | Reloaded
     | RecoveryDecided
     | RecoveryActed
+    | DrillProgressed
+    | DrillSeen
 )
 Hook = Callable[[Event], None]
 

@@ -54,4 +54,5 @@ def current_meta(
         differs=participant.differs,
         mode=settings.election.mode,
         hands_over=not verdict.withdrawn,
+        drill=",".join(sorted(settings.drill.allow)),
     )

@@ -9,7 +9,7 @@ from functools import partial
 
 import grpc.aio
 
-from sidecar.app import reload
+from sidecar.app import drills, reload
 from sidecar.app.instance import current_meta, describe
 from sidecar.app.shutdown import Shutdown
 from sidecar.consul.api import ConsulApi
@@ -116,6 +116,15 @@ class Sidecar:
             self._consul,
             self._assessment,
             self._ports(),
+            clock,
+            hook,
+        )
+        self._injector = drills.build(
+            settings,
+            self._consul,
+            self._assessment.verdict,
+            lambda: self._participant.paused.value,
+            notifier,
             clock,
             hook,
         )
@@ -277,7 +286,7 @@ class Sidecar:
             yield Step("save_model_state", write, _SAVED_WITHIN, skippable=True)
 
     def _optional_loops(self) -> dict[str, Loop]:
-        loops: dict[str, Loop] = {}
+        loops = self._injector.loops()
         if file := self._state_file:
             cells = self._model_set.loaded, self._prober.loads
             loops["save the model set"] = lambda: file.run(self._loaded_set, *cells)
@@ -297,7 +306,7 @@ class Sidecar:
         return server
 
     def _stop(self, server: grpc.aio.Server, tasks: Tasks) -> Iterable[Step]:
-        return Shutdown(
+        stopping = Shutdown(
             self._assessment,
             self._participant,
             self._publisher,
@@ -307,7 +316,8 @@ class Sidecar:
             self._save_steps(),
             self._settings.drain.timeout,
             self._clock,
-        ).steps(tasks)
+        )
+        return [*drills.steps(self._settings, self._injector), *stopping.steps(tasks)]
 
     async def _reload(self) -> str:
         """Apply what can change while the sidecar runs, or nothing; returns the changed keys."""

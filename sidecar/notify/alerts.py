@@ -4,9 +4,10 @@ Alertmanager identifies an alert by its labels. So labels hold nothing that chan
 everything else is in the annotations.
 """
 
-from sidecar.notify.documents import Change, RoleChange, Sender, VerdictChange
+from sidecar.notify.documents import Change, DrillChange, RoleChange, Sender, VerdictChange
 from sidecar.runtime.timestamps import timestamp
 
+_PHASES = {"began": "began", "ended": "ended", "aborted": "was aborted", "refused": "was refused"}
 _SHOWN = 300.0  # seconds that a change of role is an alert
 _MISSED = 4  # missed repetitions after which a lasting alert ends
 
@@ -24,6 +25,8 @@ def alert(change: Change, now: float, resend: float) -> dict[str, object]:
             return _role(change, now)
         case VerdictChange():
             return _verdict(change, now, _MISSED * resend)
+        case DrillChange():
+            return _drill(change, now)
 
 
 def _role(change: RoleChange, now: float) -> dict[str, object]:
@@ -55,6 +58,20 @@ def _verdict(change: VerdictChange, now: float, lasting: float) -> dict[str, obj
         },
         "startsAt": timestamp(change.at),
         "endsAt": timestamp(ends),
+    }
+
+
+def _drill(change: DrillChange, now: float) -> dict[str, object]:
+    instance, why = change.sender.instance, change.why or change.code
+    over = "" if change.phase == "began" else f": {why}"
+    return {
+        "labels": _labels("TritonDrill", "info", change.sender) | {"scenario": change.scenario},
+        "annotations": {
+            "summary": f"{instance}: a drill by {change.by} {_PHASES[change.phase]}",
+            "description": f"{change.scenario}, which is {change.fault}{over}",
+        },
+        "startsAt": timestamp(change.at),
+        "endsAt": timestamp(max(now, change.at) + _SHOWN),
     }
 
 

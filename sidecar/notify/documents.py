@@ -1,4 +1,4 @@
-"""The JSON documents that report a change of role or verdict. Pure.
+"""The JSON documents that report a change of role or verdict, and drills. Pure.
 
 docs/notifications.md describes them: fields may be added, but none changes its meaning without
 another `VERSION`. Times are Unix seconds until they are written.
@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sidecar.events import Event, RoleChanged, VerdictChanged
+from sidecar.events import DrillProgressed, Event, RoleChanged, VerdictChanged
 from sidecar.runtime.timestamps import timestamp
 from sidecar.verdict.verdict_line import State
 
@@ -20,6 +20,7 @@ class Subject(StrEnum):
 
     ROLE = "role"
     VERDICT = "verdict"
+    DRILL = "drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,36 @@ class VerdictChange:
         return self.after == State.CRITICAL.value
 
 
-Change = RoleChange | VerdictChange
+@dataclass(frozen=True, slots=True)
+class DrillChange:
+    """A drill on the instance began, ended, was aborted or refused: its `phase`."""
+
+    sender: Sender
+    at: float
+    phase: str
+    scenario: str
+    fault: str
+    by: str
+    code: str
+    why: str
+
+    @property
+    def subject(self) -> Subject:
+        """What has changed."""
+        return Subject.DRILL
+
+
+Change = RoleChange | VerdictChange | DrillChange
 
 
 def change_of(event: Event, sender: Sender, at: float) -> Change | None:
-    """The change that an event stands for; None unless the role or the verdict's state differs."""
+    """The change that an event stands for.
+
+    None unless the role or the verdict's state differs, or a drill began or ended.
+    """
     match event:
+        case DrillProgressed(phase, scenario, fault, by, code, why):
+            return DrillChange(sender, at, phase, scenario, fault, by, code, why)
         case RoleChanged(before, after, epoch, why) if before != after:
             return RoleChange(sender, at, str(before), str(after), epoch, why)
         case VerdictChanged(before, after) if before.state is not after.state:
@@ -93,24 +118,37 @@ def change_of(event: Event, sender: Sender, at: float) -> Change | None:
 
 def document(change: Change) -> dict[str, object]:
     """The change as a document for programs."""
-    found: dict[str, object] = {
-        "version": VERSION,
-        "event": f"{change.subject}_change",
-        "at": timestamp(change.at),
-        "service": change.sender.service,
-        "instance": change.sender.instance,
-        "before": change.before,
-        "after": change.after,
-    }
     match change:
         case RoleChange():
-            return found | {"epoch": change.epoch, "why": change.why}
+            moved = {"before": change.before, "after": change.after}
+            return _head(change, "role_change") | moved | {"epoch": change.epoch, "why": change.why}
         case VerdictChange():
-            return found | {
+            return _head(change, "verdict_change") | {
+                "before": change.before,
+                "after": change.after,
                 "serving": change.serving,
                 "reason": change.reason,
                 "detail": change.detail,
             }
+        case DrillChange():
+            return _head(change, "drill") | {
+                "phase": change.phase,
+                "scenario": change.scenario,
+                "fault": change.fault,
+                "by": change.by,
+                "code": change.code,
+                "why": change.why,
+            }
+
+
+def _head(change: Change, event: str) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "event": event,
+        "at": timestamp(change.at),
+        "service": change.sender.service,
+        "instance": change.sender.instance,
+    }
 
 
 def encode(value: object) -> bytes:
@@ -120,4 +158,6 @@ def encode(value: object) -> bytes:
 
 def short(change: Change) -> str:
     """A change in short."""
+    if isinstance(change, DrillChange):
+        return f"{change.subject}: {change.scenario} {change.phase}"
     return f"{change.subject}: {change.before} → {change.after}"

@@ -1,4 +1,4 @@
-"""Notifies programs and other systems of changes of this instance's role or verdict.
+"""Notifies programs and other systems of changes of this instance's role or verdict, and drills.
 
 Acts: shutil.
 """
@@ -16,7 +16,11 @@ from sidecar.notify.rules import HookRules, Receiver
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import ConfigError, combined
 
-_HOOKS = {"on_role_change": Subject.ROLE, "on_verdict_change": Subject.VERDICT}
+_HOOKS = {
+    "on_role_change": Subject.ROLE,
+    "on_verdict_change": Subject.VERDICT,
+    "on_drill": Subject.DRILL,
+}
 _LOOK = 0.05  # seconds between checks of whether all is delivered
 
 

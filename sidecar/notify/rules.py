@@ -29,7 +29,7 @@ class Receiver:
 
     url: str = field(repr=False)
     kind: Literal["alertmanager", "json"] = "json"
-    on: tuple[str, ...] = ("role", "verdict")
+    on: tuple[str, ...] = ("role", "verdict", "drill")
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     token: str | None = field(default=None, repr=False)
     token_file: Path | None = None

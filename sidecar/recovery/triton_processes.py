@@ -114,7 +114,7 @@ def send(process: psutil.Process, number: signal.Signals) -> int:
         Rejected: it is the sidecar or one of its ancestors, or may not be signalled.
     """
     with _mapped(f"process {process.pid}"), ExitStack() as undo:
-        if process.pid in _untouchable():
+        if process.pid in untouchable():
             raise Rejected(f"process {process.pid}: the sidecar itself depends on it")
         handle = os.pidfd_open(process.pid)
         undo.callback(os.close, handle)
@@ -142,7 +142,7 @@ def _kill_all(process: psutil.Process) -> None:
             continue
 
 
-def _untouchable() -> set[int]:
+def untouchable() -> set[int]:
     """The pids of the sidecar, its ancestors and init."""
     return {1, os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
 

@@ -29,12 +29,15 @@ MODE_META = "election_mode"
 # may not become primary, and how its model set differs.
 PAUSED_META, UNFIT_META, DIFFERS_META = "paused", "unfit", "model_set_differs"
 # Whether an instance that is taken out of service keeps serving until another one serves.
+# The faults that a drill may cause; without it the instance permits none, or knows of none.
+DRILL_META = "drill"
 HANDS_OVER_META, YES = "hands_over", "true"
 PRIORITY = 100
 # Requests in flight that an instance may declare; the sum over a service stays within a uint32.
 MAX_CAPACITY = 1_000_000
 _LONGEST = 512  # bytes of a value in meta
-# Pairs in meta that settings may add: Consul allows 64, and the sidecar itself writes up to 17.
+# Pairs in meta that settings may add: Consul allows 64, and the sidecar itself writes up to 17,
+# and one more if it permits drills.
 MAX_META = 47
 # Weights are registered in hundredths, so that a percentage can lower one.
 _HUNDRED = 100
@@ -85,7 +88,8 @@ class InstanceMeta:
     WARNING. `unfit` is why it may not become primary, beyond its checks; `settled_at` when (Unix
     seconds) it will have passed for long enough to take the role, None if it has or does not pass;
     `paused` why automation is off; `differs` how its model set differs; `mode` is election.mode;
-    `hands_over` whether, when it is taken out of service, it keeps serving until another one does.
+    `hands_over` whether, when it is taken out of service, it keeps serving until another one does;
+    `drill` the faults that a drill may cause to it, separated by commas.
     """
 
     role: str = "standby"
@@ -102,6 +106,7 @@ class InstanceMeta:
     differs: str = ""
     mode: str = PREFERRED
     hands_over: bool = True
+    drill: str = ""
 
 
 def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
@@ -220,6 +225,7 @@ def _meta(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, str]:
         "settled_at": "" if meta.settled_at is None else f"{meta.settled_at:.1f}",
         PAUSED_META: meta.paused,
         DIFFERS_META: meta.differs,
+        DRILL_META: meta.drill,
         WITHDRAWAL_META: WITHDRAWN,
     }
     values = {key: cut(value, _LONGEST) for key, value in own.items() if value}

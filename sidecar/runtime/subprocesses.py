@@ -20,7 +20,7 @@ from sidecar.runtime.errors import DeadlineExceeded, Rejected, Unavailable, word
 _QUOTED = 300  # characters of a program's output in an error
 _KEPT = 4 * _QUOTED  # bytes of it that are kept
 # systemd's variables for this process alone: a program that used them would speak for us.
-_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 _KILL_TIMEOUT = 5.0  # seconds that a killed program may take to end
 
 
@@ -96,7 +96,7 @@ def _start(argv: Sequence[str], read: IO[bytes], written: int) -> subprocess.Pop
             stdout=written,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in _OURS},
+            env={name: value for name, value in os.environ.items() if name not in OURS},
         )
     except (OSError, ValueError) as error:
         raise Rejected(f"{argv[0]}: cannot be started: {words(error)}") from error

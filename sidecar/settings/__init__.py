@@ -15,6 +15,7 @@ from pydantic import model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar.notify.rules import Receiver
+from sidecar.registry.registration import MAX_META
 from sidecar.runtime.errors import ConfigError
 from sidecar.settings import sources
 from sidecar.settings.tables.canary import CanarySettings
@@ -28,6 +29,7 @@ from sidecar.settings.tables.core import (
     ServiceSettings,
     TritonSettings,
 )
+from sidecar.settings.tables.drill import DrillSettings
 from sidecar.settings.tables.election import ElectionSettings
 from sidecar.settings.tables.gpu import GpuSettings
 from sidecar.settings.tables.health import HealthSettings
@@ -74,6 +76,7 @@ class SidecarSettings(_Settings):
     hooks: HooksSettings = HooksSettings()
     notify: dict[Name, NotifySettings] = {}
     drain: DrainSettings = DrainSettings()
+    drill: DrillSettings = DrillSettings()
 
     @model_validator(mode="after")
     def _canaries(self) -> Self:
@@ -93,6 +96,12 @@ class SidecarSettings(_Settings):
             raise ValueError(f"election.model_set: expected {wanted}, found {declared!r}")
         if self.election.gpu_headroom and self.gpu.enabled == "off":
             raise ValueError('election.gpu_headroom: expected gpu.enabled other than "off"')
+        return self
+
+    @model_validator(mode="after")
+    def _announceable(self) -> Self:
+        if self.drill.allow and len(self.service.meta) >= MAX_META:
+            raise ValueError(f"service.meta: expected fewer than {MAX_META} with drill.allow")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from sidecar.events import (
     CanaryDerived,
     ConnectionsReset,
     DrainUnverified,
+    DrillProgressed,
     Event,
     GpuMissing,
     HookRan,
@@ -173,6 +174,7 @@ class LogHook:
                 self._models(event)
                 self._operation(event)
                 self._drain(event)
+                self._drill(event)
 
     def _failure(self, system: str, operation: str, error: str) -> None:
         now = time.monotonic()
@@ -287,3 +289,19 @@ class LogHook:
                 self._log.warning("drain_unverified", why=why)
             case ConnectionsReset(count):
                 self._log.warning("connections_reset", count=count)
+
+    def _drill(self, event: Event) -> None:
+        log = self._log
+        match event:
+            case DrillProgressed("began", scenario, fault, by):
+                log.warning("drill_began", scenario=scenario, fault=fault, by=by)
+            case DrillProgressed("refused", scenario, fault, by, code, why):
+                log.warning(
+                    "drill_refused", scenario=scenario, fault=fault, by=by, code=code, why=why
+                )
+            case DrillProgressed("ended", scenario, fault, by, code, why):
+                log.info("drill_ended", scenario=scenario, fault=fault, by=by, code=code, why=why)
+            case DrillProgressed("aborted", scenario, fault, by, code, why):
+                log.error(
+                    "drill_aborted", scenario=scenario, fault=fault, by=by, code=code, why=why
+                )

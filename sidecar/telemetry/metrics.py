@@ -1,5 +1,6 @@
 """Prometheus metrics of the sidecar, and the endpoint that serves them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -9,6 +10,8 @@ from prometheus_client.registry import Collector
 from sidecar.events import (
     CanarySent,
     ConnectionsReset,
+    DrillProgressed,
+    DrillSeen,
     Event,
     FailbackDue,
     HookRan,
@@ -52,6 +55,7 @@ class MetricsHook:
             _Election(self.registry, roles),
             _Recovery(self.registry),
             _Operation(self.registry),
+            _Drills(self.registry),
         )
         self(VerdictChanged(UNPROVEN, UNPROVEN))
 
@@ -211,6 +215,29 @@ class _Election:
                 self._mismatch.set(bool(differs))
             case ModelFilesDiffer(models):
                 self._astray.set(len(models))
+
+
+class _Drills:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._drills = Counter(
+            "triton_sidecar_drills",
+            "Drills on this instance, by scenario and what became of them.",
+            ("scenario", "phase"),
+            registry=registry,
+        )
+        self._last = Gauge(
+            "triton_sidecar_last_drill_timestamp_seconds",
+            "When the service's last drill ended; 0: never, NaN: unknown, or none is permitted.",
+            registry=registry,
+        )
+        self._last.set(math.nan)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case DrillProgressed(phase, scenario):
+                self._drills.labels(scenario, phase).inc()
+            case DrillSeen(ended):
+                self._last.set(ended)
 
 
 class _Operation:

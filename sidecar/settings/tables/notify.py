@@ -1,4 +1,4 @@
-"""`[hooks]` and `[notify.NAME]`: programs and receivers notified of changes of role or verdict."""
+"""`[hooks]` and `[notify.NAME]`: what is notified of changes of role or verdict, and of drills."""
 
 import re
 from collections.abc import Mapping
@@ -48,6 +48,7 @@ class HooksSettings(Table):
 
     on_role_change: Command | None = None
     on_verdict_change: Command | None = None
+    on_drill: Command | None = None
     timeout: Duration = 10.0
 
     @property
@@ -56,6 +57,7 @@ class HooksSettings(Table):
         found = {
             "on_role_change": self.on_role_change,
             "on_verdict_change": self.on_verdict_change,
+            "on_drill": self.on_drill,
         }
         return HookRules({key: argv for key, argv in found.items() if argv}, self.timeout)
 
@@ -65,7 +67,9 @@ class NotifySettings(Table):
 
     url: SecretStr
     kind: Literal["alertmanager", "json"] = "json"
-    on: tuple[Literal["role", "verdict"], ...] = Field(default=("role", "verdict"), min_length=1)
+    on: tuple[Literal["role", "verdict", "drill"], ...] = Field(
+        default=("role", "verdict", "drill"), min_length=1
+    )
     headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers)] = Field(default={})
     token: SecretStr | None = None
     token_file: Path | None = None
