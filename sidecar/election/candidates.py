@@ -99,6 +99,12 @@ def objections(candidate: Candidate, reference: str) -> tuple[str, ...]:
     return tuple(why for applies, why in against if applies)
 
 
+def is_well(candidate: Candidate) -> bool:
+    """Whether an instance passes, or is a cold standby that could be promoted."""
+    ready = candidate.state == PASSING or (candidate.cold and candidate.state == COLD)
+    return ready and not candidate.maintenance
+
+
 def ranking(candidates: Iterable[Candidate], reference: str) -> tuple[Candidate, ...]:
     """The fit candidates, best first: hot before cold, then by priority, then by id."""
     fit = [each for each in candidates if not objections(each, reference)]

@@ -7,7 +7,7 @@ The undoing always happens there, once; only if that process itself was killed, 
     with guard([["tc", "qdisc", "del", "dev", "eth0", "root"]], within=30.0):
         ...
 
-Acts: os, select, signal, subprocess.
+Acts: os, select, subprocess.
 """
 
 import json

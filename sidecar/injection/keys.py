@@ -39,7 +39,8 @@ class Answer:
     """What the victim's sidecar did about the order with this id, at a time (Unix seconds).
 
     `code` is a `rules.Code` unless the fault was injected, `why` is for people. `seconds` is how
-    long the fault may last, which is the shorter of the order's and the sidecar's time.
+    long the fault may last, which is the shorter of the order's and the sidecar's time. `fault` is
+    what was injected.
     """
 
     order: str
@@ -49,6 +50,7 @@ class Answer:
     code: str = ""
     why: str = ""
     seconds: float = 0.0
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from sidecar.injection.decision import (
     Restore,
 )
 from sidecar.injection.keys import Answer, DrillKeys, Order, Said
-from sidecar.injection.rules import OF_SIDECAR, Code, Fault, InjectionRules
+from sidecar.injection.rules import OF_SIDECAR, TRITON_FROZEN, Code, Fault, InjectionRules
 from sidecar.recovery.decision import Peers
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Rejected, SidecarError
@@ -220,11 +220,10 @@ class Injector:
         if self._stopping:
             raise Rejected("the sidecar stops")
         order, session = decided.order, self._seen.value.keys.session or ""
-        answer = self._answer(order.id, "injected")
-        await self._consul.transact(
-            HoldsLock(keys.order_key(self._service), session),
-            Set(self._key, lock.dumps(replace(answer, seconds=decided.seconds))),
-        )
+        said = self._answer(order.id, "injected")
+        said = replace(said, seconds=decided.seconds, fault=decided.fault.value)
+        held = HoldsLock(keys.order_key(self._service), session)
+        await self._consul.transact(held, Set(self._key, lock.dumps(said)))
 
     async def _restore(self, code: Code) -> None:
         order, why = self._order, await self._undo()
@@ -246,10 +245,11 @@ class Injector:
 
     async def _repair(self, left: Answer) -> None:
         self._handled, why = left.order, ""
-        try:
-            await self._ports.thaw()
-        except SidecarError as error:  # it was killed, and is not there yet, or is another user's
-            why = str(error)
+        if left.fault in {each.value for each in TRITON_FROZEN}:
+            try:
+                await self._ports.thaw()
+            except SidecarError as error:
+                why = str(error)
         self._unsaid = self._answer(left.order, "restored", Code.LEFT, why)
         order = self._seen.value.keys.order
         if order and order.id == left.order:

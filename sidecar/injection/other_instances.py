@@ -5,16 +5,8 @@ Acts: through what it imports or is given.
 
 from sidecar.consul.api import ConsulApi
 from sidecar.election import candidates
-from sidecar.election.candidates import PASSING, Candidate
 from sidecar.recovery.decision import Peers
-from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError
-
-
-def is_well(candidate: Candidate) -> bool:
-    """Whether an instance passes, or is a cold standby that could be promoted."""
-    ready = candidate.state == PASSING or (candidate.cold and candidate.state == COLD)
-    return ready and not candidate.maintenance
 
 
 async def look(consul: ConsulApi, service: str, own: str) -> Peers:
@@ -31,4 +23,4 @@ async def look(consul: ConsulApi, service: str, own: str) -> Peers:
     others = [each for each in found if each.id != own]
     if len(others) == len(found):
         return Peers(unknown=f"the catalog does not list {own} itself")
-    return Peers(len(others), sum(not is_well(each) for each in others))
+    return Peers(len(others), sum(not candidates.is_well(each) for each in others))

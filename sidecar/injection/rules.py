@@ -18,6 +18,8 @@ class Fault(StrEnum):
     SIDECAR_FROZEN = "sidecar-frozen"
 
 
+# Faults that leave processes of Triton frozen if nothing undoes them.
+TRITON_FROZEN = frozenset({Fault.FREEZE, Fault.STUBS_FROZEN})
 # Faults after which the sidecar itself cannot do anything any more, or not at once.
 OF_SIDECAR = frozenset({Fault.SIDECAR_KILLED, Fault.SIDECAR_FROZEN})
 

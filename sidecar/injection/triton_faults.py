@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 
 from sidecar.injection.guard import Guard
-from sidecar.injection.rules import OF_SIDECAR, Fault
+from sidecar.injection.rules import OF_SIDECAR, TRITON_FROZEN, Fault
 from sidecar.recovery import triton_processes
 from sidecar.runtime.errors import Rejected
 
 _SERVER, _STUB = "tritonserver", "triton_python_backend_stub"
-_FROZEN = frozenset({Fault.FREEZE, Fault.STUBS_FROZEN, Fault.SIDECAR_FROZEN})
+_FROZEN = TRITON_FROZEN | {Fault.SIDECAR_FROZEN}
 
 
 class PreparedFault:

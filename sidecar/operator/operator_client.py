@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from sidecar.consul.api import ConsulApi, Delete, Operation, Set
 from sidecar.election.keys import history, lock, orders
-from sidecar.election.keys.history import Entry
+from sidecar.election.keys.history import DrillEntry, Entry
 from sidecar.election.keys.orders import Order, Outcome, Pause
+from sidecar.injection import keys as drill_keys
 from sidecar.operator import plans, service_status
 from sidecar.operator.plans import Plan
 from sidecar.operator.service_status import ServiceStatus
@@ -44,16 +45,18 @@ async def read_status(client: OperatorClient) -> ServiceStatus:
         Unavailable: Consul does not answer, or its servers have no leader.
         Rejected: Consul refuses the token.
     """
-    catalog, keys = await asyncio.gather(
+    catalog, keys, drills = await asyncio.gather(
         client.consul.health_service(client.service, consistent=True),
         client.consul.kv_prefix(lock.prefix(client.service), consistent=True),
+        client.consul.kv_prefix(drill_keys.prefix(client.service), consistent=True),
     )
     if not (catalog.known_leader and keys.known_leader):
         raise Unavailable("Consul's servers have no leader")
     wall = client.clock.wall()
-    return service_status.read(
+    seen = service_status.read(
         client.service, catalog.value, keys.value, keys.index, wall, client.declared
     )
+    return replace(seen, drill=drill_keys.read(client.service, drills.value).running)
 
 
 async def read_known_status(client: OperatorClient) -> ServiceStatus:
@@ -161,8 +164,16 @@ async def resume(client: OperatorClient) -> Pause | None:
     raise Conflict("the pause keeps changing; try again")
 
 
-async def read_history(client: OperatorClient, newest: int) -> tuple[Entry, ...]:
-    """The newest entries of the history, oldest first.
+@dataclass(frozen=True, slots=True)
+class History:
+    """Changes of the role, and drills, each oldest first."""
+
+    entries: tuple[Entry, ...]
+    drills: tuple[DrillEntry, ...]
+
+
+async def read_history(client: OperatorClient, newest: int) -> History:
+    """The newest entries of the history, of each kind so many.
 
     Raises:
         Conflict: nothing is known about the service.
@@ -173,7 +184,10 @@ async def read_history(client: OperatorClient, newest: int) -> tuple[Entry, ...]
         raise Unavailable("Consul's servers have no leader")
     if not answer.value:
         await read_known_status(client)
-    return history.read(client.service, answer.value)[-newest:]
+    return History(
+        history.read(client.service, answer.value)[-newest:],
+        history.read_drills(client.service, answer.value)[-newest:],
+    )
 
 
 async def _removed(client: OperatorClient, seen: ServiceStatus, given: str, why: str) -> bool:

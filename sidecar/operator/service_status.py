@@ -9,6 +9,7 @@ from sidecar.election import candidates, decision
 from sidecar.election.candidates import Candidate
 from sidecar.election.keys import orders
 from sidecar.election.keys.orders import ElectionState, Order
+from sidecar.injection.keys import Order as DrillOrder
 from sidecar.registry import checks
 from sidecar.registry.duplicate_entries import fold
 from sidecar.registry.registration import DIFFERS_META
@@ -22,6 +23,7 @@ class ServiceStatus:
 
     `indexes` has the ModifyIndex of each of the election's keys, `reference` the digest of the
     model set that a primary must serve, or "" for any. `wall` is the moment in Unix seconds.
+    `drill` is the one that runs now.
     """
 
     service: str
@@ -31,6 +33,7 @@ class ServiceStatus:
     indexes: Mapping[str, int]
     reference: str
     wall: float
+    drill: DrillOrder | None = None
 
     @property
     def primary(self) -> str | None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from sidecar.election.keys.history import Entry
 from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import service_status
+from sidecar.operator.operator_client import History
 from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import FailoverPreview
 from sidecar.operator.service_status import ServiceStatus
@@ -32,28 +33,30 @@ def situation(seen: ServiceStatus) -> None:
         order=_order(seen.pending),
         outcome={**dataclasses.asdict(outcome), "at": iso(outcome.at)} if outcome else None,
         unreadable=state.garbage,
+        drill=_drill(seen),
         instances=[dataclasses.asdict(row) for row in service_status.rows(seen)],
     )
 
 
-def history(found: Sequence[Entry]) -> None:
+def history(found: History) -> None:
     """The answer of `history`."""
-    entries = [
-        {
-            "at": entry.at,
-            "from": entry.by or None,
-            "to": entry.to,
-            "epoch": entry.epoch,
-            "cause": entry.cause,
-            "model_set": entry.model_set,
-            "without_primary_seconds": entry.without,
-            "requests": entry.requests,
-            "failed": entry.failed,
-            "counted_seconds": entry.over,
-        }
-        for entry in found
-    ]
-    _print(done=True, history=entries)
+    drills = [dataclasses.asdict(drill) for drill in found.drills]
+    _print(done=True, history=[_entry(entry) for entry in found.entries], drills=drills)
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {
+        "at": entry.at,
+        "from": entry.by or None,
+        "to": entry.to,
+        "epoch": entry.epoch,
+        "cause": entry.cause,
+        "model_set": entry.model_set,
+        "without_primary_seconds": entry.without,
+        "requests": entry.requests,
+        "failed": entry.failed,
+        "counted_seconds": entry.over,
+    }
 
 
 def paused(new: Pause, old: Pause | None) -> None:
@@ -120,6 +123,11 @@ def iso(seconds: float | None) -> str | None:
 
 def _order(order: Order | None) -> dict[str, object] | None:
     return {**dataclasses.asdict(order), "at": iso(order.at)} if order else None
+
+
+def _drill(seen: ServiceStatus) -> dict[str, object] | None:
+    drill = seen.drill
+    return {**dataclasses.asdict(drill), "since": iso(drill.since)} if drill else None
 
 
 def _pause(pause: Pause | None) -> dict[str, object] | None:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from sidecar.election.keys.history import Entry
+from sidecar.election.keys.history import DrillEntry, Entry
 from sidecar.election.keys.orders import Order, Pause
 from sidecar.operator import plans, service_status
+from sidecar.operator.operator_client import History
 from sidecar.operator.order_progress import Moved, Step
 from sidecar.operator.plans import FailoverPreview
 from sidecar.operator.service_status import Row, ServiceStatus
@@ -89,6 +90,9 @@ def _lines(seen: ServiceStatus) -> Iterator[str]:
         yield f"{seen.service}: there is no primary{last}{why}"
     if state.pause and state.paused(seen.wall):
         yield f"paused {_of_pause(state.pause)}"
+    if drill := seen.drill:
+        since = _when(drill.since)
+        yield f"a drill runs, by {drill.by} since {since}: {drill.scenario} on {drill.victim}"
     if seen.pending:
         yield f"pending, for {_when(seen.pending.at)}: {plans.describe(seen.pending)}"
     if state.outcome and not state.outcome.done:
@@ -106,17 +110,26 @@ def _against(row: Row, primary: str | None) -> Sequence[str]:
     return () if row.id == primary else row.objections
 
 
-def history(found: Sequence[Entry], wide: bool) -> None:
+def history(found: History, wide: bool) -> None:
     """The answer of `history`."""
-    if not found:
+    if not found.entries:
         print("no instance has been primary yet")
-        return
     grid = Grid(_HISTORY)
-    for entry in found:
+    for entry in found.entries:
         without = "-" if entry.without is None else f"{entry.without:.3f} s"
         cells = (entry.at, entry.by or "-", entry.to, str(entry.epoch), entry.cause, without)
         grid.add(*cells, _failed(entry))
-    show(grid, wide)
+    if grid.rows:
+        show(grid, wide)
+    for drill in found.drills:
+        print(_drill(drill))
+
+
+def _drill(drill: DrillEntry) -> str:
+    """One drill in a line; under the table, because it has none of its columns."""
+    code = f" ({drill.code})" if drill.code and drill.outcome != "done" else ""
+    until = f"{drill.outcome}{code} at {drill.ended}" if drill.ended else "no end is recorded"
+    return f"{drill.began}  drill by {drill.by}: {drill.scenario} on {drill.victim}, {until}"
 
 
 def _failed(entry: Entry) -> str:

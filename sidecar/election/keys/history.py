@@ -37,6 +37,26 @@ class Entry:
     epoch: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class DrillEntry:
+    """A drill: who caused which fault to which instance, and what became of it.
+
+    `began` and `ended` are ISO 8601 in UTC, `ended` is empty while it runs. `outcome` is `done`,
+    `aborted` or `refused`, and `code` says why. Earlier versions ignore the entry, because it has
+    no field that every `Entry` has.
+    """
+
+    drill: str
+    scenario: str
+    fault: str
+    victim: str
+    by: str
+    began: str
+    ended: str = ""
+    outcome: str = ""
+    code: str = ""
+
+
 def prefix(service: str) -> str:
     """The folder of a service's history."""
     return f"triton-sidecar/{service}/history/"
@@ -54,6 +74,19 @@ def read(service: str, entries: Iterable[KVEntry]) -> tuple[Entry, ...]:
     parsed = ((lock.loads(Entry, found.value), found.create_index) for found in named)
     known = [replace(entry, epoch=index) for entry, index in parsed if entry]
     return tuple(sorted(known, key=lambda entry: entry.epoch))
+
+
+def drill_key(service: str, drill: DrillEntry) -> str:
+    """The drill's key: sorts by time, unique for each drill."""
+    return f"{prefix(service)}{drill.began}-drill-{drill.drill}"
+
+
+def read_drills(service: str, entries: Iterable[KVEntry]) -> tuple[DrillEntry, ...]:
+    """All drills, oldest first; what is unreadable or no drill is left out."""
+    start = prefix(service)
+    named = (found for found in entries if found.key.startswith(start))
+    parsed = (lock.loads(DrillEntry, found.value) for found in named)
+    return tuple(sorted(filter(None, parsed), key=lambda drill: drill.began))
 
 
 def surplus(entries: Sequence[KVEntry], kept: int = KEPT) -> tuple[Delete, ...]:

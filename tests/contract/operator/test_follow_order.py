@@ -24,13 +24,13 @@ async def test_a_switchover_moves_the_role_and_reports_each_step(scene: Scene) -
         *steps, last = scene.steps
         assert [step.partition(" ")[0] for step in steps] == ["ordered", "b", "a", "b"]
         assert last == "no control plane follows the service, so there is no Envoy to wait for"
-        *_, entry = await operator_client.read_history(scene.client, 20)
+        *_, entry = (await operator_client.read_history(scene.client, 20)).entries
         assert (entry.by, entry.to, entry.cause) == (
             a.id,
             b.id,
             "switchover by jane@desk: new kernel",
         )
-        assert len(await operator_client.read_history(scene.client, 1)) == 1
+        assert len((await operator_client.read_history(scene.client, 1)).entries) == 1
         outcome = await scene.outcome()
         assert outcome.done
         assert (await operator_client.read_status(scene.client)).state.order is None

@@ -24,6 +24,7 @@ from sidecar.local.consul_view import InstanceView
 from sidecar.local.processes.identity import identify
 from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.operator import plans
+from sidecar.operator.operator_client import History
 from sidecar.operator.inspection import PlaneRef, PlaneReply
 from sidecar.runtime import terminal
 from sidecar.triton.api import Answer
@@ -63,7 +64,7 @@ def situation(wide: bool = False) -> None:
 def history(wide: bool = False) -> None:
     cause = "switchover by root@vm: new kernel on gpu-1, which takes its time"
     moved = Entry("2026-11-24T07:36:12.135Z", IDS[1], cause, IDS[0], "files-1", 0.043, 2349, 0, 6.0)
-    operator_text.history([moved], wide)
+    operator_text.history(History((moved,), ()), wide)
 
 
 def foresight(wide: bool = False) -> None:

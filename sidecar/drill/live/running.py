@@ -1,0 +1,103 @@
+"""The fault of a drill, as this side sees it: what the victim's sidecar answers to the orders.
+
+Acts: through what it imports or is given.
+"""
+
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
+
+from sidecar.consul.api import KVEntry, QueryResult
+from sidecar.consul.blocking_query import follow
+from sidecar.drill.live.drill_lock import DrillLock
+from sidecar.drill.live.precheck import DrillRefused
+from sidecar.injection import keys
+from sidecar.injection.keys import Answer
+from sidecar.injection.rules import Code, Fault
+from sidecar.operator.operator_client import OperatorClient
+from sidecar.runtime.errors import SidecarError, Unavailable
+from sidecar.runtime.latest import Latest, first_of
+
+_ANSWERED_WITHIN = 15.0  # seconds for the victim's sidecar to answer, notifications included
+_RESTORED_WITHIN = 45.0  # and to undo the fault, or to be restarted
+_WAIT = 5.0  # seconds that Consul may hold a query back
+
+
+class Running:
+    """A fault that is on.
+
+    Attributes:
+        over: what the victim's sidecar answered when the fault ended, None while it is on.
+        lost: why the lock is gone, or empty; then the victim's sidecar ends the fault.
+    """
+
+    def __init__(self, client: OperatorClient, held: DrillLock) -> None:
+        self.lost = held.lost
+        self.over: Latest[Answer | None] = Latest(None)
+        self._answered: Latest[Answer | None] = Latest(None)
+        self._client = client
+        self._held = held
+
+    @property
+    def seconds(self) -> float:
+        """How long the fault lasts at most, as the victim's sidecar answered."""
+        return self._answered.value.seconds if self._answered.value else self._held.order.seconds
+
+    async def ended(self) -> str:
+        """Wait until the fault ends before the drill orders it; returns the code."""
+        await first_of(self._client.clock, None, self.over.changed(0), self.lost.changed(0))
+        return self.over.value.code if self.over.value else Code.LOCK_LOST.value
+
+    async def watch(self) -> None:
+        """Follow the victim's answers, forever."""
+        folder, consul = keys.prefix(self._client.service), self._client.consul
+
+        def query(index: int) -> Awaitable[QueryResult[tuple[KVEntry, ...]]]:
+            return consul.kv_prefix(folder, index=index, wait=_WAIT)
+
+        await follow(query, self._see, lambda _: None, self._client.clock)
+
+    def _see(self, answer: QueryResult[tuple[KVEntry, ...]]) -> None:
+        order = self._held.order
+        said = keys.read(self._client.service, answer.value).answer_of(order.victim, order.id)
+        if said and said.said == "restored":
+            self.over.set(said)
+        elif said:
+            self._answered.set(said)
+
+    async def order(self, fault: Fault, seconds: float) -> None:
+        """Order the fault and wait until it is injected.
+
+        Raises:
+            DrillRefused: the victim's sidecar refuses, or does not answer.
+            SidecarError: the lock is lost, or Consul does not answer.
+        """
+        order = replace(self._held.order, fault=fault.value, seconds=seconds)
+        await self._held.write(order)
+        news = (self._answered.changed(0), self.over.changed(0), self.lost.changed(0))
+        await first_of(self._client.clock, _ANSWERED_WITHIN, *news)
+        said = self._answered.value or self.over.value
+        if said is None:
+            why = self.lost.value or f"the sidecar of {order.victim} has not answered"
+            raise DrillRefused(Code.UNANSWERED, why)
+        if said.said == "refused":
+            raise DrillRefused(said.code, f"the sidecar of {order.victim} refuses: {said.why}")
+
+    async def restore(self) -> str:
+        """Order the end of the fault and wait until it is undone; returns the code.
+
+        Raises:
+            Unavailable: the victim's sidecar has not confirmed it; it ends in time all the same.
+        """
+        order = self._held.order
+        with suppress(SidecarError):  # then it ends with the lock
+            await self._held.write(replace(order, fault=""))
+        await first_of(self._client.clock, _RESTORED_WITHIN, self.over.changed(0))
+        if self.over.value is None:
+            raise Unavailable(
+                f"the sidecar of {order.victim} has not confirmed that the fault is undone; it ends"
+                f" {self.seconds:g} s after its beginning at the latest"
+            )
+        if self.over.value.why:
+            raise Unavailable(f"the sidecar of {order.victim}: {self.over.value.why}")
+        return self.over.value.code
