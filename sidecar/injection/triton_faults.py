@@ -4,10 +4,11 @@ Triton is found and verified as recovery does it: the process that listens on it
 host. A process is held by a pidfd from the moment it was verified, so that another one that gets
 its pid is never signalled. Blocking: call it in a thread.
 
-Acts: os, signal.
+Acts: os, select, signal.
 """
 
 import os
+import select
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -157,6 +158,8 @@ def _probe(handle: int) -> None:
 
 
 def _signal(handle: int, number: signal.Signals) -> bool:
+    if select.select([handle], [], [], 0)[0]:  # it has ended, and is perhaps a zombie
+        return False
     try:
         signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:

@@ -24,8 +24,8 @@ from sidecar.local.consul_view import InstanceView
 from sidecar.local.processes.identity import identify
 from sidecar.local.processes.state_file import MeshState, PartState
 from sidecar.operator import plans
-from sidecar.operator.operator_client import History
 from sidecar.operator.inspection import PlaneRef, PlaneReply
+from sidecar.operator.operator_client import History
 from sidecar.runtime import terminal
 from sidecar.triton.api import Answer
 from sidecar.triton.tensors import tensor

@@ -1,0 +1,92 @@
+"""Faults to the processes of something that listens where Triton would, under its name."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.injection import triton_faults
+from sidecar.injection.rules import Fault
+from sidecar.injection.triton_faults import PreparedFault
+from sidecar.runtime.errors import Rejected
+from tests.support.frozen import becomes, server, state
+
+HOST, LONG = "127.0.0.1", 600.0
+
+
+def test_a_freeze_stops_all_processes_until_it_is_undone(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        becomes(lambda: {state(each) for each in (pid, *stubs)} == {"T"}, "all are frozen")
+        fault.undo()
+        assert "T" not in {state(each) for each in (pid, *stubs)}
+        fault.undo()
+
+
+def test_frozen_stubs_leave_the_server_alone(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.STUBS_FROZEN, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        becomes(lambda: {state(each) for each in stubs} == {"T"}, "the stubs are frozen")
+        assert state(pid) == "S"
+        fault.undo()
+
+
+def test_killed_stubs_leave_the_server_alone(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.STUBS_KILLED, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        becomes(lambda: {state(each) for each in stubs} == {"Z"}, "the stubs are dead")
+        assert state(pid) == "S"
+        fault.undo()
+
+
+def test_a_crash_kills_the_server_and_its_stubs(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.CRASH, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        becomes(lambda: {state(each) for each in (pid, *stubs)} <= {"Z", ""}, "all are dead")
+        fault.undo()
+
+
+def test_what_is_prepared_only_is_not_touched(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        PreparedFault(Fault.CRASH, HOST, port).undo()
+        assert not {state(each) for each in (pid, *stubs)} & {"T", "Z", ""}
+
+
+def test_a_server_that_has_ended_since_is_told(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        other = PreparedFault(Fault.CRASH, HOST, port)
+        other.cause()
+        becomes(lambda: {state(each) for each in (pid, *stubs)} <= {"Z", ""}, "all are dead")
+        with pytest.raises(Rejected, match="have ended"):
+            fault.cause()
+        fault.undo()
+
+
+def test_what_is_not_triton_is_refused(tmp_path: Path) -> None:
+    """Such as a container's proxy, which nothing would restart."""
+    with (
+        server(tmp_path, "docker-proxy") as (port, pid, _),
+        pytest.raises(Rejected, match="expected tritonserver, found docker-proxy"),
+    ):
+        PreparedFault(Fault.CRASH, HOST, port)
+    with pytest.raises(Rejected, match="nothing listens"):
+        PreparedFault(Fault.CRASH, HOST, port)
+    assert pid
+
+
+def test_what_an_earlier_process_has_frozen_is_thawed(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        fault.cause()  # without a guard
+        becomes(lambda: {state(each) for each in (pid, *stubs)} == {"T"}, "all are frozen")
+        triton_faults.thaw(HOST, port)
+        becomes(lambda: "T" not in {state(each) for each in (pid, *stubs)}, "all are thawed")
+        fault.undo()
