@@ -34,3 +34,13 @@ key_prefix "triton-sidecar/triton/election/" {
 key_prefix "triton-sidecar/triton/history/" {
   policy = "write"
 }
+
+# Drills that are ordered of it; without this rule none can be.
+key_prefix "triton-sidecar/triton/drill/" {
+  policy = "read"
+}
+
+# Its answers to them.
+key_prefix "triton-sidecar/triton/drill/answer/" {
+  policy = "write"
+}

@@ -65,9 +65,10 @@ def jobs() -> Iterator[str]:
             yield f"{_name(path)}: {error}"
             continue
         problems = [*jobspec.unknown_keys(file)]
-        for group in file.inside("group"):
-            problems += stop_order(group)
-            problems += restarts(group)
+        for job in file.inside("job"):
+            for group in job.inside("group"):
+                problems += stop_order(group)
+                problems += once(job, group) if "periodic" in kinds(job) else restarts(group)
         for template in file.inside("template"):
             problems += template_settings(template)
         yield from (f"{_name(path)}: {problem}" for problem in problems)
@@ -99,6 +100,22 @@ def restarts(group: jobspec.Block) -> Iterator[str]:
     for task in group.inside("task"):
         if any(task.inside("restart")):
             yield f"task {task.label}: expected no restart block beside its group's"
+
+
+def once(job: jobspec.Block, group: jobspec.Block) -> Iterator[str]:
+    """What runs by a calendar is not repeated when it fails, and never runs twice at once."""
+    tries = {block.kind: block.attributes.get("attempts") for block in (*job.blocks, *group.blocks)}
+    for kind in ("restart", "reschedule"):
+        if tries.get(kind) != 0:
+            yield f"{kind} > attempts: expected 0 in a periodic job, found {tries.get(kind)}"
+    overlap = [each.attributes.get("prohibit_overlap") for each in job.inside("periodic")]
+    if overlap != [True]:
+        yield f"periodic > prohibit_overlap: expected true, found {overlap}"
+
+
+def kinds(block: jobspec.Block) -> set[str]:
+    """The kinds of the blocks in a block."""
+    return {each.kind for each in block.blocks}
 
 
 def template_settings(template: jobspec.Block) -> Iterator[str]:

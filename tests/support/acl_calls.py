@@ -24,6 +24,9 @@ OUTCOME = "triton-sidecar/triton/election/outcome"
 PAUSE = "triton-sidecar/triton/election/pause"
 POLICY = "triton-sidecar/triton/policy"
 HISTORY = "triton-sidecar/triton/history/first"
+DRILL = "triton-sidecar/triton/drill/order"
+LAST_DRILL = "triton-sidecar/triton/drill/last"
+ANSWER = "triton-sidecar/triton/drill/answer/triton-0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def populate(agent: Agent) -> None:
         agent.must("PUT", "/v1/agent/service/register", entry(service, instance))
         path = f"/v1/health/service/{service}"
         until(partial(agent.must, "GET", path))
-    for key in (LOCK, EPOCH, HISTORY, POLICY):
+    for key in (LOCK, EPOCH, HISTORY, POLICY, DRILL):
         agent.must("PUT", f"/v1/kv/{key}", {"instance": "triton-0"})
 
 
@@ -274,3 +277,41 @@ def pause_and_resume(agent: Agent, token: str) -> bool:
 
 
 Call = Callable[[Agent, str], bool]
+
+
+def see_drill(agent: Agent, token: str) -> bool:
+    path = "/v1/kv/triton-sidecar/triton/drill/?recurse=true"
+    status, entries = agent.ask(token, "GET", path)
+    return status == 200 and DRILL in [each["Key"] for each in entries]
+
+
+def hold_drill(agent: Agent, token: str) -> bool:
+    """Take the lock, give an order under it, and release it."""
+    session = new_session(agent)
+    lock = {"Verb": "lock", "Key": DRILL, "Value": "e30=", "Session": session}
+    order = {"Verb": "set", "Key": DRILL, "Value": "e30="}
+    try:
+        held = [{"KV": lock | {"Verb": "check-session"}}, {"KV": order}]
+        unlock = [{"KV": lock | {"Verb": "unlock"}}]
+        asked = (
+            agent.ask(token, "PUT", "/v1/txn", each)[0] for each in ([{"KV": lock}], held, unlock)
+        )
+        return all(status == 200 for status in asked)
+    finally:
+        agent.must("PUT", f"/v1/session/destroy/{session}")
+
+
+def answer_drill(agent: Agent, token: str) -> bool:
+    """As long as the drill holds its lock."""
+    session = new_session(agent)
+    agent.must("PUT", f"/v1/kv/{DRILL}?acquire={session}", {})
+    checked = {"Verb": "check-session", "Key": DRILL, "Session": session}
+    answer = {"Verb": "set", "Key": ANSWER, "Value": "e30="}
+    try:
+        return agent.ask(token, "PUT", "/v1/txn", [{"KV": checked}, {"KV": answer}])[0] == 200
+    finally:
+        agent.must("PUT", f"/v1/session/destroy/{session}")
+
+
+def record_drill(agent: Agent, token: str) -> bool:
+    return write_and_remove(agent, token, LAST_DRILL)

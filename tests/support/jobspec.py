@@ -21,10 +21,15 @@ _KNOWN: dict[str, tuple[set[str], set[str]]] = {
     "variable": ({"type", "default", "description"}, set()),
     "job": (
         {"datacenters", "type", "region", "namespace", "priority"},
-        {"update", "group", "constraint", "migrate", "reschedule", "meta"},
+        {"update", "group", "constraint", "migrate", "reschedule", "meta", "periodic"},
     ),
     "update": (_UPDATE | {"progress_deadline", "auto_revert", "canary", "stagger"}, set()),
     "migrate": (_UPDATE, set()),
+    "periodic": ({"cron", "crons", "prohibit_overlap", "time_zone", "enabled"}, set()),
+    "reschedule": (
+        {"attempts", "interval", "delay", "delay_function", "max_delay", "unlimited"},
+        set(),
+    ),
     "constraint": ({"attribute", "operator", "value"}, set()),
     "group": (
         {"count", "shutdown_delay"},

@@ -41,6 +41,7 @@ def test_the_deployment_files_are_valid(check: Check) -> None:
 
 
 JOB = "deploy/nomad/triton.nomad.hcl"
+DRILL = "deploy/nomad/drill.nomad.hcl"
 BROKEN = [
     (
         validate_deploy.policies,
@@ -66,6 +67,8 @@ BROKEN = [
         "task sidecar: expected no restart block",
     ),
     (validate_deploy.jobs, JOB, "restart {", "retsart {", "retsart: expected one of"),
+    (validate_deploy.jobs, DRILL, "attempts = 0", "attempts = 3", "restart > attempts: expected 0"),
+    (validate_deploy.jobs, DRILL, "prohibit_overlap = true", "", "prohibit_overlap: expected true"),
     (validate_deploy.jobs, JOB, "models = [", "model = [", "triton.model"),
     (
         validate_deploy.jobs,

@@ -1,0 +1,91 @@
+# A drill of the live mesh each month, on a node of the class "edge". Run from the project's folder:
+#   nomad job run deploy/nomad/drill.nomad.hcl
+# For Nomad 1.4 or later. It does only what `drill.allow` of the sidecars permits: docs/drills.md.
+
+variable "datacenters" {
+  type    = list(string)
+  default = ["dc1"]
+}
+
+job "triton-drill" {
+  datacenters = var.datacenters
+  type        = "batch"
+
+  # On the second day of each month, when people are at work.
+  periodic {
+    cron             = "0 10 2 * *"
+    time_zone        = "UTC"
+    prohibit_overlap = true
+  }
+
+  constraint {
+    attribute = "${node.class}"
+    value     = "edge"
+  }
+
+  # A drill that failed has found something: nobody wants it again before that is understood.
+  reschedule {
+    attempts  = 0
+    unlimited = false
+  }
+
+  group "drill" {
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+
+    # The reports.
+    ephemeral_disk {
+      sticky = true
+    }
+
+    task "drill" {
+      driver = "exec"
+
+      # If the drill is stopped, the sidecar of the instance undoes the fault, however it ends.
+      leader       = true
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s"
+
+      config {
+        command = "/usr/local/bin/triton-sidecar"
+        args = [
+          "drill", "all", "--live", "--yes",
+          "--config", "${NOMAD_TASK_DIR}/xds.toml",
+          "--report", "${NOMAD_ALLOC_DIR}/data/drill",
+        ]
+      }
+
+      env {
+        CONSUL_HTTP_TOKEN_FILE = "${NOMAD_SECRETS_DIR}/consul-token"
+      }
+
+      # nomad var put nomad/jobs/triton-drill/drill/drill consul_token=…
+      template {
+        data        = "{{ with nomadVar \"nomad/jobs/triton-drill/drill/drill\" }}{{ .consul_token }}{{ end }}"
+        destination = "secrets/consul-token"
+        change_mode = "noop"
+      }
+
+      # Where Envoy is, and the service.
+      template {
+        destination = "local/xds.toml"
+        change_mode = "noop"
+        data        = <<-EOT
+          [xds]
+          services = ["triton"]
+
+          [envoy]
+          listen = "127.0.0.1:8001"
+          admin = ["127.0.0.1:9901"]
+        EOT
+      }
+
+      resources {
+        cpu    = 1000
+        memory = 512
+      }
+    }
+  }
+}
