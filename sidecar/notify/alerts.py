@@ -63,12 +63,12 @@ def _verdict(change: VerdictChange, now: float, lasting: float) -> dict[str, obj
 
 def _drill(change: DrillChange, now: float) -> dict[str, object]:
     instance, why = change.sender.instance, change.why or change.code
-    over = "" if change.phase == "began" else f": {why}"
+    over = f": {why}" if why else ""
     return {
         "labels": _labels("TritonDrill", "info", change.sender) | {"scenario": change.scenario},
         "annotations": {
             "summary": f"{instance}: a drill by {change.by} {_PHASES[change.phase]}",
-            "description": f"{change.scenario}, which is {change.fault}{over}",
+            "description": f"Scenario {change.scenario}, fault {change.fault}{over}.",
         },
         "startsAt": timestamp(change.at),
         "endsAt": timestamp(max(now, change.at) + _SHOWN),

@@ -86,7 +86,7 @@ def test_printed_settings_contain_no_secret(tmp_path: Path) -> None:
         ("[hooks]\ntimeout = 0", "hooks.timeout: expected a duration above zero"),
         ("[notify.x]\nkind = 'json'", "notify.x.url: missing; expected a string"),
         (f"[notify.x]\n{URL}kind = 'slack'", "notify.x.kind: expected 'alertmanager' or 'json'"),
-        (f"[notify.x]\n{URL}on = ['mood']", "notify.x.on.0: expected 'role' or 'verdict'"),
+        (f"[notify.x]\n{URL}on = ['mood']", "notify.x.on.0: expected 'role', 'verdict' or 'drill'"),
         (f"[notify.x]\n{URL}on = []", "notify.x.on: expected at least 1 item"),
         (f"[notify.x]\n{URL}colour = 1", "notify.x.colour: unknown key"),
         (f"[[notify]]\n{URL}", "notify: expected a table"),
