@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from sidecar.consul.api import Lock, Set
+from sidecar.consul.api import ConsulApi, Lock, Set
 from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
 from sidecar.events import DrillProgressed, DrillSeen, Event
@@ -13,7 +14,9 @@ from sidecar.injection import keys, other_instances
 from sidecar.injection.loop import Injector, InjectorPorts
 from sidecar.injection.rules import Fault, InjectionRules
 from sidecar.operator.operator_client import OperatorClient
-from sidecar.registry.registration import InstanceInfo, InstanceMeta, registration
+from sidecar.registry.checks import verdict_check
+from sidecar.registry.registration import DRILL_META
+from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import Rejected
 from tests.support.consul_model import FakeConsul
 from tests.support.virtual_clock import VirtualClock
@@ -108,28 +111,34 @@ class Member:
 class DrillScene:
     """Two instances, `a` is primary, and an operator."""
 
-    def __init__(self) -> None:
-        self.clock = VirtualClock()
-        self.consul = FakeConsul(clock=self.clock)
+    def __init__(self, consul: ConsulApi, clock: Clock) -> None:
+        self.clock = clock
+        self.consul = consul
         self.members: dict[str, Member] = {}
 
     async def add(self, name: str, allow: frozenset[Fault] = ALL) -> Member:
         """Register an instance that passes, and start its sidecar."""
-        info = InstanceInfo(name, SERVICE, "10.0.0.1", 1, 1, (), (), ("m",), "h:1", "l")
-        meta = InstanceMeta(drill=",".join(sorted(allow)))
-        await self.consul.register_service(registration(info, meta))
+        check = {"CheckID": verdict_check(name), "Name": "Triton verdict", "TTL": "1h"}
+        body: dict[str, Any] = {
+            "ID": name,
+            "Name": SERVICE,
+            "Address": "10.0.0.1",
+            "Port": 1,
+            "Checks": [check],
+        }
+        body["Meta"] = {DRILL_META: ",".join(sorted(allow))} if allow else {}
+        await self.consul.register_service(body)
         await self.set(name, "passing")
-        await self.consul.update_check(info.sidecar_check, "passing", "")
         self.members[name] = member = Member(self, name, allow)
         return member
 
     async def set(self, name: str, status: str) -> None:
         """Set an instance's verdict in Consul."""
-        await self.consul.update_check(f"{name}:verdict", status, "")  # type: ignore[arg-type]
+        await self.consul.update_check(verdict_check(name), status, "")  # type: ignore[arg-type]
 
     async def elect(self, name: str) -> None:
         """Have an instance hold the role."""
-        session = await self.consul.session_create("r", ttl=1e6, lock_delay=0, service_checks=())
+        session = await self.consul.session_create("r", ttl=3600, lock_delay=0, service_checks=())
         claim = lock.dumps(Claim(name, session))
         await self.consul.transact(
             Lock(lock.lock_key(SERVICE), claim, session), Set(lock.epoch_key(SERVICE), claim)
@@ -145,14 +154,32 @@ class DrillScene:
         return replace(read, order=read.order and replace(read.order, index=0))
 
 
+class ModelledScene(DrillScene):
+    """One on a modelled Consul, and a clock that is turned by hand."""
+
+    clock: VirtualClock
+    consul: FakeConsul
+
+
+SceneT = TypeVar("SceneT", bound=DrillScene)
+
+
 @asynccontextmanager
-async def drill_scene(**allowed: frozenset[Fault]) -> AsyncIterator[DrillScene]:
+async def drill_scene(**allowed: frozenset[Fault]) -> AsyncIterator[ModelledScene]:
     """The scene with `a` and `b`, which permit everything unless said otherwise."""
-    scene = DrillScene()
+    clock = VirtualClock()
+    consul = FakeConsul(clock=clock)
+    async with staged(ModelledScene(consul, clock), **allowed) as scene:
+        await clock.advance(1.0)
+        yield scene
+
+
+@asynccontextmanager
+async def staged(scene: SceneT, **allowed: frozenset[Fault]) -> AsyncIterator[SceneT]:
+    """A scene with `a` and `b` on any Consul and clock."""
     for name in ("a", "b"):
         await scene.add(name, allowed.get(name, ALL))
     await scene.elect("a")
-    await scene.clock.advance(1.0)
     try:
         yield scene
     finally:
@@ -161,7 +188,7 @@ async def drill_scene(**allowed: frozenset[Fault]) -> AsyncIterator[DrillScene]:
                 await member.die()
 
 
-async def passing(scene: DrillScene, work: asyncio.Task[None], seconds: float = 120.0) -> None:
+async def passing(scene: ModelledScene, work: asyncio.Task[None], seconds: float = 120.0) -> None:
     """Let time pass until work is done; its error is raised."""
     for _ in range(int(seconds * 4)):
         if work.done():

@@ -19,23 +19,23 @@ from sidecar.injection.rules import Code, Fault
 from sidecar.operator import operator_client
 from sidecar.runtime.errors import Unavailable
 from tests.support.consul_model import Servers
-from tests.support.drill_scene import SERVICE, DrillScene, drill_scene, passing
+from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene, passing
 
 ONLY_CRASH = frozenset({Fault.CRASH})
 
 
 async def once(
-    scene: DrillScene, fault: Fault = Fault.FREEZE, victim: str = "a", lasts: float = 5.0
+    scene: ModelledScene, fault: Fault = Fault.FREEZE, victim: str = "a", lasts: float = 5.0
 ) -> None:
     async with live.drill(scene.operator(), "night", fault, victim, seconds=30.0):
         await scene.clock.sleep(lasts)
 
 
-def begin(scene: DrillScene, fault: Fault = Fault.FREEZE, **more: float) -> asyncio.Task[None]:
+def begin(scene: ModelledScene, fault: Fault = Fault.FREEZE, **more: float) -> asyncio.Task[None]:
     return asyncio.create_task(once(scene, fault, **more))  # type: ignore[arg-type]
 
 
-async def past(scene: DrillScene) -> list[DrillEntry]:
+async def past(scene: ModelledScene) -> list[DrillEntry]:
     return list((await operator_client.read_history(scene.operator(), 20)).drills)
 
 
@@ -85,45 +85,45 @@ async def test_a_second_drill_is_told_who_holds_the_first() -> None:
         await passing(scene, work)
 
 
-async def b_fails(scene: DrillScene) -> None:
+async def b_fails(scene: ModelledScene) -> None:
     await scene.set("b", "critical")
 
 
-async def b_warns(scene: DrillScene) -> None:
+async def b_warns(scene: ModelledScene) -> None:
     await scene.set("b", "warning")
 
 
-async def a_fails(scene: DrillScene) -> None:
+async def a_fails(scene: ModelledScene) -> None:
     await scene.set("a", "critical")
 
 
-async def b_is_gone(scene: DrillScene) -> None:
+async def b_is_gone(scene: ModelledScene) -> None:
     await scene.consul.deregister_service("b")
 
 
-async def a_is_gone(scene: DrillScene) -> None:
+async def a_is_gone(scene: ModelledScene) -> None:
     await scene.consul.deregister_service("a")
 
 
-async def is_paused(scene: DrillScene) -> None:
+async def is_paused(scene: ModelledScene) -> None:
     pause = Pause(scene.clock.wall(), "joe")
     await scene.consul.transact(Set(orders.pause_key(SERVICE), lock.dumps(pause)))
 
 
-async def is_ordered(scene: DrillScene) -> None:
+async def is_ordered(scene: ModelledScene) -> None:
     order = orders.Order("o", Kind.SWITCHOVER, scene.clock.wall() + 60, "joe", "b")
     await scene.consul.transact(Set(orders.order_key(SERVICE), lock.dumps(order)))
 
 
-async def a_says_so(scene: DrillScene) -> None:
+async def a_says_so(scene: ModelledScene) -> None:
     scene.members["a"].passing = False
 
 
-async def a_is_paused(scene: DrillScene) -> None:
+async def a_is_paused(scene: ModelledScene) -> None:
     scene.members["a"].paused = "kernel"
 
 
-async def a_may_not(scene: DrillScene) -> None:
+async def a_may_not(scene: ModelledScene) -> None:
     scene.members["a"].fails = True
 
 
@@ -143,7 +143,7 @@ async def a_may_not(scene: DrillScene) -> None:
     ],
 )
 async def test_a_refused_drill_changes_nothing(
-    change: Callable[[DrillScene], asyncio.Future[None]], code: Code
+    change: Callable[[ModelledScene], asyncio.Future[None]], code: Code
 ) -> None:
     async with drill_scene() as scene:
         await change(scene)
