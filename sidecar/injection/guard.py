@@ -60,6 +60,14 @@ class Guard:
         """The process."""
         return self._child.pid
 
+    @property
+    def fired(self) -> bool:
+        """Whether the process has undone the fault, or is gone."""
+        if self._released:
+            return True
+        assert self._child.stdout is not None  # noqa: S101
+        return bool(select.select([self._child.stdout], [], [], 0)[0])
+
     def release(self) -> None:
         """Undo the fault unless that has happened; a second call does nothing.
 

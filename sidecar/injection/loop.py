@@ -6,6 +6,7 @@ Acts: asyncio.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -154,7 +155,8 @@ class Injector:
             await asyncio.Event().wait()
         finally:
             if self._caused:
-                await asyncio.shield(self._caused.undo())
+                with suppress(SidecarError):  # the process ends
+                    await asyncio.shield(self._caused.undo())
 
     async def _step(self) -> None:
         seen = self._seen.version
@@ -196,13 +198,13 @@ class Injector:
         self._handled = order.id
         try:
             self._caused = caused = await self._ports.prepare(decided.fault)
-            await caused.arm(decided.seconds)
-            until = self._clock.now() + decided.seconds
             await self._claim(decided)
-            self._active, self._order = Active(order.id, decided.fault, until), order
             self._progress("began", order)
             if decided.fault in OF_SIDECAR:
                 await self._announce()
+            until = self._clock.now() + decided.seconds
+            self._active, self._order = Active(order.id, decided.fault, until), order
+            await caused.arm(decided.seconds)
             await caused.cause()
         except SidecarError as error:
             await self._undo()

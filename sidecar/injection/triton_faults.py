@@ -4,12 +4,13 @@ Triton is found and verified as recovery does it: the process that listens on it
 host. A process is held by a pidfd from the moment it was verified, so that another one that gets
 its pid is never signalled. Blocking: call it in a thread.
 
-Acts: os, select, signal.
+Acts: os, select, signal, threading.
 """
 
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -40,6 +41,7 @@ class PreparedFault:
     def __init__(self, fault: Fault, host: str, port: int) -> None:
         self.fault = fault
         self._stack = ExitStack()
+        self._lock, self._undone = threading.Lock(), False
         self._guard: Guard | None = None
         try:
             found = [] if fault in OF_SIDECAR else _processes(fault, host, port)
@@ -65,11 +67,22 @@ class PreparedFault:
         """Cause the fault. If it hits this process, it returns after it is over, or never.
 
         Raises:
-            Rejected: there was nothing to signal.
+            Rejected: there was nothing to signal, or the fault was undone meanwhile.
         """
-        number = signal.SIGSTOP if self.fault in _FROZEN else signal.SIGKILL
-        if not sum(_signal(handle, number) for handle in self._handles):
-            raise Rejected(f"{self.fault}: the processes have ended")
+        frozen = self.fault in _FROZEN
+        number = signal.SIGSTOP if frozen else signal.SIGKILL
+        with self._lock:
+            if self._undone or (frozen and self.over):
+                raise Rejected(f"{self.fault}: its time was over before it was caused")
+            if not sum(_signal(handle, number) for handle in self._handles):
+                raise Rejected(f"{self.fault}: the processes have ended")
+            if frozen and self.over:  # while they were signalled
+                self._thaw()
+
+    @property
+    def over(self) -> bool:
+        """Whether no switch is armed, or it has fired."""
+        return self._guard is None or self._guard.fired
 
     def undo(self) -> None:
         """Undo the fault; a second call does nothing.
@@ -77,9 +90,17 @@ class PreparedFault:
         Raises:
             Rejected: part of it could not be undone.
         """
-        with self._stack:
+        with self._lock, self._stack:
+            if self._undone:
+                return
+            self._undone = True
             if self._guard:
                 self._guard.release()
+                self._thaw()
+
+    def _thaw(self) -> None:
+        for handle in self._handles:
+            _signal(handle, signal.SIGCONT)
 
     def _held(self, found: Iterable[psutil.Process]) -> Iterator[int]:
         for process in found:

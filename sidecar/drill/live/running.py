@@ -60,7 +60,8 @@ class Running:
     def _see(self, answer: QueryResult[tuple[KVEntry, ...]]) -> None:
         order = self._held.order
         said = keys.read(self._client.service, answer.value).answer_of(order.victim, order.id)
-        if said and said.said == "restored":
+        changed = self._answered.value is not None and self._answered.value.said == "injected"
+        if said and (said.said == "restored" or (said.said == "refused" and changed)):
             self.over.set(said)
         elif said:
             self._answered.set(said)

@@ -1,5 +1,7 @@
 """Faults to the processes of something that listens where Triton would, under its name."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,7 @@ def test_a_server_that_has_ended_since_is_told(tmp_path: Path) -> None:
         other = PreparedFault(Fault.CRASH, HOST, port)
         other.cause()
         becomes(lambda: {state(each) for each in (pid, *stubs)} <= {"Z", ""}, "all are dead")
+        fault.arm(LONG)
         with pytest.raises(Rejected, match="have ended"):
             fault.cause()
         fault.undo()
@@ -84,9 +87,23 @@ def test_what_is_not_triton_is_refused(tmp_path: Path) -> None:
 
 def test_what_an_earlier_process_has_frozen_is_thawed(tmp_path: Path) -> None:
     with server(tmp_path) as (port, pid, stubs):
-        fault = PreparedFault(Fault.FREEZE, HOST, port)
-        fault.cause()  # without a guard
+        for each in (pid, *stubs):
+            os.kill(each, signal.SIGSTOP)
         becomes(lambda: {state(each) for each in (pid, *stubs)} == {"T"}, "all are frozen")
         triton_faults.thaw(HOST, port)
         becomes(lambda: "T" not in {state(each) for each in (pid, *stubs)}, "all are thawed")
-        fault.undo()
+
+
+def test_nothing_is_frozen_that_no_guard_would_thaw(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs):
+        late = PreparedFault(Fault.FREEZE, HOST, port)
+        late.arm(0.05)
+        becomes(lambda: late.over, "the guard has fired")
+        undone, unarmed = (PreparedFault(Fault.FREEZE, HOST, port) for _ in range(2))
+        undone.arm(LONG)
+        undone.undo()
+        for fault in (late, undone, unarmed):
+            with pytest.raises(Rejected, match="time was over"):
+                fault.cause()
+            fault.undo()
+        assert "T" not in {state(each) for each in (pid, *stubs)}
