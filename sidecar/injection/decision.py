@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from sidecar.injection.keys import Answer, DrillKeys, Order
+from sidecar.injection.keys import BEGUN, Answer, DrillKeys, Order
 from sidecar.injection.rules import Code, Fault, InjectionRules
 from sidecar.recovery.decision import Peers
 
@@ -97,7 +97,7 @@ def decide(facts: Facts, active: Active | None, rules: InjectionRules) -> Decisi
         code = _over(facts, active)
         return Restore(code) if code else Idle()
     left = facts.keys.newest_of(facts.instance)
-    if left and left.said == "injected" and left.order != facts.handled and facts.current:
+    if left and left.said in BEGUN and left.order != facts.handled and facts.current:
         return Repair(left)
     order = facts.keys.running
     if not _is_for_us(order, facts):

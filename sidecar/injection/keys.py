@@ -12,7 +12,9 @@ from typing import Literal
 from sidecar.consul.api import KVEntry
 from sidecar.election.keys import lock
 
-Said = Literal["injected", "refused", "restored"]
+# `injecting`: the fault is about to be caused; a sidecar that hits itself says no more than that.
+Said = Literal["injecting", "injected", "refused", "restored"]
+BEGUN = frozenset({"injecting", "injected"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Order:
 class Answer:
     """What the victim's sidecar did about the order with this id, at a time (Unix seconds).
 
-    `code` is a `rules.Code` unless the fault was injected, `why` is for people. `seconds` is how
+    `code` is a `rules.Code` if it was refused or restored, `why` is for people. `seconds` is how
     long the fault may last, which is the shorter of the order's and the sidecar's time. `fault` is
     what was injected.
     """

@@ -206,12 +206,14 @@ class Injector:
             self._active, self._order = Active(order.id, decided.fault, until), order
             await caused.arm(decided.seconds)
             await caused.cause()
+            if decided.fault not in OF_SIDECAR:
+                self._unsaid = self._begun(decided, "injected")
         except SidecarError as error:
             await self._undo()
             self._refuse(order, Code.NOT_INJECTED, str(error))
 
     async def _claim(self, decided: Inject) -> None:
-        """Answer that the fault is injected, as long as the drill holds its lock.
+        """Answer that the fault will be injected now, as long as the drill holds its lock.
 
         It comes before the fault: a sidecar that hits itself could not answer any more, and would
         follow the same order again after its restart.
@@ -221,9 +223,8 @@ class Injector:
         """
         if self._stopping:
             raise Rejected("the sidecar stops")
-        order, session = decided.order, self._seen.value.keys.session or ""
-        said = self._answer(order.id, "injected")
-        said = replace(said, seconds=decided.seconds, fault=decided.fault.value)
+        session = self._seen.value.keys.session or ""
+        said = self._begun(decided, "injecting")
         held = HoldsLock(keys.order_key(self._service), session)
         await self._consul.transact(held, Set(self._key, lock.dumps(said)))
 
@@ -287,6 +288,10 @@ class Injector:
 
     def _answer(self, order: str, said: Said, code: str = "", why: str = "") -> Answer:
         return Answer(order, self._instance, said, self._clock.wall(), str(code), why)
+
+    def _begun(self, decided: Inject, said: Said) -> Answer:
+        answer = self._answer(decided.order.id, said)
+        return replace(answer, seconds=decided.seconds, fault=decided.fault.value)
 
     def _progress(self, phase: str, order: Order, code: str = "", why: str = "") -> None:
         event = DrillProgressed(phase, order.scenario, order.fault, order.by, str(code), why)

@@ -8,7 +8,7 @@ Acts: through what it imports or is given.
 
 from dataclasses import replace
 
-from sidecar.consul.api import HoldsLock, Lock, Operation, Set, Unlock
+from sidecar.consul.api import HoldsLock, Lock, Set, Unlock
 from sidecar.drill.live import precheck
 from sidecar.election.keys import lock
 from sidecar.injection import keys
@@ -46,7 +46,7 @@ class DrillLock:
                 if clock.now() >= confirmed + _TTL:
                     self.lost.set(str(error))
 
-    async def write(self, order: Order, *more: Operation) -> None:
+    async def write(self, order: Order) -> None:
         """Replace the order, as long as the lock is held.
 
         Raises:
@@ -54,8 +54,8 @@ class DrillLock:
             SidecarError: Consul does not answer or refuses.
         """
         held = HoldsLock(self._key, self._session)
-        await self._client.consul.transact(held, Set(self._key, lock.dumps(order)), *more)
-        self.order = order
+        self.order = order  # before an answer to it can be seen
+        await self._client.consul.transact(held, Set(self._key, lock.dumps(order)))
 
     async def release(self) -> None:
         """Release the lock and end the session; errors are raised after both were tried."""

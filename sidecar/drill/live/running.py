@@ -13,7 +13,7 @@ from sidecar.drill.live.drill_lock import DrillLock
 from sidecar.drill.live.precheck import DrillRefused
 from sidecar.injection import keys
 from sidecar.injection.keys import Answer
-from sidecar.injection.rules import Code, Fault
+from sidecar.injection.rules import OF_SIDECAR, Code, Fault
 from sidecar.operator.operator_client import OperatorClient
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
@@ -60,10 +60,12 @@ class Running:
     def _see(self, answer: QueryResult[tuple[KVEntry, ...]]) -> None:
         order = self._held.order
         said = keys.read(self._client.service, answer.value).answer_of(order.victim, order.id)
-        changed = self._answered.value is not None and self._answered.value.said == "injected"
-        if said and (said.said == "restored" or (said.said == "refused" and changed)):
+        if said is None or (said.said == "injecting" and order.fault not in OF_SIDECAR):
+            return
+        begun = self._answered.value is not None and self._answered.value.said in keys.BEGUN
+        if said.said == "restored" or (said.said == "refused" and begun):
             self.over.set(said)
-        elif said:
+        else:
             self._answered.set(said)
 
     async def order(self, fault: Fault, seconds: float) -> None:

@@ -129,8 +129,8 @@ orders = st.builds(
     st.sampled_from(["", "freeze", "crash", "stubs-killed", "unknown"]),
     st.floats(0, 1000),
 )
-answers = st.builds(Answer, ids, instances, st.sampled_from(["injected", "refused", "restored"]),
-                    st.just(1.0))  # fmt: skip
+saids = st.sampled_from(["injecting", "injected", "refused", "restored"])
+answers = st.builds(Answer, ids, instances, saids, st.just(1.0))
 all_keys = st.builds(
     DrillKeys,
     st.none() | orders,
