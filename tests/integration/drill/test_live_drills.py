@@ -40,6 +40,17 @@ async def thawed(mesh: LiveMesh, victim: str, pid: int) -> None:
     assert mesh.pid(victim) == pid
 
 
+async def quiet(mesh: LiveMesh) -> None:
+    """Wait until all is well, and the lock of a killed drill is free."""
+    await mesh.well()
+    async with operator(mesh.now.consul.http) as client:
+
+        async def free() -> bool:
+            return (await operator_client.read_status(client)).drill is None
+
+        await until(free, "no drill runs")
+
+
 async def measured(address: str) -> None:
     """Wait until a sidecar's metrics have the last drill."""
     await until(lambda: metric(address, LAST), "the last drill is measured")
@@ -72,7 +83,7 @@ async def test_a_freeze_moves_the_role_and_costs_no_request(mesh: LiveMesh) -> N
 
 
 async def test_the_triton_of_a_killed_drill_is_thawed(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await quiet(mesh)
     victim = await mesh.primary()
     pid = mesh.pid(victim)
     with drill_process(mesh.now.consul.http, victim) as process:
@@ -80,12 +91,11 @@ async def test_the_triton_of_a_killed_drill_is_thawed(mesh: LiveMesh) -> None:
         assert state(pid) == "T"
         process.send_signal(signal.SIGKILL)
         await thawed(mesh, victim, pid)
-    async with operator(mesh.now.consul.http) as client:
-        assert (await operator_client.read_status(client)).drill is None
+    await quiet(mesh)
 
 
 async def test_the_triton_of_a_killed_sidecar_is_thawed_at_once(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await quiet(mesh)
     victim = await mesh.standby()
     pid = mesh.pid(victim)
     with drill_process(mesh.now.consul.http, victim) as process:
@@ -96,7 +106,7 @@ async def test_the_triton_of_a_killed_sidecar_is_thawed_at_once(mesh: LiveMesh) 
 
 
 async def test_a_frozen_sidecar_is_thawed_by_its_guard(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await quiet(mesh)
     victim = await mesh.standby()
     pid = mesh.pid(mesh.sidecar_of(victim))
     async with operator(mesh.now.consul.http) as client:
@@ -110,7 +120,7 @@ async def test_a_frozen_sidecar_is_thawed_by_its_guard(mesh: LiveMesh) -> None:
 
 
 async def test_a_refused_drill_changes_nothing(mesh: LiveMesh) -> None:
-    await mesh.well()
+    await quiet(mesh)
     victim, pids = await mesh.primary(), [mesh.pid(each.id) for each in mesh.now.instances]
     async with operator(mesh.now.consul.http) as client:
         before = await drills(client)
