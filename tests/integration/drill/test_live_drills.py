@@ -56,6 +56,12 @@ async def measured(address: str) -> None:
     await until(lambda: metric(address, LAST), "the last drill is measured")
 
 
+async def printed(mesh: LiveMesh, *command: str) -> str:
+    """What a command prints; in a thread, or the drill could not renew its session meanwhile."""
+    done = await asyncio.to_thread(sidecar, *command, f"--mesh={mesh.folder}")
+    return done.stdout
+
+
 async def drills(client: OperatorClient) -> tuple[DrillEntry, ...]:
     return (await operator_client.read_history(client, 20)).drills
 
@@ -66,9 +72,9 @@ async def test_a_freeze_moves_the_role_and_costs_no_request(mesh: LiveMesh) -> N
         pid, since = mesh.pid(victim), mesh.written(mesh.sidecar_of(victim))
         async with live.drill(client, "freeze", Fault.FREEZE, victim, seconds=60.0):
             assert state(pid) == "T"
-            shown = json.loads(sidecar("list", f"--mesh={mesh.folder}", "--json").stdout)["drill"]
+            shown = json.loads(await printed(mesh, "list", "--json"))["drill"]
             assert (shown["victim"], shown["scenario"]) == (victim, "freeze")
-            assert f"freeze on {victim}" in sidecar("list", f"--mesh={mesh.folder}").stdout
+            assert f"freeze on {victim}" in await printed(mesh, "list")
             await scene.succeeded(victim, epoch)
         await thawed(mesh, victim, pid)
         await scene.flows()
@@ -76,7 +82,7 @@ async def test_a_freeze_moves_the_role_and_costs_no_request(mesh: LiveMesh) -> N
         assert {"drill_began", "drill_ended"} <= told
         [entry] = await drills(client)
         assert (entry.victim, entry.outcome) == (victim, "done")
-        assert f"freeze on {victim}, done" in sidecar("history", f"--mesh={mesh.folder}").stdout
+        assert f"freeze on {victim}, done" in await printed(mesh, "history")
     unharmed(scene.load, streams=False)
     for instance in mesh.now.instances:
         await measured(instance.sidecar.metrics)
