@@ -23,7 +23,7 @@ from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run
 from sidecar.drill.samples import Kind, Mark
 from sidecar.drill.scenario import Scenario
-from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
 from sidecar.drill.stop_conditions import Bounds, Stop
@@ -48,7 +48,7 @@ class Conditions:
 
 
 async def conduct(
-    stage: MeshStage,
+    stage: Stage,
     scenario: Scenario[Any],
     objectives: Objectives,
     conditions: Conditions,
@@ -76,7 +76,7 @@ class _Attempt:
 
     def __init__(
         self,
-        stage: MeshStage,
+        stage: Stage,
         scenario: Scenario[Any],
         objectives: Objectives,
         conditions: Conditions,
@@ -88,7 +88,7 @@ class _Attempt:
         self.victim, self.primary = "", ""
         self.injected: Mark | None = None
         self.stopped: Stop | None = None
-        self.retries = 0
+        self.retries: int | None = None
 
     async def play(self) -> None:
         """All of it; what comes of it is in the attributes."""
@@ -114,7 +114,8 @@ class _Attempt:
             self.seen.mark("recovered")
         await self._answers()
         await asyncio.sleep(scenario.settles)
-        self.retries = await self.stage.retries() - before
+        after = await self.stage.retries()
+        self.retries = None if after is None or before is None else after - before
 
     async def _choose(self) -> str:
         if self.scenario.victim == "mesh":

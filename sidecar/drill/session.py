@@ -19,6 +19,7 @@ from sidecar.drill.environment import environment
 from sidecar.drill.objectives import ObjectivesByScenario
 from sidecar.drill.record import Record, Run
 from sidecar.drill.scenario import Scenario
+from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.runtime.errors import Interrupted, Unavailable
 
@@ -105,7 +106,7 @@ async def _stage(session: Session) -> AsyncIterator[MeshStage]:
             yield stage
 
 
-async def _run(stage: MeshStage, scenario: Scenario[Any], session: Session, number: int) -> Run:
+async def _run(stage: Stage, scenario: Scenario[Any], session: Session, number: int) -> Run:
     objectives = session.objectives.of(scenario.name)
     try:
         return await conduct(stage, scenario, objectives, session.conditions, number)

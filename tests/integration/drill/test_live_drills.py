@@ -36,13 +36,13 @@ async def injected(process: subprocess.Popen[str]) -> None:
 async def thawed(mesh: LiveMesh, victim: str, pid: int) -> None:
     """Wait until a Triton runs again, as the same process, and all is well."""
     await until(lambda: state(pid) not in ("T", ""), f"{victim} is thawed")
-    await mesh.well()
+    await mesh.steady()
     assert mesh.pid(victim) == pid
 
 
 async def quiet(mesh: LiveMesh) -> None:
     """Wait until all is well, and the lock of a killed drill is free."""
-    await mesh.well()
+    await mesh.steady()
     async with operator(mesh.now.consul.http) as client:
 
         async def free() -> bool:
@@ -121,7 +121,7 @@ async def test_a_frozen_sidecar_is_thawed_by_its_guard(mesh: LiveMesh) -> None:
             await until(lambda: state(pid) == "T", "the sidecar is frozen")
         assert state(pid) != "T"
         assert (await drills(client))[-1].outcome == "done"
-    await mesh.well()
+    await mesh.steady()
     assert mesh.pid(mesh.sidecar_of(victim)) == pid
 
 
@@ -135,6 +135,6 @@ async def test_a_refused_drill_changes_nothing(mesh: LiveMesh) -> None:
                 raise AssertionError("it has begun")
         assert refused.value.code == Code.NOT_PERMITTED
         assert await drills(client) == before
-    await mesh.well()
+    await mesh.steady()
     assert await mesh.primary() == victim
     assert [mesh.pid(each.id) for each in mesh.now.instances] == pids
