@@ -148,7 +148,7 @@ def _nothing(text: str) -> None:
 
 def _keys() -> Iterator[tuple[str, tuple[str, Callable[[str], object]]]]:
     """What is expected at each key, and how it is read: None for another value."""
-    several = f"a whole number from 0 to {_MOST}"
+    several = f"a count of clients, 0 to {_MOST}"
     yield "clients", (several, _whole(0, _MOST))
     yield "streams", (several, _whole(0, _MOST))
     yield "pause", (f"a time from 0 to {_LONGEST:g} s, such as 50ms", _seconds)
