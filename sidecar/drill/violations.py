@@ -129,10 +129,10 @@ def _of_recovery(
 
 
 def _of_epochs(ordered: Sequence[Mark]) -> Iterator[Violation]:
-    """Epochs of primaries only grow, and each belongs to one instance."""
+    """The epochs that a control plane publishes only grow, and each belongs to one instance."""
     newest, holder = -1, ""
     for mark in ordered:
-        if mark.event != "primary":
+        if mark.event != "published":
             continue
         epoch = int(mark.detail) if re.fullmatch("[0-9]{1,18}", mark.detail) else -1
         if epoch < newest or epoch < 0 or (epoch == newest and mark.instance != holder):

@@ -43,11 +43,13 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
     Scenario(
         "stubs-frozen",
         "all stubs of the Python backend frozen",
-        "Models accept requests and finish none. The canaries' deadlines pass, and a standby "
-        "becomes primary. No request fails.",
+        "Models accept requests and finish none. The canaries' deadlines pass, or Triton says that "
+        "its stubs are not healthy, and a standby becomes primary. No request fails.",
         processes.stubs_frozen(UNARY, STREAM),
         expects=Expectation(
-            moves_role=True, reasons=frozenset({Reason.MODEL_HUNG}), cuts_streams=True
+            moves_role=True,
+            reasons=frozenset({Reason.MODEL_HUNG, Reason.CANARY_FAILED}),
+            cuts_streams=True,
         ),
         live=True,
     ),

@@ -5,7 +5,7 @@ Acts: asyncio, grpc, time.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ class Observation:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """All marks, in the order of time."""
-        seen = (_mark(one, self.began) for one in self.timeline.sightings)
+        seen = (_mark(one, self.began) for one in _without_replays(self.timeline.sightings))
         return tuple(sorted((*self.added, *filter(None, seen)), key=lambda mark: mark.at))
 
     @property
@@ -65,6 +65,18 @@ async def observed(mesh: Mesh) -> AsyncIterator[Observation]:
             await asyncio.wait((placing,))
 
 
+def _without_replays(sightings: Iterable[Sighting]) -> Iterator[Sighting]:
+    """All but the primaries of older epochs: a Consul server that was restarted replays its log.
+
+    It answers with those states while it does, also as the leader.
+    """
+    newest = 0
+    for one in sightings:
+        if one.kind != "primary" or int(one.value) > newest:
+            newest = int(one.value) if one.kind == "primary" else newest
+            yield one
+
+
 def _mark(seen: Sighting, began: float) -> Mark | None:
     if seen.kind == "verdict":
         detail = f"{seen.value} {seen.reason}".strip()
@@ -79,15 +91,15 @@ async def _placements(address: str, made: Observation) -> None:
 
     Without the control plane nothing is marked: its absence shows as missing marks.
     """
-    published = acked = 0
+    published, acked = (0, ""), 0
     async with grpc.aio.insecure_channel(address) as channel:
         stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
         while True:
             with suppress(grpc.aio.AioRpcError):
                 request = control_plane_pb2.WatchPrimaryRequest(service=SERVICE)
                 async for said in stub.WatchPrimary(request):
-                    if said.epoch > published:
-                        published = said.epoch
+                    if said.epoch and (said.epoch, said.instance) != published:
+                        published = (said.epoch, said.instance)
                         made.mark("published", said.instance, str(said.epoch))
                     if said.epoch > acked and said.envoys == said.envoys_acknowledged > 0:
                         acked = said.epoch

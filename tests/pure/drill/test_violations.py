@@ -110,7 +110,9 @@ def test_recovery_counts_from_the_removal_of_the_fault() -> None:
     ],
 )
 def test_epochs_only_grow(primaries: tuple[tuple[str, str], ...], right: bool) -> None:
-    marks = [Mark(at, "primary", instance, epoch) for at, (instance, epoch) in enumerate(primaries)]
+    marks = [
+        Mark(at, "published", instance, epoch) for at, (instance, epoch) in enumerate(primaries)
+    ]
     assert codes(Expectation(), *marks[::-1]) == ([] if right else ["epochs"])
 
 
