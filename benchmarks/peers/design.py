@@ -1,0 +1,209 @@
+"""The designs: what runs where, and what an operator of each does for a planned switchover. Pure.
+
+A design's files are in designs/NAME, as an operator would write them for host-0; `for_host` makes
+those of another host. `as_used` is what people run, `tuned` the same design as good as we could
+make it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "designs"
+EDGE = "edge"
+FRONT = "127.0.0.1:8080"  # as clients at the edge reach a proxy there
+VIRTUAL = "10.2.0.100:8001"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A program that is started in a namespace, in the folder with the design's files there."""
+
+    name: str
+    where: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One variant of one design.
+
+    Attributes:
+        name: `nginx_backup/as_used`; the design's folder.
+        title: a few words for the table.
+        tuning: what was tuned; empty if it is as used.
+        processes: what runs besides the Tritons.
+        address: host:port of the clients, which are at the edge.
+        hosts: with one Triton each.
+        consul: whether Consul runs, with the service registered by the design's triton.json.
+        switchover: the operator's command before maintenance of host-0, and where it is given.
+    """
+
+    name: str
+    title: str
+    tuning: str = ""
+    processes: tuple[Process, ...] = ()
+    address: str = FRONT
+    hosts: int = 2
+    consul: bool = False
+    switchover: tuple[str, ...] = ("sh", "switchover.sh")
+    switchover_at: str = EDGE
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this project."""
+        return self.name == OURS
+
+    @property
+    def peer(self) -> str:
+        """The design without the variant."""
+        return self.name.partition("/")[0]
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """Where files of the design are needed."""
+        hosts = {f"host-{number}" for number in range(self.hosts)} if self.consul else set[str]()
+        return frozenset({*(one.where for one in self.processes), self.switchover_at, *hosts})
+
+
+OURS = "ours"
+
+
+def _nginx(script: str) -> tuple[Process, ...]:
+    command = ("nginx", "-p", ".", "-e", "error.log", "-c", "nginx.conf", "-g", "daemon off;")
+    return Process("nginx", EDGE, command), Process("watcher", EDGE, ("sh", script))
+
+
+def _keepalived() -> tuple[Process, ...]:
+    command = (
+        *("keepalived", "--dont-fork", "--log-console", "--use-file", "keepalived.conf"),
+        *("--pid", "keepalived.pid", "--vrrp_pid", "vrrp.pid"),
+    )
+    return tuple(Process(f"keepalived-{number}", f"host-{number}", command) for number in range(2))
+
+
+_HAPROXY = (Process("haproxy", EDGE, ("haproxy", "-db", "-f", "haproxy.cfg")),)
+_ENVOY = (
+    Process(
+        "envoy", EDGE, ("envoy", "-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "2")
+    ),
+)
+_INFERENCE = "an inference with a known answer each second instead of /v2/health/ready"
+
+DESIGNS = (
+    Design(
+        "nginx_backup/as_used",
+        "nginx, primary and backup; a watcher every 30 s",
+        processes=_nginx("watch.sh"),
+    ),
+    Design(
+        "nginx_backup/tuned",
+        "the same, tuned",
+        f"watcher: {_INFERENCE}; nginx: one failure takes a server out for 5 s, all workers share "
+        "that, and a request is sent to the second server after an error or 3 s",
+        processes=_nginx("watch.sh"),
+    ),
+    Design(
+        "keepalived/as_used",
+        "keepalived pair, VIP; process, HTTP and GPU every 5 s",
+        processes=_keepalived(),
+        address=VIRTUAL,
+        switchover_at="host-0",
+    ),
+    Design(
+        "keepalived/tuned",
+        "the same, tuned",
+        f"scripts: {_INFERENCE}; VRRPv3 with an advertisement every 0.2 s; the address does not "
+        "move back",
+        processes=_keepalived(),
+        address=VIRTUAL,
+        switchover_at="host-0",
+    ),
+    Design(
+        "nginx_pair/as_used",
+        "nginx, two servers, keepalive 32, read timeout 300 s; a monitor restarts every 30 s",
+        processes=_nginx("monitor.sh"),
+    ),
+    Design(
+        "nginx_pair/tuned",
+        "the same, tuned",
+        f"monitor: {_INFERENCE}, takes a server out after two failures and restarts it at most "
+        "once a minute; nginx: least_conn, one failure takes a server out for 5 s, all workers "
+        "share that, and a request is sent to the second server after an error or 3 s",
+        processes=_nginx("monitor.sh"),
+    ),
+    Design(
+        "nginx_weights/as_used",
+        "nginx, weights 3:2:2; a script, 30 s x 3, rewrites upstreams",
+        processes=_nginx("health.sh"),
+        hosts=3,
+    ),
+    Design(
+        "nginx_weights/tuned",
+        "the same, tuned",
+        f"script: {_INFERENCE}, twice; nginx: one failure takes a server out for 5 s, all workers "
+        "share that, and a request is sent to the second server after an error or 3 s",
+        processes=_nginx("health.sh"),
+        hosts=3,
+    ),
+    Design(
+        "haproxy/as_used",
+        "HAProxy, Consul DNS, HTTP readiness every 1 s",
+        processes=_HAPROXY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
+        "haproxy/tuned",
+        "the same, tuned",
+        "its own check is an inference with a known answer every 0.5 s, and so is Consul's, each "
+        "second; retries on another server after an error or 3 s; sessions of a server that is "
+        "down are closed; the last DNS answer holds without Consul",
+        processes=_HAPROXY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
+        "envoy/as_used",
+        "Envoy, Consul DNS, outlier detection, gRPC health check",
+        processes=_ENVOY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
+        "envoy/tuned",
+        "the same, tuned",
+        "gRPC check of the model every 0.5 s; retries on another host after an error or 3 s; "
+        "HTTP/2 pings; two errors eject a host; DNS every second; Consul's check is an inference",
+        processes=_ENVOY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
+        OURS,
+        "this project, defaults",
+        consul=True,
+        switchover=("triton-sidecar", "switchover", "--service", "triton"),
+        switchover_at=EDGE,
+    ),
+)
+
+
+def chosen(names: Sequence[str]) -> tuple[Design, ...]:
+    """The designs that are meant by names: a variant's, or a design's for all of its variants."""
+    if not names:
+        return DESIGNS
+    return tuple(one for one in DESIGNS if one.name in names or one.peer in names)
+
+
+def for_host(text: str, number: int, address: str) -> str:
+    """A file of host-0 as another host has it."""
+    changes = (
+        ("router_id host-0", f"router_id host-{number}"),
+        ("state MASTER", "state BACKUP" if number else "state MASTER"),
+        ("priority 100", f"priority {100 - 10 * number}"),
+        ('"address": "10.2.0.21"', f'"address": "{address}"'),
+    )
+    for before, after in changes:
+        text = text.replace(before, after)
+    return text

@@ -1,0 +1,3 @@
+#!/bin/sh
+# See switchover.sh.
+[ ! -e /etc/keepalived/maintenance ]

@@ -1,0 +1,5 @@
+#!/bin/sh
+# Is the answer to a known question right?
+question='{"inputs":[{"name":"text","datatype":"BYTES","shape":[1],"data":["Which trees stand by the water?"]}]}'
+answer='heron birch lark nettle osprey inlet cedar ember fjord delta juniper pine'
+curl -fsS -m 0.9 -d "$question" http://127.0.0.1:8000/v2/models/faulty/infer | grep -q "$answer"
