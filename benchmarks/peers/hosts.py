@@ -319,7 +319,7 @@ def place_files(design: Design, layout: Layout, where: str) -> None:
         text = text.replace("/etc/keepalived", str(place))
         text = text.replace("/run/triton/tritonserver.pid", f"{folder}/run/triton-{number}.pid")
         (place / source.name).write_text(text)
-        (place / source.name).chmod(0o755)
+        shutil.copymode(source, place / source.name)
 
 
 def _write_commands(folder: Path) -> None:

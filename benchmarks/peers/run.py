@@ -16,7 +16,7 @@ from sidecar.drill.load.process import RunningLoad, load
 from sidecar.drill.load.spec import OpenLoop
 from sidecar.runtime.errors import Unavailable
 
-SPEC = OpenLoop(rate=30.0, streams=0, connections=8, in_flight=1000)
+SPEC = OpenLoop(rate=40.0, streams=0, connections=8, in_flight=1000)
 CALM = 10.0  # seconds of undisturbed load before the injection
 _PATIENCE = 90.0  # seconds for such a time to come
 _SETUP = 30.0  # seconds that a run takes before and after, about
