@@ -63,7 +63,7 @@ async def work(todo: list[Work], store: Store, rules: Rules, jobs: int) -> None:
 
 def versions() -> str:
     """The versions of all programs."""
-    found = [f"{name} {programs.version(path)}" for name, path in programs.provide().items()]
+    found = [f"{name} {programs.version(name, path)}" for name, path in programs.provide().items()]
     consul = ".".join(map(str, parts.consul_version(parts.find("consul"))))
     return ", ".join(
         [

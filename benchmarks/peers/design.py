@@ -88,6 +88,9 @@ _ENVOY = (
         "envoy", EDGE, ("envoy", "-c", "envoy.yaml", "--disable-hot-restart", "--concurrency", "2")
     ),
 )
+_CADDY = (
+    Process("caddy", EDGE, ("caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")),
+)
 _INFERENCE = "an inference with a known answer each second instead of /v2/health/ready"
 
 DESIGNS = (
@@ -180,6 +183,22 @@ DESIGNS = (
         switchover_at="host-0",
     ),
     Design(
+        "caddy/as_used",
+        "Caddy, which follows Consul's DNS",
+        processes=_CADDY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
+        "caddy/tuned",
+        "the same, tuned",
+        "DNS every second; one failure or a 5xx takes a server out for 5 s; requests are repeated "
+        "after an error or 3 s; Consul's check is an inference, each second",
+        processes=_CADDY,
+        consul=True,
+        switchover_at="host-0",
+    ),
+    Design(
         OURS,
         "this project, defaults",
         consul=True,
@@ -207,3 +226,12 @@ def for_host(text: str, number: int, address: str) -> str:
     for before, after in changes:
         text = text.replace(before, after)
     return text
+
+
+# What is not measured, and why.
+MISSING = {
+    "Traefik, fabio": "no Debian release has them, and neither can be built from the modules that "
+    "Go's proxy offered",
+    "Consul Connect's sidecar": "Consul 1.8 of Debian configures Envoy through xDS v2, which "
+    "Envoy 1.40 no longer has",
+}

@@ -1,4 +1,4 @@
-"""nginx, HAProxy and keepalived with their libraries, unpacked from Debian; nothing is installed.
+"""nginx, HAProxy, keepalived and Caddy from Debian, with their libraries; nothing is installed.
 
 The suite pins each: a stable release changes no upstream version, and apt verifies its signature.
 A suite that has another version than `PROGRAMS` says is refused.
@@ -21,11 +21,16 @@ from sidecar.runtime.errors import PartMissing, Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program, the suite that it is from, and the upstream version that the suite has."""
+    """A program, the suite that it is from, and the upstream version that the suite has.
+
+    `asked` is its argument that prints the version.
+    """
 
     name: str
     suite: str
     version: str
+    folder: str = "usr/sbin"
+    asked: str = "-v"
 
 
 # keepalived 2.3 of trixie reads its options from /proc/self/exe, which is the loader here.
@@ -33,6 +38,7 @@ PROGRAMS = (
     Program("nginx", "trixie", "1.26.3"),
     Program("haproxy", "trixie", "3.0.11"),
     Program("keepalived", "bookworm", "2.2.7"),
+    Program("caddy", "trixie", "2.6.2", "usr/bin", "version"),
 )
 _NUMBER = re.compile(r"(\d+\.\d+\.\d+)")
 _LOADER = Path("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
@@ -48,17 +54,18 @@ def provide() -> dict[str, Path]:
     return {program.name: _provide(program) for program in PROGRAMS}
 
 
-def version(command: Path) -> str:
-    """The version that a command reports.
+def version(name: str, command: Path) -> str:
+    """The version that the command of a program reports.
 
     Raises:
         PartMissing: it does not run.
     """
-    done = subprocess.run([str(command), "-v"], capture_output=True, text=True, check=False)
+    [asked] = [program.asked for program in PROGRAMS if program.name == name]
+    done = subprocess.run([str(command), asked], capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     found = _NUMBER.search(said)
     if found is None:
-        raise PartMissing(f"{command} -v said: {said[:300]}")
+        raise PartMissing(f"{command} {asked} said: {said[:300]}")
     return found[1]
 
 
@@ -79,18 +86,19 @@ def _fetch(program: Program, target: Path, temporary: Path) -> None:
         debian.fetch_system((program.name,), program.suite, stage, work)
     except Unavailable as error:
         raise PartMissing(f"{program.name} of {program.suite}: {error}") from error
-    _trim(stage)
-    _write_command(stage, target, program.name)
+    _trim(stage, program)
+    _write_command(stage, target, program)
     stage.rename(target)
-    if (found := version(target / "bin" / program.name)) != program.version:
+    if (found := version(program.name, target / "bin" / program.name)) != program.version:
         shutil.rmtree(target)
         raise PartMissing(f"{program.name}: expected {program.version}, found {found}")
 
 
-def _trim(root: Path) -> None:
-    """Remove what the programs do not need."""
+def _trim(root: Path, program: Program) -> None:
+    """Remove what the program does not need."""
+    kept = {"usr", "lib", "lib64", Path(program.folder).name}
     for path in (*root.iterdir(), *(root / "usr").iterdir()):
-        if path.name in ("usr", "sbin", "lib", "lib64") and not path.is_symlink():
+        if path.name in kept and not path.is_symlink():
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -98,13 +106,13 @@ def _trim(root: Path) -> None:
             path.unlink()
 
 
-def _write_command(stage: Path, target: Path, name: str) -> None:
+def _write_command(stage: Path, target: Path, program: Program) -> None:
     """A command that starts the program with the C library of its own release."""
     libraries = ":".join(str(target / folder) for folder in _LIBRARIES)
-    program = target / "usr" / "sbin" / name
-    command = stage / "bin" / name
+    binary = target / program.folder / program.name
+    command = stage / "bin" / program.name
     command.parent.mkdir()
-    text = f'exec {target / _LOADER} --library-path {libraries} {program} "$@"'
+    text = f'exec {target / _LOADER} --library-path {libraries} {binary} "$@"'
     command.write_text(f"#!/bin/sh\n{text}\n")
     command.chmod(0o755)
 
@@ -112,6 +120,6 @@ def _write_command(stage: Path, target: Path, name: str) -> None:
 if __name__ == "__main__":
     try:
         for name, command in provide().items():
-            print(f"{name} {version(command)}: {command}")
+            print(f"{name} {version(name, command)}: {command}")
     except PartMissing as error:
         sys.exit(str(error))

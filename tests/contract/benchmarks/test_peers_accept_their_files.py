@@ -21,6 +21,7 @@ _CHECKS: Mapping[str, str] = {
     "keepalived": (
         "ip link add data type bridge && ip link set data up && {keepalived} -t -f keepalived.conf"
     ),
+    "caddy": "{caddy} validate --config Caddyfile --adapter caddyfile",
     "envoy": "{envoy} --mode validate -c envoy.yaml",
 }
 

@@ -24,7 +24,7 @@ def test_a_tuned_design_says_what_was_tuned(design: Design) -> None:
 @_EACH_PEER
 def test_a_design_has_the_files_that_its_commands_name(design: Design) -> None:
     commands = [design.switchover, *(process.argv for process in design.processes)]
-    endings = (".sh", ".conf", ".cfg", ".yaml")
+    endings = (".sh", ".conf", ".cfg", ".yaml", "Caddyfile")
     named = {word for argv in commands for word in argv if word.endswith(endings)}
     assert named
     assert all((FOLDER / design.name / name).is_file() for name in named)
