@@ -17,6 +17,7 @@ from sidecar.runtime.errors import PartMissing, SidecarError
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "comparison.md"
+PICTURE = ROOT / "docs" / "comparison.svg"
 RESULTS = ROOT / ".cache" / "peers"
 _QUICK = 0.1  # of a fault's time
 
@@ -101,8 +102,18 @@ def main() -> int:
     text = tables.page(store, about(wished))
     print(text)
     if wished.write:
-        markdown.put(PAGE, "peers", text)
+        write(store, text)
     return 1 if any((one := store.get(*item)) and one.reason for item in todo) else 0
+
+
+def write(store: Store, text: str) -> None:
+    """Put tables and picture into the page."""
+    # Here, because only this needs the extra `drill`.
+    from benchmarks.peers import picture
+
+    markdown.put(PAGE, "designs", tables.designs())
+    markdown.put(PAGE, "peers", text)
+    picture.draw(store, PICTURE)
 
 
 def about(wished: argparse.Namespace) -> list[str]:

@@ -18,6 +18,12 @@ from pathlib import Path
 
 from benchmarks.peers import programs
 from benchmarks.peers.design import EDGE, FOLDER, Design, for_host
+from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
+from sidecar.drill.cluster.layout import AgentFiles, Layout, build, named
+from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
+from sidecar.drill.cluster.supervisor import Supervisor, supervise
+from sidecar.drill.injections.processes import stubs
+from sidecar.drill.misbehaving_models import STREAM, UNARY
 from sidecar.health.canary.definition import Canary
 from sidecar.local import assets, launch
 from sidecar.local.meshfile import write_whole
@@ -27,21 +33,16 @@ from sidecar.local.programs import parts
 from sidecar.runtime.errors import Unavailable
 from sidecar.settings import canaries
 from sidecar.settings.tables.canary import CanarySettings
-from tests.support.cluster.fabric import Fabric, fabric
-from tests.support.cluster.keeper import Keeper, keep
-from tests.support.cluster.layout import AgentFiles, Layout, build, named
-from tests.support.cluster.warden import warded
-from tests.support.mesh.mesh_outside import ROOT, stubs
 
-UNARY, STREAM = "faulty", "faulty_stream"
-MODELS = (UNARY, STREAM, "mortal")
+ROOT = Path(__file__).parents[2]
 SESSION_TTL = "15s"  # the default, which clusters of tests shorten
 DNS = 8600
 LOADING = 20  # seconds that models take to load, as large ones do
 _PEERLESS = ("sidecar", "xds", "envoy")  # parts that only this project has
 _SERVERS = 3  # of Consul
 _START = 120.0
-_MODEL_FOLDERS = tuple(ROOT / "tests" / "support" / "triton_models" / name for name in MODELS)
+_ASKED = tuple(ROOT / "triton_models" / name for name in (UNARY, STREAM))
+_SERVED = (*_ASKED, ROOT / "tests" / "support" / "triton_models" / "mortal")
 _STAND_INS = FOLDER / "stand_ins"
 
 
@@ -49,9 +50,13 @@ class Hosts:
     """What runs, and what can be done to it. Hosts are numbers, from 0."""
 
     def __init__(
-        self, design: Design, layout: Layout, spaces: Fabric, keepers: Mapping[str, Keeper]
+        self,
+        design: Design,
+        layout: Layout,
+        spaces: NetworkNamespaces,
+        parts: Mapping[str, Supervisor],
     ) -> None:
-        self.design, self.layout, self._spaces, self._keepers = design, layout, spaces, keepers
+        self.design, self.layout, self._spaces, self._parts = design, layout, spaces, parts
         self.folder = layout.mesh.options.folder
         self.env = {**layout.parts[0][1].env, "PYTHONPATH": str(ROOT)}
         self.questions = questions()
@@ -67,7 +72,7 @@ class Hosts:
 
     def send(self, part: str, number: signal.Signals) -> None:
         """Send a signal to a part and all that it started; nothing happens while it is dead."""
-        self._keepers[part].send_to_all(number)
+        self._parts[part].send_to_all(number)
 
     @staticmethod
     def python(*arguments: str) -> tuple[str, ...]:
@@ -76,15 +81,15 @@ class Hosts:
 
     def servers_away(self) -> None:
         """Kill Consul's servers, and keep them away."""
-        for name, keeper in self._keepers.items():
+        for name, part in self._parts.items():
             if name.startswith("server"):
-                keeper.keep_away()
-                keeper.send_to_all(signal.SIGKILL)
+                part.hold_down()
+                part.send_to_all(signal.SIGKILL)
 
     def servers_back(self) -> None:
         """Undo `servers_away`."""
-        for keeper in self._keepers.values():
-            keeper.let_back()
+        for part in self._parts.values():
+            part.release()
 
     def cut(self, number: int) -> None:
         """Drop every packet between a host and the edge."""
@@ -96,8 +101,8 @@ class Hosts:
 
     def stubs(self, number: int) -> list[int]:
         """The processes in which a Triton runs its models."""
-        group = self._keepers[f"triton-{number}"].pid
-        return [pid for model in MODELS for pid in stubs(group, model)] if group else []
+        group = self._parts[f"triton-{number}"].pid
+        return [pid for folder in _SERVED for pid in stubs(group, folder.name)] if group else []
 
     def tell(self, number: int, **control: object) -> None:
         """Have the models of a Triton show a fault; see staging.py next to the model."""
@@ -179,7 +184,7 @@ class Hosts:
         """Keep the pid of each Triton in a file, until cancelled."""
         while True:
             for number in range(self.design.hosts):
-                pid = self._keepers[f"triton-{number}"].pid
+                pid = self._parts[f"triton-{number}"].pid
                 text = "" if pid is None else str(pid)
                 write_whole(self.folder / "run" / f"triton-{number}.pid", text)
             await asyncio.sleep(0.1)
@@ -187,7 +192,7 @@ class Hosts:
 
 def questions() -> tuple[Canary, ...]:
     """What clients ask, and the answers that are right."""
-    found = models.find(_MODEL_FOLDERS[:2], demo=False)
+    found = models.find(_ASKED, demo=False)
     return tuple(
         canaries.build(name, CanarySettings.model_validate(source.canary))
         for name, source in found.items()
@@ -206,13 +211,13 @@ async def hosts(design: Design, folder: Path) -> AsyncIterator[Hosts]:
     _write(design, layout)
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
     async with AsyncExitStack() as stack:
-        stack.enter_context(warded(layout.mesh.id, prefixes))
-        spaces = await stack.enter_async_context(fabric(layout.members))
+        stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
+        spaces = await stack.enter_async_context(network_namespaces(layout.members))
         placed = [
             replace(part, argv=(*spaces.enter(where), *part.argv)) for where, part in layout.parts
         ]
-        running = Hosts(design, layout, spaces, {part.name: Keeper(part) for part in placed})
-        for work in (keep(running._keepers.values()), running.write_pids()):
+        running = Hosts(design, layout, spaces, {part.name: Supervisor(part) for part in placed})
+        for work in (supervise(running._parts.values()), running.write_pids()):
             stack.push_async_callback(_end, asyncio.create_task(work))
         await running.until_up()
         yield running
@@ -228,7 +233,7 @@ def _layout(design: Design, folder: Path) -> Layout:
     options = MeshOptions(
         folder=folder.absolute(),
         instances=design.hosts,
-        models=_MODEL_FOLDERS,
+        models=_SERVED,
         demo_models=False,
     )
     consul = assets.folder("consul")

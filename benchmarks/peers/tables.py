@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from benchmarks import markdown
-from benchmarks.peers.design import DESIGNS, OURS, Design
+from benchmarks.peers.design import DESIGNS, MISSING, OURS, Design
 from benchmarks.peers.faults import FAULTS, Fault
-from benchmarks.peers.figures import SLOW, Seen
-from benchmarks.peers.store import Result, Store
+from benchmarks.peers.figures import Seen
+from benchmarks.peers.store import Store
 
 _HEAD = (
     *("design", "failed", "wrong", "of", "longest gap", "RTO", "p99"),
@@ -16,8 +16,10 @@ _HEAD = (
 
 def page(store: Store, about: Sequence[str]) -> str:
     """All tables, one for each scenario that was run, below what they were made with."""
-    tables = [_scenario(store, fault) for fault in FAULTS]
-    return markdown.section(about, "\n\n".join(table for table in tables if table))
+    found = [_scenario(store, fault) for fault in FAULTS]
+    missing = "\n".join(f"- {name}: {why}." for name, why in MISSING.items())
+    texts = [*(table for table in found if table), f"### Not measured\n\n{missing}"]
+    return markdown.section(about, "\n\n".join(texts))
 
 
 def _scenario(store: Store, fault: Fault) -> str:
@@ -48,12 +50,11 @@ def _bad(seen: Seen) -> int:
 
 
 def _row(design: Design, seen: Seen, ours: Seen | None) -> tuple[str, ...]:
-    name = design.title if "/" not in design.name else f"{design.name}: {design.title}"
     compared = ("", "")
     if ours is not None and ours is not seen:
         compared = (ratio(_bad(ours), _bad(seen)), ratio(ours.rto, seen.rto))
     return (
-        name,
+        f"`{design.name}`",
         str(seen.failed),
         str(seen.wrong),
         str(seen.sent),
@@ -73,12 +74,7 @@ def ratio(ours: float | None, theirs: float | None) -> str:
     return f"{ours / theirs:.2f}"
 
 
-def notes() -> str:
-    """How the figures are defined."""
-    return (
-        "RTO: how long after the injection the last request was sent that failed, was answered "
-        f"wrong or took more than {SLOW:g} s."
-    )
-
-
-__all__ = ["Result", "notes", "page", "ratio"]
+def designs() -> str:
+    """Which designs there are, and what was tuned."""
+    rows = [(f"`{one.name}`", one.title, one.tuning) for one in DESIGNS]
+    return markdown.table(("name", "design", "what was tuned"), rows)
