@@ -36,7 +36,8 @@ class Design:
         address: host:port of the clients, which are at the edge.
         hosts: with one Triton each.
         consul: whether Consul runs, with the service registered by the design's triton.json.
-        switchover: the operator's command before maintenance of host-0, and where it is given.
+        switchover: the operator's command before maintenance of a host.
+        switchover_at: where it is given; empty is on that host.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Design:
     def namespaces(self) -> frozenset[str]:
         """Where files of the design are needed."""
         hosts = {f"host-{number}" for number in range(self.hosts)} if self.consul else set[str]()
-        return frozenset({*(one.where for one in self.processes), self.switchover_at, *hosts})
+        return frozenset({EDGE, *(one.where for one in self.processes), *hosts})
 
 
 OURS = "ours"
@@ -111,7 +112,7 @@ DESIGNS = (
         "keepalived pair, VIP; process, HTTP and GPU every 5 s",
         processes=_keepalived(),
         address=VIRTUAL,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "keepalived/tuned",
@@ -120,7 +121,7 @@ DESIGNS = (
         "move back",
         processes=_keepalived(),
         address=VIRTUAL,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "nginx_pair/as_used",
@@ -154,7 +155,7 @@ DESIGNS = (
         "HAProxy, Consul DNS, HTTP readiness every 1 s",
         processes=_HAPROXY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "haproxy/tuned",
@@ -164,14 +165,14 @@ DESIGNS = (
         "down are closed; the last DNS answer holds without Consul",
         processes=_HAPROXY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "envoy/as_used",
         "Envoy, Consul DNS, outlier detection, gRPC health check",
         processes=_ENVOY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "envoy/tuned",
@@ -180,14 +181,14 @@ DESIGNS = (
         "HTTP/2 pings; two errors eject a host; DNS every second; Consul's check is an inference",
         processes=_ENVOY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "caddy/as_used",
         "Caddy, which follows Consul's DNS",
         processes=_CADDY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         "caddy/tuned",
@@ -196,7 +197,7 @@ DESIGNS = (
         "after an error or 3 s; Consul's check is an inference, each second",
         processes=_CADDY,
         consul=True,
-        switchover_at="host-0",
+        switchover_at="",
     ),
     Design(
         OURS,

@@ -83,7 +83,7 @@ async def stubs_killed(hosts: Hosts, victim: int) -> AsyncIterator[None]:
 @asynccontextmanager
 async def switchover(hosts: Hosts, victim: int) -> AsyncIterator[None]:
     """The operator moves traffic away, and then restarts that Triton."""
-    await hosts.switch_over()
+    await hosts.switch_over(victim)
 
     async def maintain() -> None:
         await asyncio.sleep(_MAINTENANCE)

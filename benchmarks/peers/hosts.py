@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers import programs
-from benchmarks.peers.design import EDGE, FOLDER, Design, for_host
+from benchmarks.peers.design import EDGE, FOLDER, VIRTUAL, Design, for_host
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
 from sidecar.drill.cluster.layout import AgentFiles, Layout, build, named
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
@@ -110,13 +110,14 @@ class Hosts:
             path = self.folder / f"triton-{number}" / "models" / model / ".control.json"
             write_whole(path, json.dumps(control))
 
-    async def switch_over(self) -> str:
-        """Do what an operator of the design does before maintenance of host-0; gives its output.
+    async def switch_over(self, number: int) -> str:
+        """Do what an operator of the design does before maintenance of a host; gives its output.
 
         Raises:
             Unavailable: the command failed.
         """
-        return await self.command(self.design.switchover_at, *self.design.switchover)
+        where = self.design.switchover_at or f"host-{number}"
+        return await self.command(where, *self.design.switchover)
 
     async def command(self, where: str, *argv: str) -> str:
         """The output of a command in a namespace, in the folder of the design's files there.
@@ -139,13 +140,25 @@ class Hosts:
         return said.decode(errors="replace")
 
     async def primary(self) -> int:
-        """The host that gets the traffic: the primary of this project, else host-0."""
+        """The host that gets the traffic: the primary, or the one with the address, else host-0.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        if self.design.address == VIRTUAL:
+            return await self._with_address(VIRTUAL.partition(":")[0])
         if not self.design.ours:
             return 0
         for entry in await self._passing():
             if "primary" in entry["Service"]["Tags"]:
                 return int(entry["Service"]["ID"].rpartition("-")[2])
         raise Unavailable("no instance is primary")
+
+    async def _with_address(self, address: str) -> int:
+        for number in range(self.design.hosts):
+            if f"inet {address}/" in await self.command(f"host-{number}", "ip", "address"):
+                return number
+        raise Unavailable(f"no host has the address {address}")
 
     async def until_up(self) -> None:
         """Wait until every Triton is ready, and in Consul if the design uses it.
@@ -167,8 +180,7 @@ class Hosts:
                 await self.command(EDGE, "curl", "-fsS", "-m", "2", url)
             if self.design.consul and len(found := await self._passing()) < self.design.hosts:
                 return f"{len(found)} instances pass"
-            if self.design.ours:
-                await self.primary()
+            await self.primary()
         except Unavailable as error:
             return str(error)
         return ""
@@ -308,7 +320,7 @@ def _write(design: Design, layout: Layout) -> None:
         shutil.copytree(model, place, ignore=shutil.ignore_patterns("__*__"))
     (folder / "run").mkdir()
     _write_commands(folder / "bin")
-    for where in {*design.namespaces, EDGE}:
+    for where in design.namespaces:
         place_files(design, layout, where)
 
 
