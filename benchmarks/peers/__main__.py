@@ -27,8 +27,10 @@ Work = tuple[Design, Fault]
 def options() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--designs", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--scenarios", nargs="*", default=[], metavar="NAME")
+    names = sorted({name for one in DESIGNS for name in (one.name, one.peer)})
+    faults = [one.name for one in FAULTS]
+    parser.add_argument("--designs", nargs="+", default=[], metavar="NAME", choices=names)
+    parser.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", choices=faults)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--again", action="store_true", help="also what was run before")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -78,20 +80,13 @@ def versions() -> str:
 def main() -> int:
     """Run the benchmark; gives the exit status."""
     wished = options()
-    designs = chosen(wished.designs)
-    faults = [one for one in FAULTS if not wished.scenarios or one.name in wished.scenarios]
     if wished.list:
         print(*(one.name for one in (*DESIGNS, *FAULTS)), sep="\n")
         return 0
     report.begin("The designs that people run in front of Tritons, and this project")
     rules = Rules(_QUICK if wished.quick else 1.0, wished.keep)
     store = Store(wished.results / "quick" if wished.quick else wished.results)
-    todo = [
-        (design, fault)
-        for fault in faults
-        for design in designs
-        if wished.again or not ((found := store.get(design, fault)) and found.seen)
-    ]
+    todo = missing(store, wished)
     total = sum(seconds(fault, rules) for _, fault in todo) / wished.jobs
     print(f"{len(todo)} runs, about {total / 60:.0f} minutes\n", flush=True)
     try:
@@ -104,6 +99,18 @@ def main() -> int:
     if wished.write:
         write(store, text)
     return 1 if any((one := store.get(*item)) and one.reason for item in todo) else 0
+
+
+def missing(store: Store, wished: argparse.Namespace) -> list[Work]:
+    """The runs that are wanted and have no result yet."""
+    names = wished.scenarios or [one.name for one in FAULTS]
+    return [
+        (design, fault)
+        for fault in FAULTS
+        for design in chosen(wished.designs)
+        if fault.name in names
+        and (wished.again or not ((found := store.get(design, fault)) and found.seen))
+    ]
 
 
 def write(store: Store, text: str) -> None:
