@@ -30,10 +30,10 @@ def draw(store: Store, path: Path) -> None:
     rows = -(-len(shown) // _COLUMNS)
     with mpl.rc_context(_FIXED):
         figure = Figure((_WIDE * _COLUMNS + 1.2, _HIGH * rows), layout="constrained")
-        panels = figure.subplots(rows, _COLUMNS, sharey=True, squeeze=False).flat
+        panels = list(figure.subplots(rows, _COLUMNS, sharey=True, squeeze=False).flat)
         for panel, (fault, found) in zip(panels, shown, strict=False):
             _scenario(panel, fault, found)
-        for panel in list(panels)[len(shown) :]:
+        for panel in panels[len(shown) :]:
             panel.set_axis_off()
         figure.savefig(path, format="svg", metadata={"Date": None})
 

@@ -9,7 +9,7 @@ from benchmarks.peers.figures import Seen
 from benchmarks.peers.store import Store
 
 _HEAD = (
-    *("design", "failed", "wrong", "of", "longest gap", "RTO", "p99"),
+    *("design", "failed", "wrong", "of", "longest gap", "RTO", "p99, before"),
     *("bad requests, ours to it", "RTO, ours to it"),
 )
 
@@ -60,7 +60,7 @@ def _row(design: Design, seen: Seen, ours: Seen | None) -> tuple[str, ...]:
         str(seen.sent),
         f"{seen.longest_gap:.1f} s",
         "not recovered" if seen.rto is None else f"{seen.rto:.1f} s",
-        f"{seen.p99 * 1000:.0f} ms",
+        f"{seen.p99 * 1000:.0f} ms, {seen.p99_before * 1000:.0f} ms",
         *compared,
     )
 
