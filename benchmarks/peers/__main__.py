@@ -37,6 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tests the wiring; measures nothing")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="for the logs of every run")
     parser.add_argument("--list", action="store_true", help="the names, and nothing else")
+    parser.add_argument("--dry", action="store_true", help="run nothing; tables of what was run")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     return parser.parse_args()
 
@@ -86,7 +87,7 @@ def main() -> int:
     report.begin("The designs that people run in front of Tritons, and this project")
     rules = Rules(_QUICK if wished.quick else 1.0, wished.keep)
     store = Store(wished.results / "quick" if wished.quick else wished.results)
-    todo = missing(store, wished)
+    todo = [] if wished.dry else missing(store, wished)
     total = sum(seconds(fault, rules) for _, fault in todo) / wished.jobs
     print(f"{len(todo)} runs, about {total / 60:.0f} minutes\n", flush=True)
     try:

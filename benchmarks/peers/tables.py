@@ -1,9 +1,10 @@
 """The tables of docs/comparison.md from results. Pure, but for the store's reading."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from benchmarks import markdown
-from benchmarks.peers.design import DESIGNS, MISSING, OURS, Design
+from benchmarks.peers.design import DESIGNS, MISSING, OURS
 from benchmarks.peers.faults import FAULTS, Fault
 from benchmarks.peers.figures import Seen
 from benchmarks.peers.store import Store
@@ -12,6 +13,7 @@ _HEAD = (
     *("design", "failed", "wrong", "of", "longest gap", "RTO", "p99, before"),
     *("bad requests, ours to it", "RTO, ours to it"),
 )
+_CHANCE = 0.5  # seconds
 
 
 def page(store: Store, about: Sequence[str]) -> str:
@@ -24,43 +26,66 @@ def page(store: Store, about: Sequence[str]) -> str:
 
 def _scenario(store: Store, fault: Fault) -> str:
     found = [(one, result) for one in DESIGNS if (result := store.get(one, fault))]
-    seen = [(one, result.seen) for one, result in found if result.seen]
+    seen = {one.name: result.seen for one, result in found if result.seen}
     if not seen:
         return ""
-    ours = next((each for one, each in seen if one.name == OURS), None)
-    rows = [_row(one, each, ours) for one, each in seen]
+    ours = seen.pop(OURS, None)
+    rows = [_row(name, each, ours) for name, each in seen.items()]
+    if ours:
+        rows.append(_row(OURS, ours, ours))
     lines = [f"### {fault.title}", "", markdown.table(_HEAD, rows)]
+    if ours and seen:
+        lines += ["", summary(ours, seen)]
     missing = [f"{one.name}: {result.reason}" for one, result in found if not result.seen]
-    best = min((each for one, each in seen if one.name != OURS), key=_bad, default=None)
-    if ours and best:
-        lines += ["", _verdict(ours, best, seen)]
     return "\n".join([*lines, *(f"\nNot measured: {line}" for line in missing)])
 
 
-def _verdict(ours: Seen, best: Seen, seen: Sequence[tuple[Design, Seen]]) -> str:
-    name = next(one.name for one, each in seen if each is best)
-    return (
-        f"Best peer: {name}, {_bad(best)} failed or wrong; ours {_bad(ours)}"
-        f" ({ratio(_bad(ours), _bad(best))})."
+def summary(ours: Seen, peers: Mapping[str, Seen]) -> str:
+    """Which peer was best, how ours compares with it, and which peers were better than ours."""
+    best = min(peers, key=lambda name: _rank(peers[name]))
+    compared = (
+        f"Best peer: `{best}`, {_bad(peers[best])} failed or wrong, {_time(peers[best].rto)}; "
+        f"ours {_bad(ours)}, {_time(ours.rto)}; ours to it {ratio(_bad(ours), _bad(peers[best]))} "
+        f"and {ratio(ours.rto, peers[best].rto)}."
     )
+    better = [f"`{name}`" for name, each in peers.items() if _better(each, ours)]
+    return f"{compared} Better than ours: {', '.join(better)}." if better else compared
+
+
+def _rank(seen: Seen) -> tuple[int, float, float]:
+    return _bad(seen), math.inf if seen.rto is None else seen.rto, seen.longest_gap
+
+
+def _better(peer: Seen, ours: Seen) -> bool:
+    """Fewer bad requests, or as many and an outage that was shorter by more than chance."""
+    by = (math.inf if ours.rto is None else ours.rto) - _rank(peer)[1]
+    return _bad(peer) < _bad(ours) or (_bad(peer) == _bad(ours) and by > _CHANCE)
 
 
 def _bad(seen: Seen) -> int:
     return seen.failed + seen.wrong
 
 
-def _row(design: Design, seen: Seen, ours: Seen | None) -> tuple[str, ...]:
+def _time(rto: float | None) -> str:
+    return "not recovered" if rto is None else f"{rto:.1f} s"
+
+
+def _ms(seconds: float) -> str:
+    return "none" if math.isnan(seconds) else f"{seconds * 1000:.0f} ms"
+
+
+def _row(name: str, seen: Seen, ours: Seen | None) -> tuple[str, ...]:
     compared = ("", "")
     if ours is not None and ours is not seen:
         compared = (ratio(_bad(ours), _bad(seen)), ratio(ours.rto, seen.rto))
     return (
-        f"`{design.name}`",
+        f"`{name}`",
         str(seen.failed),
         str(seen.wrong),
         str(seen.sent),
         f"{seen.longest_gap:.1f} s",
-        "not recovered" if seen.rto is None else f"{seen.rto:.1f} s",
-        f"{seen.p99 * 1000:.0f} ms, {seen.p99_before * 1000:.0f} ms",
+        _time(seen.rto),
+        f"{_ms(seen.p99)}, {_ms(seen.p99_before)}",
         *compared,
     )
 

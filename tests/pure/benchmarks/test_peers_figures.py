@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.peers.figures import SLOW, seen
-from benchmarks.peers.tables import ratio
+from benchmarks.peers.figures import SLOW, Seen, seen
+from benchmarks.peers.tables import ratio, summary
 from sidecar.drill.samples import Outcome, Sample
 
 
@@ -59,3 +59,20 @@ def test_what_was_sent_before_or_after_the_fault_does_not_count() -> None:
 )
 def test_a_ratio_is_of_ours_to_theirs(ours: float | None, theirs: float | None, shown: str) -> None:
     assert ratio(ours, theirs) == shown
+
+
+def _seen(failed: int, rto: float | None) -> Seen:
+    return Seen(100, failed, 0, 1.0, rto, 0.01, 0.01)
+
+
+def test_a_summary_names_every_peer_that_is_better_than_ours() -> None:
+    peers = {"a": _seen(2, 1.0), "b": _seen(5, 0.0), "c": _seen(5, 3.0), "d": _seen(9, None)}
+    said = summary(_seen(5, 3.0), peers)
+    assert said.startswith("Best peer: `a`, 2 failed or wrong, 1.0 s; ours 5, 3.0 s")
+    assert said.endswith("Better than ours: `a`, `b`.")
+
+
+def test_among_peers_with_as_many_bad_requests_the_one_that_recovers_first_is_best() -> None:
+    said = summary(_seen(0, 0.0), {"a": _seen(0, 6.0), "b": _seen(0, 0.2), "c": _seen(0, None)})
+    assert said.startswith("Best peer: `b`")
+    assert "Better than ours" not in said
