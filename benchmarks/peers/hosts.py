@@ -11,7 +11,7 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ SESSION_TTL = "15s"  # the default, which clusters of tests shorten
 DNS = 8600
 LOADING = 20  # seconds that models take to load, as large ones do
 _PEERLESS = ("sidecar", "xds", "envoy")  # parts that only this project has
+_DESIGN = "design-"  # what the names of its parts begin with
 _SERVERS = 3  # of Consul
 _START = 120.0
 _ASKED = tuple(ROOT / "triton_models" / name for name in (UNARY, STREAM))
@@ -160,17 +161,36 @@ class Hosts:
                 return number
         raise Unavailable(f"no host has the address {address}")
 
+    def hold_design(self) -> None:
+        """Do not start the design yet: a watcher would take starting Tritons for dead ones."""
+        for name, part in self._parts.items():
+            if name.startswith(_DESIGN):
+                part.hold_down()
+
     async def until_up(self) -> None:
-        """Wait until every Triton is ready, and in Consul if the design uses it.
+        """Wait until every Triton is ready, and in Consul if the design uses it; start the design.
 
         Raises:
             Unavailable: that takes too long.
         """
+        await self._until(self._missing)
+        for part in self._parts.values():
+            part.release()
+        await self._until(self._missing_primary)
+
+    async def _until(self, missing: Callable[[], Awaitable[str]]) -> None:
         deadline = asyncio.get_running_loop().time() + _START
-        while why := await self._missing():
+        while why := await missing():
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"not up after {_START:g} s: {why}; logs: {self.folder}/logs")
             await asyncio.sleep(0.5)
+
+    async def _missing_primary(self) -> str:
+        try:
+            await self.primary()
+        except Unavailable as error:
+            return str(error)
+        return ""
 
     async def _missing(self) -> str:
         ready = "http://{}:8000/v2/health/ready"
@@ -180,7 +200,6 @@ class Hosts:
                 await self.command(EDGE, "curl", "-fsS", "-m", "2", url)
             if self.design.consul and len(found := await self._passing()) < self.design.hosts:
                 return f"{len(found)} instances pass"
-            await self.primary()
         except Unavailable as error:
             return str(error)
         return ""
@@ -229,6 +248,7 @@ async def hosts(design: Design, folder: Path) -> AsyncIterator[Hosts]:
             replace(part, argv=(*spaces.enter(where), *part.argv)) for where, part in layout.parts
         ]
         running = Hosts(design, layout, spaces, {part.name: Supervisor(part) for part in placed})
+        running.hold_design()
         for work in (supervise(running._parts.values()), running.write_pids()):
             stack.push_async_callback(_end, asyncio.create_task(work))
         await running.until_up()
@@ -286,7 +306,7 @@ def _own(design: Design, layout: Layout) -> list[tuple[str, Part]]:
         (
             one.where,
             Part(
-                name=f"design-{one.name}",
+                name=f"{_DESIGN}{one.name}",
                 kind="envoy",
                 argv=one.argv,
                 env=env,
