@@ -18,6 +18,7 @@ from sidecar.runtime.errors import Unavailable
 
 SPEC = OpenLoop(rate=40.0, streams=0, connections=8, in_flight=1000)
 CALM = 10.0  # seconds of undisturbed load before the injection
+BUSY = 0.5  # seconds of p99 before the injection, beyond which a run measures the machine
 _PATIENCE = 90.0  # seconds for such a time to come
 _SETUP = 30.0  # seconds that a run takes before and after, about
 _LOOK = 0.25
@@ -77,7 +78,10 @@ async def _measured(hosts: Hosts, fault: Fault, rules: Rules) -> Seen:
                 injected = time.monotonic() - began
             await asyncio.sleep(injected + fault.lasts * rules.share - (time.monotonic() - began))
             removed = time.monotonic() - began
-    return seen(running.samples, injected, removed)
+    found = seen(running.samples, injected, removed)
+    if found.p99_before > BUSY:
+        raise Unavailable(f"the machine is too busy: p99 was {found.p99_before:.1f} s before it")
+    return found
 
 
 async def _calm(running: RunningLoad, began: float) -> None:

@@ -20,6 +20,9 @@ def page(store: Store, about: Sequence[str]) -> str:
     """All tables, one for each scenario that was run, below what they were made with."""
     found = [_scenario(store, fault) for fault in FAULTS]
     missing = "\n".join(f"- {name}: {why}." for name, why in MISSING.items())
+    not_run = [fault.title for fault, table in zip(FAULTS, found, strict=True) if not table]
+    if not_run:
+        missing += f"\n- No design yet: {', '.join(not_run)}."
     texts = [*(table for table in found if table), f"### Not measured\n\n{missing}"]
     return markdown.section(about, "\n\n".join(texts))
 
@@ -37,7 +40,9 @@ def _scenario(store: Store, fault: Fault) -> str:
     if ours and seen:
         lines += ["", summary(ours, seen)]
     missing = [f"{one.name}: {result.reason}" for one, result in found if not result.seen]
-    return "\n".join([*lines, *(f"\nNot measured: {line}" for line in missing)])
+    absent = [f"`{one.name}`" for one in DESIGNS if not store.get(one, fault)]
+    missing += [f"not run yet: {', '.join(absent)}"] if absent else []
+    return "\n".join([*lines, *(f"\nNot measured: {line}." for line in missing)])
 
 
 def summary(ours: Seen, peers: Mapping[str, Seen]) -> str:
