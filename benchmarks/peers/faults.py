@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from benchmarks.peers.hosts import LOADING, Hosts
-from sidecar.drill.load.process import load
+from sidecar.drill.load.process import Place, load
 from sidecar.drill.load.spec import OpenLoop
 
 OVERLOAD = 3.0  # times what one Triton can answer
@@ -127,9 +127,7 @@ async def overload(hosts: Hosts, _: int) -> AsyncIterator[None]:
             spec,
             hosts.design.address,
             hosts.reference,
-            log=hosts.folder / "logs" / "crowd.log",
-            inside=hosts.enter("edge"),
-            env=hosts.env,
+            Place(hosts.folder / "logs" / "crowd.log", hosts.enter("edge"), hosts.env),
             canaries=hosts.questions,
         )
         await stack.enter_async_context(crowd)

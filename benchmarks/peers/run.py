@@ -12,7 +12,7 @@ from benchmarks.peers.design import EDGE, Design
 from benchmarks.peers.faults import Fault
 from benchmarks.peers.figures import Seen, seen
 from benchmarks.peers.hosts import LOADING, Hosts
-from sidecar.drill.load.process import RunningLoad, load
+from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import OpenLoop
 from sidecar.runtime.errors import Unavailable
 
@@ -63,9 +63,7 @@ async def _measured(hosts: Hosts, fault: Fault, rules: Rules) -> Seen:
         SPEC,
         hosts.design.address,
         hosts.reference,
-        log=hosts.folder / "logs" / "clients.log",
-        inside=hosts.enter(EDGE),
-        env=hosts.env,
+        Place(hosts.folder / "logs" / "clients.log", hosts.enter(EDGE), hosts.env),
         began=began,
         canaries=hosts.questions,
     )
