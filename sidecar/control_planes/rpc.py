@@ -16,7 +16,7 @@ import grpc
 
 from sidecar.consul.api import ServiceEntry
 from sidecar.control_planes.membership import NOT_LISTED_YET, PlaneReports
-from sidecar.control_planes.watch import PlaneDirectory, stub_at, watching
+from sidecar.control_planes.watch import Directory, PlaneDirectory, stub_at, watching
 from sidecar.runtime.addresses import join_address
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import DeadlineExceeded, Rejected, SidecarError, Unavailable
@@ -114,7 +114,7 @@ def watch_drain(
 
 
 def watch_primary(
-    directory: PlaneDirectory, service: str, clock: Clock
+    directory: Directory, service: str, clock: Clock
 ) -> AbstractAsyncContextManager[Reports[Primary]]:
     """The control planes' reports on the primary, while the context lasts."""
     request = control_plane_pb2.WatchPrimaryRequest(service=service)

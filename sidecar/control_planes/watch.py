@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
-from sidecar.consul.api import ConsulApi, missing_rights
+from sidecar.consul.api import ConsulApi, ServiceEntry, missing_rights
 from sidecar.control_planes.membership import Listing, Membership, PlaneKey, PlaneReports
-from sidecar.runtime.addresses import join_address
+from sidecar.runtime.addresses import join_address, split_address
 from sidecar.runtime.clock import Clock
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.latest import Latest
@@ -33,6 +33,29 @@ _PACE = 1.0  # seconds between two listings
 T = TypeVar("T")
 # Opens a stream of reports on a stub of a control plane.
 OpenStream = Callable[[Any], AsyncIterator[T]]
+
+
+class Directory(Protocol):
+    """Where control planes are found."""
+
+    async def listing(self) -> Listing:
+        """Those that there are.
+
+        Raises:
+            SidecarError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SinglePlane:
+    """One control plane whose `host:port` is known, such as that of a local mesh."""
+
+    address: str
+
+    async def listing(self) -> Listing:
+        """That one."""
+        host, port = split_address(self.address)
+        return Listing((ServiceEntry("", self.address, "", host, port, (), {}, 1, 1, ()),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +94,7 @@ class PlaneDirectory:
 class PlaneWatch(Generic[T]):
     """Follows the control planes while it runs; `reports` holds their newest reports."""
 
-    def __init__(self, directory: PlaneDirectory, open_stream: OpenStream[T], clock: Clock) -> None:
+    def __init__(self, directory: Directory, open_stream: OpenStream[T], clock: Clock) -> None:
         self.reports: Latest[PlaneReports[T]] = Latest(PlaneReports())
         self._directory = directory
         self._open_stream = open_stream
@@ -116,7 +139,7 @@ class PlaneWatch(Generic[T]):
 
 @asynccontextmanager
 async def watching(
-    directory: PlaneDirectory, open_stream: OpenStream[T], clock: Clock
+    directory: Directory, open_stream: OpenStream[T], clock: Clock
 ) -> AsyncGenerator[Latest[PlaneReports[T]]]:
     """The control planes' reports, while the context lasts."""
     watch = PlaneWatch(directory, open_stream, clock)

@@ -10,17 +10,18 @@ Acts: asyncio.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.drill import stop_conditions
+from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.load.process import RunningLoad
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
 from sidecar.drill.measurement import measure
 from sidecar.drill.objectives import Objectives
-from sidecar.drill.record import Run
+from sidecar.drill.record import Run, Status, Violation
 from sidecar.drill.samples import Kind, Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
@@ -28,6 +29,7 @@ from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
 from sidecar.drill.stop_conditions import Bounds, Stop
 from sidecar.drill.violations import violations
+from sidecar.injection.rules import Code
 from sidecar.runtime.errors import SidecarError, Unavailable
 
 _EFFECT = 90.0  # seconds until a fault must show; a lapsed session takes the longest
@@ -104,6 +106,9 @@ class _Attempt:
             return
         try:
             await self._until_stopped(self._inject())
+        except DrillRefused as error:
+            self._refused(error)
+            return
         except SidecarError as error:
             self.running.check()  # the load's own death ends the session
             self.stopped = Stop("injection_failed", str(error))
@@ -116,6 +121,12 @@ class _Attempt:
         await asyncio.sleep(scenario.settles)
         after = await self.stage.retries()
         self.retries = None if after is None or before is None else after - before
+
+    def _refused(self, error: DrillRefused) -> None:
+        """Nothing was injected after all."""
+        if self.injected:
+            self.seen.added.remove(self.injected)
+        self.injected, self.stopped = None, Stop(error.code, str(error))
 
     async def _choose(self) -> str:
         if self.scenario.victim == "mesh":
@@ -207,13 +218,15 @@ class _Attempt:
             injected=injected,
             victim=self.victim,
         )
+        if self.injected is None:  # then nothing had to hold
+            found = ()
         return Run(
             scenario.name,
             scenario.title,
             scenario.hypothesis,
             number,
             self.victim,
-            "aborted" if self.stopped else "failed" if found else "passed",
+            self._status(found),
             self.stopped.code if self.stopped else "",
             self.stopped.reason if self.stopped else "",
             figures,
@@ -221,6 +234,11 @@ class _Attempt:
             marks,
             tuple(self.running.samples),
         )
+
+    def _status(self, found: Sequence[Violation]) -> Status:
+        if self.stopped:
+            return "skipped" if self.stopped.code == Code.NOT_PERMITTED else "aborted"
+        return "failed" if found else "passed"
 
 
 def _least(load: LoadSpec) -> Counter[Kind]:

@@ -9,12 +9,21 @@ import platform
 import shlex
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.drill.record import Environment
 from sidecar.drill.stage.http import request
 from sidecar.local.meshfile import Mesh
 from sidecar.runtime.timestamps import timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """A mesh in a few words, and the versions of its parts by program, as far as they are known."""
+
+    mesh: str
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def machine() -> str:
@@ -34,22 +43,26 @@ async def versions(mesh: Mesh) -> dict[str, str]:
     return {"Consul": consul["Config"]["Version"], "Envoy": envoy["version"].split("/")[1]}
 
 
-async def environment(mesh: Mesh, seed: int, load: str) -> Environment:
-    """What a record says about where its runs were made, and by which command.
+async def of_mesh(mesh: Mesh) -> Surroundings:
+    """A local mesh or a cluster.
 
     Raises:
         SidecarError: a part of the mesh does not answer.
     """
+    return Surroundings(f"{len(mesh.instances)} instances", await versions(mesh))
+
+
+def environment(about: Surroundings, seed: int, load: str) -> Environment:
+    """What a record says about where its runs were made, and by which command."""
     command = ["triton-sidecar", *sys.argv[1:]]
-    instances = len(mesh.instances)
     return Environment(
         began=timestamp(time.time()),
         command=shlex.join(command),
         machine=machine(),
-        mesh=f"{instances} instances",
+        mesh=about.mesh,
         seed=seed,
         load=load,
-        versions=await versions(mesh),
+        versions=about.versions,
     )
 
 

@@ -101,10 +101,12 @@ def _gaps(own: Sequence[Sample], injected: float) -> Iterator[float]:
             yield max(0.0, end - begin)
 
 
-def _rto(after: Iterable[Sample], seen: "_Marks", injected: float, primary: str) -> float | None:
+def _rto(after: Sequence[Sample], seen: "_Marks", injected: float, primary: str) -> float | None:
     """The first right answer of another instance to a request sent after the injection.
 
-    Where answers do not name their instance, the first of an instance that is marked `traffic`.
+    Where answers do not name their instance, the first of an instance that is marked `traffic`;
+    without such a mark, the first to a request that was sent when all Envoys preferred another
+    instance, which is later than it could be.
     """
     ended = [
         sample.ended
@@ -117,7 +119,12 @@ def _rto(after: Iterable[Sample], seen: "_Marks", injected: float, primary: str)
         return min(ended) - injected
     if any(sample.instance for sample in after):
         return None
-    return seen.after(seen.first("traffic", lambda mark: mark.instance != primary))
+    if traffic := seen.first("traffic", lambda mark: mark.instance != primary):
+        return seen.after(traffic)
+    if (moved := seen.first("acked", lambda mark: mark.instance != primary)) is None:
+        return None
+    later = [each.ended for each in after if each.due >= moved.at and each.outcome == "answered"]
+    return min(later) - injected if later else None
 
 
 def _count(samples: Iterable[Sample], outcome: str) -> int:

@@ -16,8 +16,11 @@ from sidecar.drill import misbehaving_models
 from sidecar.drill.cluster import start
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.environment import environment
+from sidecar.drill.live import scenarios as live_scenarios
+from sidecar.drill.live.precheck import DrillRefused
+from sidecar.drill.live.stage import LiveStage
 from sidecar.drill.objectives import ObjectivesByScenario
-from sidecar.drill.record import Record, Run
+from sidecar.drill.record import Record, Run, Status
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.mesh import MeshStage
@@ -38,6 +41,7 @@ class Session:
         scenarios: in this order.
         rounds: how often; all scenarios come before the next round.
         mesh: the folder of a running mesh, or None for a cluster of the session's own.
+        live: a live mesh, instead of either.
         objectives: what the runs are judged by.
         conditions: the load, the seed and the limits.
         recorded: called with the record so far after each run, so that nothing is lost.
@@ -49,6 +53,7 @@ class Session:
     objectives: ObjectivesByScenario
     conditions: Conditions
     recorded: Callable[[Record], None]
+    live: LiveStage | None = None
 
 
 async def hold(session: Session) -> Record:
@@ -64,7 +69,7 @@ async def hold(session: Session) -> Record:
     """
     async with _stage(session) as stage:
         conditions = session.conditions
-        about = await environment(stage.now, conditions.seed, str(conditions.load))
+        about = environment(await stage.surroundings(), conditions.seed, str(conditions.load))
         record = Record(about, session.objectives.named())
         for number in range(1, session.rounds + 1):
             for scenario in session.scenarios:
@@ -96,7 +101,10 @@ async def interruptible(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 @asynccontextmanager
-async def _stage(session: Session) -> AsyncIterator[MeshStage]:
+async def _stage(session: Session) -> AsyncIterator[Stage]:
+    if session.live is not None:
+        yield session.live
+        return
     if session.mesh is not None:
         yield MeshStage(session.mesh)
         return
@@ -109,15 +117,18 @@ async def _stage(session: Session) -> AsyncIterator[MeshStage]:
 async def _run(stage: Stage, scenario: Scenario[Any], session: Session, number: int) -> Run:
     objectives = session.objectives.of(scenario.name)
     try:
+        if session.live and (why := await _not_permitted(session.live, scenario)):
+            return _unmade(scenario, number, "skipped", why.code, str(why))
         return await conduct(stage, scenario, objectives, session.conditions, number)
     except Unavailable as error:
-        return Run(
-            scenario.name,
-            scenario.title,
-            scenario.hypothesis,
-            number,
-            "",
-            "aborted",
-            NOT_STEADY,
-            str(error),
-        )
+        return _unmade(scenario, number, "aborted", NOT_STEADY, str(error))
+
+
+async def _not_permitted(stage: LiveStage, scenario: Scenario[Any]) -> DrillRefused | None:
+    """Why the victim does not permit a scenario, without any load to find that out."""
+    return live_scenarios.refusal(await stage.status(), scenario)
+
+
+def _unmade(scenario: Scenario[Any], number: int, status: Status, code: str, reason: str) -> Run:
+    title, hypothesis = scenario.title, scenario.hypothesis
+    return Run(scenario.name, title, hypothesis, number, "", status, code, reason)

@@ -2,11 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sidecar.drill.samples import Sample
-
-Code = Literal["error_rate", "no_answers", "no_healthy_instance", "time_over", "injection_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +25,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a drill stops; `code` is for programs."""
+    """Why a drill stops; `code` is for programs.
 
-    code: Code
+    It is `error_rate`, `no_answers`, `no_healthy_instance`, `time_over`, `injection_failed`, or, on
+    a live mesh, that of a refusal.
+    """
+
+    code: str
     reason: str
 
 

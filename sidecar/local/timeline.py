@@ -76,22 +76,35 @@ async def follow(mesh: Mesh, *, traffic: bool = True) -> AsyncIterator[Timeline]
         mesh: where it is.
         traffic: also poll Envoy for the instances that answer, which takes a third of a core.
     """
-    timeline = Timeline()
-    async with consul_view.connect(mesh) as consul, aiohttp.ClientSession() as http:
-        watchers = [
-            asyncio.create_task(_verdicts(consul, timeline)),
-            asyncio.create_task(_lock(consul, timeline)),
-        ]
-        if traffic:
-            watchers.append(asyncio.create_task(_traffic(http, mesh, timeline)))
+    async with (
+        consul_view.connect(mesh) as consul,
+        aiohttp.ClientSession() as http,
+        follow_service(consul, SERVICE) as timeline,
+    ):
+        polling = asyncio.create_task(_traffic(http, mesh, timeline)) if traffic else None
         try:
             yield timeline
         finally:
-            for watcher in watchers:
-                watcher.cancel()
+            if polling:
+                polling.cancel()
 
 
-async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
+@asynccontextmanager
+async def follow_service(consul: ConsulApi, service: str) -> AsyncIterator[Timeline]:
+    """Follow the verdicts and the lock of a service in Consul while the context lasts."""
+    timeline = Timeline()
+    watchers = [
+        asyncio.create_task(_verdicts(consul, service, timeline)),
+        asyncio.create_task(_lock(consul, service, timeline)),
+    ]
+    try:
+        yield timeline
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+
+
+async def _verdicts(consul: ConsulApi, service: str, timeline: Timeline) -> None:
     def see(answer: QueryResult[tuple[ServiceEntry, ...]]) -> None:
         now = {entry.id: entry for entry in fold(answer.value)}
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
@@ -102,7 +115,7 @@ async def _verdicts(consul: ConsulApi, timeline: Timeline) -> None:
                 timeline.see("verdict", instance, status, _reason(entry) if entry else "")
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
-        return consul.health_service(SERVICE, index=index, wait=_WAIT)
+        return consul.health_service(service, index=index, wait=_WAIT)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
@@ -113,16 +126,16 @@ def _reason(entry: ServiceEntry) -> str:
     return next((line.reason.value for line in lines if line.reason), "")
 
 
-async def _lock(consul: ConsulApi, timeline: Timeline) -> None:
+async def _lock(consul: ConsulApi, service: str, timeline: Timeline) -> None:
     def see(answer: QueryResult[tuple[KVEntry, ...]]) -> None:
-        held = lock.read(SERVICE, answer.value, answer.index)
+        held = lock.read(service, answer.value, answer.index)
         timeline.primary = held.instance
         if held.instance and held.epoch != timeline.epoch:
             timeline.epoch = held.epoch
             timeline.see("primary", held.instance, str(held.epoch))
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[KVEntry, ...]]]:
-        return consul.kv_prefix(lock.prefix(SERVICE), index=index, wait=_WAIT)
+        return consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 

@@ -3,13 +3,29 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sidecar.cli import numbers
+from sidecar.cli.drill.options import (
+    ON_LIVE_MESH,
+    ON_OWN_MESH,
+    Config,
+    Envoy,
+    Live,
+    Load,
+    Method,
+    Repeat,
+    Report,
+    Seed,
+    Service,
+    Slo,
+    Where,
+    Yes,
+)
 from sidecar.cli.exit_status import epilog, exit_with_status
 from sidecar.cli.operator.connect import Json, Mesh, Wide
 
@@ -25,32 +41,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-STATUS = epilog("every objective was met", "one was not met, or a drill was aborted", unreached="")
-
-Load = Annotated[
-    str,
-    typer.Option(
-        metavar="SPEC",
-        help="Open loop: rate=50,streams=2. Closed loop: clients=4,streams=2,pause=50ms.",
-    ),
-]
-Repeat = Annotated[
-    int,
-    typer.Option(metavar="COUNT", parser=numbers.whole(1, 1000), help="How often to run each."),
-]
-Seed = Annotated[
-    int, typer.Option(metavar="N", parser=numbers.whole(0), help="Determines the load's schedule.")
-]
-Slo = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Objectives in TOML.", show_default="the built-in ones"),
-]
-Report = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Where the report goes.", show_default="drill-DATE in this folder"
-    ),
-]
+UNREACHED = "to use another Consul, set --config or CONSUL_HTTP_ADDR"
+STATUS = epilog(
+    "every objective was met",
+    "one was not met, or a drill was aborted, or none was possible",
+    "with --live: Consul is unreachable, or the address is not a Consul",
+)
 
 
 @app.command("list", epilog=epilog(unreached=""))
@@ -66,9 +62,14 @@ def list_(as_json: Json = False, wide: Wide = False) -> None:
 def run(
     scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO...")],
     mesh: Mesh = None,
+    live: Live = False,
+    config: Config = None,
+    service: Service = None,
+    envoy: Envoy = None,
+    yes: Yes = False,
     repeat: Repeat = 1,
     seed: Seed = 1,
-    load: Load = "rate=50,streams=2",
+    load: Load = None,
     slo: Slo = None,
     report: Report = None,
     wide: Wide = False,
@@ -76,30 +77,39 @@ def run(
     """Run scenarios, by default on a cluster of its own.
 
     It has three Consul servers, three hosts and an edge, each a network namespace of this machine.
+    With --live, faults hit the mesh that --config names, as far as its sidecars' settings permit:
+    type the service's name to begin, or give --yes. Whatever ends the command, the fault is undone.
     The report is a folder: record.json, junit.xml and report.html.
     """
     from sidecar.drill.scenarios import catalog
 
-    with exit_with_status(remote=False):
+    where = Where(mesh, live, config, service, envoy, yes)
+    with _status(where):
         chosen = catalog.select(scenarios)
-        _run(chosen, mesh, repeat, seed, load, slo, report, wide)
+        _run(chosen, where, Method(repeat, seed, load, slo, report, wide))
 
 
 @app.command("all", epilog=STATUS)
 def all_(
     mesh: Mesh = None,
+    live: Live = False,
+    config: Config = None,
+    service: Service = None,
+    envoy: Envoy = None,
+    yes: Yes = False,
     repeat: Repeat = 1,
     seed: Seed = 1,
-    load: Load = "rate=50,streams=2",
+    load: Load = None,
     slo: Slo = None,
     report: Report = None,
     wide: Wide = False,
 ) -> None:
-    """Run every scenario that is possible on the mesh."""
+    """Run every scenario that is possible on the mesh; with --live, that its sidecars permit."""
     from sidecar.drill.scenarios.catalog import SCENARIOS
 
-    with exit_with_status(remote=False):
-        _run(SCENARIOS, mesh, repeat, seed, load, slo, report, wide)
+    where = Where(mesh, live, config, service, envoy, yes)
+    with _status(where):
+        _run(SCENARIOS, where, Method(repeat, seed, load, slo, report, wide))
 
 
 @app.command(epilog=epilog("nothing got worse", "something got worse", unreached=""))
@@ -126,29 +136,34 @@ def report(
         files.show(files.written_again(folder), wide)
 
 
-def _run(
-    chosen: "Sequence[Scenario[Any]]",
-    mesh: Path | None,
-    repeat: int,
-    seed: int,
-    load: str,
-    slo: Path | None,
-    folder: Path | None,
-    wide: bool,
-) -> None:
+def _status(where: Where) -> AbstractContextManager[None]:
+    return exit_with_status(hint=UNREACHED if where.live else "", remote=where.live)
+
+
+def _run(chosen: "Sequence[Scenario[Any]]", where: Where, method: Method) -> None:
     import asyncio
 
+    from sidecar.cli.drill import live
+    from sidecar.drill import session
     from sidecar.drill.conduct import Conditions
     from sidecar.drill.load import spec
     from sidecar.drill.report import files
-    from sidecar.drill.session import Session, hold, interruptible
 
-    bounds = _objectives(slo)
-    conditions = Conditions(spec.parse(load), seed, _tell)
-    place = files.prepare(folder)
-    session = Session(chosen, repeat, mesh, bounds, conditions, partial(files.write, place))
-    record = asyncio.run(interruptible(hold(session)))
-    files.show(record, wide)
+    where.check()
+    text = method.load or (ON_LIVE_MESH if where.live else ON_OWN_MESH)
+    conditions = Conditions(spec.parse(text), method.seed, _tell)
+    bounds = _objectives(method.slo)
+    canaries = live.canaries(where) if where.live else ()
+    if where.live:
+        live.agree(where, chosen, method.repeat, text)
+    place = files.prepare(method.report)
+    written = partial(files.write, place)
+    held = session.Session(chosen, method.repeat, where.mesh, bounds, conditions, written)
+    if where.live:
+        record = live.hold(where, held, canaries, place)
+    else:
+        record = asyncio.run(session.interruptible(session.hold(held)))
+    files.show(record, method.wide)
     print(f"report: {place / files.PAGE}")
     raise typer.Exit(0 if record.passed else 1)
 

@@ -17,12 +17,12 @@ from sidecar.runtime.timestamps import timestamp
 Outcome = Literal["done", "aborted", "refused"]
 
 
-def began(order: Order, fault: Fault) -> DrillEntry:
-    """The entry of a drill that begins."""
+def began(order: Order, fault: Fault | None) -> DrillEntry:
+    """The entry of a drill that begins; without a fault it is a planned move of the role."""
     return DrillEntry(
         drill=order.id,
         scenario=order.scenario,
-        fault=fault.value,
+        fault=fault.value if fault else "",
         victim=order.victim,
         by=order.by,
         began=timestamp(order.since),
@@ -34,6 +34,11 @@ def write(service: str, entry: DrillEntry) -> Set:
     return Set(history.drill_key(service, entry), lock.dumps(entry))
 
 
+def ended(entry: DrillEntry, wall: float, outcome: Outcome, code: str) -> DrillEntry:
+    """The entry of a drill that ended at `wall` (Unix seconds)."""
+    return replace(entry, ended=timestamp(wall), outcome=outcome, code=code)
+
+
 def at_its_end(
     service: str, order: Order, entry: DrillEntry, wall: float, outcome: Outcome, code: str
 ) -> tuple[Set, ...]:
@@ -41,8 +46,8 @@ def at_its_end(
 
     Only a drill that was done counts as the last one.
     """
-    ended = write(service, replace(entry, ended=timestamp(wall), outcome=outcome, code=code))
+    written = write(service, ended(entry, wall, outcome, code))
     if outcome != "done":
-        return (ended,)
+        return (written,)
     last = LastDrill(order.id, order.scenario, order.victim, order.by, order.since, wall)
-    return ended, Set(keys.last_key(service), lock.dumps(last))
+    return written, Set(keys.last_key(service), lock.dumps(last))

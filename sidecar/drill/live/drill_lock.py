@@ -3,9 +3,12 @@
 If this process is killed or frozen, the session ends by its TTL (Consul grants up to twice as
 much), and with it the fault; the victim's own time limit may be shorter.
 
-Acts: through what it imports or is given.
+Acts: asyncio.
 """
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from sidecar.consul.api import HoldsLock, Lock, Set, Unlock
@@ -86,6 +89,34 @@ async def take(client: OperatorClient, order: Order) -> DrillLock:
         await consul.session_destroy(session)
         raise
     return DrillLock(client, order, session)
+
+
+@asynccontextmanager
+async def holding(client: OperatorClient, order: Order) -> AsyncIterator[DrillLock]:
+    """Hold the lock while the context lasts. Errors are those of `take`."""
+    held = await take(client, order)
+    keeping = asyncio.create_task(held.keep())
+    try:
+        yield held
+    finally:
+        await uninterrupted(_release(held, keeping))
+
+
+async def uninterrupted(work: Awaitable[None]) -> None:
+    """Wait until work is done, also if this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+async def _release(held: DrillLock, keeping: asyncio.Task[None]) -> None:
+    keeping.cancel()
+    await asyncio.wait((keeping,))
+    with suppress(SidecarError):  # the session ends by its TTL
+        await held.release()
 
 
 async def read(client: OperatorClient) -> DrillKeys:

@@ -10,23 +10,23 @@ Acts: asyncio.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from sidecar.drill.live import announcement, drill_lock, precheck
 from sidecar.drill.live.announcement import Outcome
-from sidecar.drill.live.drill_lock import DrillLock
+from sidecar.drill.live.drill_lock import uninterrupted
 from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.live.running import Running
 from sidecar.injection.keys import Order
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator import operator_client
 from sidecar.operator.operator_client import OperatorClient
-from sidecar.runtime.errors import SidecarError, Unavailable
+from sidecar.runtime.errors import Unavailable
 
 # Why a fault ended that nothing has cut short: the order, its time, or its nature.
-_PROPER = frozenset({Code.ENDED.value, Code.TIME_OVER.value, Code.LEFT.value})
+PROPER = frozenset({Code.ENDED.value, Code.TIME_OVER.value, Code.LEFT.value})
 
 
 @asynccontextmanager
@@ -41,17 +41,17 @@ async def drill(
         Rejected: Consul refuses the token.
     """
     order = Order(client.order_id(), client.by, client.clock.wall(), scenario, victim)
-    held = await drill_lock.take(client, order)
-    running = Running(client, held)
-    tasks = [asyncio.create_task(held.keep()), asyncio.create_task(running.watch())]
-    try:
-        if why := precheck.refusal(await operator_client.read_status(client), victim, fault):
-            raise why
-        async with _Announced(client, order, fault, running):
-            await running.order(fault, seconds)
-            yield running
-    finally:
-        await _uninterrupted(_release(held, tasks))
+    async with drill_lock.holding(client, order) as held:
+        running = Running(client, held)
+        watching = asyncio.create_task(running.watch())
+        try:
+            if why := precheck.refusal(await operator_client.read_status(client), victim, fault):
+                raise why
+            async with _Announced(client, order, fault, running):
+                await running.order(fault, seconds)
+                yield running
+        finally:
+            watching.cancel()
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class _Announced:
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         # Whatever has interrupted the drill, such as Ctrl-C, the fault is undone first.
-        await _uninterrupted(self._end(error))
+        await uninterrupted(self._end(error))
 
     async def _end(self, error: BaseException | None) -> None:
         if isinstance(error, DrillRefused):
@@ -83,28 +83,10 @@ class _Announced:
         except Unavailable:
             await self._write("aborted", Code.UNANSWERED)
             raise
-        await self._write("aborted" if error or code not in _PROPER else "done", code)
+        await self._write("aborted" if error or code not in PROPER else "done", code)
 
     async def _write(self, outcome: Outcome, code: str) -> None:
         entry = announcement.began(self.order, self.fault)
         service, wall = self.client.service, self.client.clock.wall()
         writes = announcement.at_its_end(service, self.order, entry, wall, outcome, str(code))
         await self.client.consul.transact(*writes)
-
-
-async def _release(held: DrillLock, tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    with suppress(SidecarError):  # the session ends by its TTL
-        await held.release()
-
-
-async def _uninterrupted(work: Awaitable[None]) -> None:
-    """Wait until work is done, also if this task is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

@@ -32,21 +32,25 @@ def held(order: Order | None) -> DrillRefused:
     return DrillRefused(Code.HELD, f"another drill runs: {what}, by {order.by}, since {since}")
 
 
-def refusal(seen: ServiceStatus, victim: str, fault: Fault) -> DrillRefused | None:
-    """Why a fault may not be caused to an instance now; None if it may."""
+def refusal(seen: ServiceStatus, victim: str, fault: Fault | None) -> DrillRefused | None:
+    """Why a fault may not be caused to an instance now; None if it may.
+
+    Without a fault it is about a planned move of the role, which needs a victim that permits some.
+    """
     entry = next((each for each in seen.entries if each.id == victim), None)
     if entry is None:
         return DrillRefused(Code.NO_INSTANCE, f"{victim} is not an instance of {seen.service}")
     if not (allowed := permitted(entry)):
         why = f"{victim} permits no drills: drill.allow is empty, or its version knows none"
         return DrillRefused(Code.NOT_PERMITTED, why)
-    if fault not in allowed:
+    if fault and fault not in allowed:
         why = f"{victim} permits {', '.join(sorted(allowed))}, not {fault}: see drill.allow"
         return DrillRefused(Code.NOT_PERMITTED, why)
-    return _refusal_of_mesh(seen, victim)
+    return refusal_of_mesh(seen, victim)
 
 
-def _refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
+def refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
+    """Why no fault at all may be caused now; None if one may."""
     if seen.state.paused(seen.wall):
         return DrillRefused(Code.PAUSED, "automation is paused; `resume` turns it on again")
     if seen.pending:

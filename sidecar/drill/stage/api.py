@@ -1,8 +1,12 @@
-"""What a drill needs of the mesh that it runs on."""
+"""What a drill needs of the mesh that it runs on.
+
+Acts: through what it imports or is given.
+"""
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from sidecar.drill.environment import Surroundings
 from sidecar.drill.load.process import RunningLoad
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.scenario import Need
@@ -15,6 +19,13 @@ class Stage(Protocol):
     @property
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
+
+    async def surroundings(self) -> Surroundings:
+        """What a record says about it.
+
+        Raises:
+            SidecarError: a part of it does not answer.
+        """
 
     async def steady(self, patience: float = ...) -> None:
         """Wait for the steady state: every instance healthy, one primary, and Envoy agrees.

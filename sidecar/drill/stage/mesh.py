@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.drill import environment
+from sidecar.drill.environment import Surroundings
 from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.misbehaving_models import UNARY
@@ -69,6 +71,14 @@ class MeshStage:
     def now(self) -> Mesh:
         """Its addresses and its present pids."""
         return meshfile.load(self.folder)
+
+    async def surroundings(self) -> Surroundings:
+        """What a record says about it.
+
+        Raises:
+            SidecarError: a part of it does not answer.
+        """
+        return await environment.of_mesh(self.now)
 
     # --- parts --------------------------------------------------------------------------------
 

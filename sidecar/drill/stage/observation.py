@@ -1,24 +1,24 @@
 """Observes a mesh from outside, and marks the moments at which something changed.
 
-Acts: asyncio, grpc, time.
+Acts: asyncio, time.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-import grpc.aio
-
+from sidecar.control_planes import rpc
+from sidecar.control_planes.membership import PlaneReports
+from sidecar.control_planes.rpc import Primary, Reports
+from sidecar.control_planes.watch import SinglePlane
 from sidecar.drill.samples import Event, Mark
 from sidecar.local import timeline
 from sidecar.local.meshfile import Mesh
 from sidecar.local.planning.plan import SERVICE
 from sidecar.local.timeline import Sighting, Timeline
-from sidecar.v1 import control_plane_pb2, control_plane_pb2_grpc
-
-_RETRY = 0.2  # seconds until a control plane that is gone is called again
+from sidecar.runtime.clock import SystemClock
 
 
 @dataclass(slots=True)
@@ -51,13 +51,29 @@ class Observation:
         return (mark for mark in self.marks if mark.event == event and mark.at >= moment)
 
 
+def observed(mesh: Mesh) -> AbstractAsyncContextManager[Observation]:
+    """Observe a local mesh while the context lasts."""
+    plane = SinglePlane(mesh.xds.address)
+    reports = rpc.watch_primary(plane, SERVICE, SystemClock())
+    return observing(timeline.follow(mesh, traffic=False), reports)
+
+
 @asynccontextmanager
-async def observed(mesh: Mesh) -> AsyncIterator[Observation]:
-    """Observe a mesh while the context lasts: verdicts, the lock, and what Envoys acknowledge."""
+async def observing(
+    followed: AbstractAsyncContextManager[Timeline],
+    reports: AbstractAsyncContextManager[Reports[Primary]],
+) -> AsyncIterator[Observation]:
+    """Observe verdicts, the lock, and what Envoys acknowledge, while the context lasts.
+
+    Args:
+        followed: the verdicts and the lock.
+        reports: what each control plane says about the primary. Without a control plane nothing is
+            marked: its absence shows as missing marks.
+    """
     made = Observation()
-    async with timeline.follow(mesh, traffic=False) as seen:
+    async with followed as seen, reports as newest:
         made.timeline = seen
-        placing = asyncio.create_task(_placements(mesh.xds.address, made))
+        placing = asyncio.create_task(_placements(newest, made))
         try:
             yield made
         finally:
@@ -86,22 +102,28 @@ def _mark(seen: Sighting, began: float) -> Mark | None:
     return None
 
 
-async def _placements(address: str, made: Observation) -> None:
-    """Mark when the control plane prefers another instance, and when all its Envoys know.
-
-    Without the control plane nothing is marked: its absence shows as missing marks.
-    """
+async def _placements(reports: Reports[Primary], made: Observation) -> None:
+    """Mark when a control plane prefers another instance, and when all Envoys know."""
     published, acked = (0, ""), 0
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = control_plane_pb2_grpc.ControlPlaneServiceStub(channel)  # type: ignore[no-untyped-call]
-        while True:
-            with suppress(grpc.aio.AioRpcError):
-                request = control_plane_pb2.WatchPrimaryRequest(service=SERVICE)
-                async for said in stub.WatchPrimary(request):
-                    if said.epoch and (said.epoch, said.instance) != published:
-                        published = (said.epoch, said.instance)
-                        made.mark("published", said.instance, str(said.epoch))
-                    if said.epoch > acked and said.envoys == said.envoys_acknowledged > 0:
-                        acked = said.epoch
-                        made.mark("acked", said.instance, str(said.epoch))
-            await asyncio.sleep(_RETRY)
+    async for current in reports:
+        newest = preferred(current)
+        if newest and newest.epoch and (newest.epoch, newest.instance) != published:
+            published = (newest.epoch, newest.instance)
+            made.mark("published", newest.instance, str(newest.epoch))
+        if newest and newest.epoch > acked and everywhere(current, newest):
+            acked = newest.epoch
+            made.mark("acked", newest.instance, str(acked))
+
+
+def preferred(current: PlaneReports[Primary]) -> Primary | None:
+    """The newest primary that a control plane prefers; None if none follows the service."""
+    known = (report for report in current.reports if report and report.followed)
+    return max(known, key=lambda report: report.epoch, default=None)
+
+
+def everywhere(current: PlaneReports[Primary], newest: Primary) -> bool:
+    """Whether all Envoys of all control planes prefer the newest primary, and there are any."""
+    known = [report for report in current.reports if report is not None]
+    complete = not current.incomplete and len(known) == len(current.reports)
+    agree = all(report.agrees(newest.instance, newest.epoch) for report in known)
+    return complete and agree and any(report.envoys for report in known)
