@@ -1,5 +1,5 @@
-# Permissions of `triton-sidecar drill --live`, for the service "triton". The token orders faults that the sidecars permit
-# (`drill.allow`); it can neither take the role nor register anything.
+# Permissions of `triton-sidecar drill run --live` and `drill all --live`, for the service "triton". The token orders faults that
+# the sidecars permit (`drill.allow`), and switchovers; it can neither take the role nor register anything.
 
 service "triton" {
   policy = "read"
@@ -22,6 +22,16 @@ key_prefix "triton-sidecar/triton/" {
 
 # The lock on drills, with the order to the victim's sidecar.
 key "triton-sidecar/triton/drill/order" {
+  policy = "write"
+}
+
+# The scenario `switchover` writes an order, as an operator does. Without this permission and the next one only that fails.
+key "triton-sidecar/triton/election/order" {
+  policy = "write"
+}
+
+# The outcome of an order that is withdrawn, because the drill was ended.
+key "triton-sidecar/triton/election/outcome" {
   policy = "write"
 }
 

@@ -52,7 +52,8 @@ job "triton-drill" {
         command = "/usr/local/bin/triton-sidecar"
         args = [
           "drill", "all", "--live", "--yes",
-          "--config", "${NOMAD_TASK_DIR}/xds.toml",
+          "--config", "${NOMAD_TASK_DIR}/drill.toml",
+          "--envoy", "127.0.0.1:8001",
           "--report", "${NOMAD_ALLOC_DIR}/data/drill",
         ]
       }
@@ -68,17 +69,24 @@ job "triton-drill" {
         change_mode = "noop"
       }
 
-      # Where Envoy is, and the service.
+      # The service, and what the load asks: as in the sidecars' settings.
       template {
-        destination = "local/xds.toml"
+        destination = "local/drill.toml"
         change_mode = "noop"
         data        = <<-EOT
-          [xds]
-          services = ["triton"]
+          [service]
+          name = "triton"
 
-          [envoy]
-          listen = "127.0.0.1:8001"
-          admin = ["127.0.0.1:9901"]
+          [triton]
+          models = ["tinychat_unary"]
+
+          [canary.tinychat_unary]
+          timeout = "2s"
+          inputs = [
+            { name = "text_input", datatype = "BYTES", shape = [1], data = ["Hello"] },
+            { name = "sampling_parameters", datatype = "BYTES", shape = [1], data = ['{"max_tokens": 4, "temperature": 0, "delay_ms": 0}'] },
+          ]
+          expect = [{ output = "text_output", equals = ["One slow reply may"] }]
         EOT
       }
 

@@ -29,7 +29,11 @@ _RESOURCES = {
 }  # fmt: skip
 # Nomad's default max_kill_timeout of clients.
 _MAX_KILL_TIMEOUT = 30.0
-_LOADERS: dict[str, Callable[[Path], object]] = {"sidecar.toml": load_sidecar, "xds.toml": load_xds}
+_LOADERS: dict[str, Callable[[Path], object]] = {
+    "sidecar.toml": load_sidecar,
+    "xds.toml": load_xds,
+    "drill.toml": load_sidecar,
+}
 
 
 def agent_files() -> Iterator[str]:

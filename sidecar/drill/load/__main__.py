@@ -77,7 +77,8 @@ def _tell(report: Report, to: BinaryIO = sys.stdout.buffer) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)  # not what is measured: what is measured comes first
+    with suppress(OSError):  # a unit may forbid it
+        os.nice(19)  # not what is measured: what is measured comes first
     status = 1
     with suppress(BrokenPipeError):  # the drill has died
         status = asyncio.run(main())

@@ -76,6 +76,8 @@ NEEDED: dict[str, dict[tuple[str, str], tuple[tuple[Call, ...], tuple[Call, ...]
         ("node_prefix", ""): ((), (see_instances, see_control_planes, read_all_control_planes)),
         ("key_prefix", "triton-sidecar/triton/"): ((), (see_lock,)),
         ("key", DRILL): ((hold_drill,), ()),
+        ("key", ORDER): ((write_order,), ()),
+        ("key", OUTCOME): ((write_outcome,), ()),
         ("key", LAST_DRILL): ((record_drill,), ()),
         ("key_prefix", "triton-sidecar/triton/history/"): ((write_history,), ()),
         ("session_prefix", ""): ((create_session, renew_session, destroy_session), ()),
