@@ -11,7 +11,7 @@ export PYTHONUNBUFFERED = 1
 # Bytecode is kept, whatever the shell says: tests start some hundred Pythons.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak test-streaming test-systemd check check-types check-all-else sizes bench protos docs lock clean
+.PHONY: setup demo test test-soak soak test-streaming test-systemd check check-types check-all-else sizes bench protos docs lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/complete .parts/complete
@@ -46,8 +46,13 @@ test: setup check
 	@$(python) -m pytest -q $(at_once)
 endif
 
-# All tests, including those that take too long for each change, with more examples, drawn afresh.
+# An hour of random faults on a cluster with everything on; MINUTES=5 is the short form, SEED=N repeats one.
 soak: setup
+	@$(python) -m sidecar drill soak --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) \
+	  --report .cache/soak/$$(date +%Y%m%d-%H%M%S)
+
+# All tests, including those that take too long for each change, with more examples, drawn afresh.
+test-soak: setup
 	@SOAK=1 HYPOTHESIS_ANEW=1 $(python) -m pytest -q -m '' $(at_once)
 
 # The demo, and the tests that could fail on a streaming Consul: on 1.8 behind a proxy that streams.

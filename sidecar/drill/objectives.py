@@ -33,6 +33,7 @@ class Objectives:
         wrong_window: in which requests may be sent whose answers are wrong, where some can be: two
             probe intervals.
         recovered: until everything was as before, once the fault was removed.
+        memory_growth: MiB an hour by which the resident memory of a process may grow in a soak.
     """
 
     availability: float = 0.999
@@ -41,6 +42,7 @@ class Objectives:
     longest_gap: float = 10.0
     wrong_window: float = 5.0
     recovered: float = 120.0
+    memory_growth: float = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,11 @@ def _share(value: object) -> float | None:
     return found if found is not None and 0 <= found <= 1 else None
 
 
+def _above_zero(value: object) -> float | None:
+    found = _number(value)
+    return found if found is not None and found > 0 else None
+
+
 def _seconds(value: object) -> float | None:
     found = _number(value)
     if isinstance(value, str):
@@ -165,6 +172,8 @@ def _keys() -> Iterator[tuple[str, tuple[str, Callable[[object], float | None]]]
     for each in fields(Objectives):
         if each.name == "availability":
             yield each.name, ("a share from 0 to 1, such as 0.999", _share)
+        elif each.name == "memory_growth":
+            yield each.name, ("MiB an hour, above 0, such as 16", _above_zero)
         else:
             yield each.name, ('a time above 0, such as 1.5 (seconds) or "500ms"', _seconds)
 

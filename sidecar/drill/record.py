@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _Made = TypeVar("_Made", bound="DataclassInstance")
 
 VERSION = 1
+SOAK = "soak"  # the run of a soak's record that is about all of it
 # `skipped`: not possible on this mesh. `aborted`: a stop condition, or the operator, ended it.
 Status = Literal["passed", "failed", "aborted", "skipped"]
 
@@ -118,12 +119,42 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessTrend:
+    """How a process used memory and descriptors during a soak.
+
+    Attributes:
+        name: its part, and its program if that is not the part's own.
+        lives: how many processes of this name there were, as each restart makes a new one.
+        observed: seconds of the longest life that was judged; 0 if all were too short.
+        rss: bytes of resident memory, the median.
+        slope: bytes an hour by which that grew, the median of all pairs of readings.
+        slope_least: bytes an hour of which three quarters of all pairs had more.
+        grown: bytes by which it grew within `observed`, by its slope.
+        descriptors_before, descriptors_after: open descriptors of all processes of this name.
+    """
+
+    name: str
+    lives: int
+    observed: float
+    rss: int
+    slope: float | None = None
+    slope_least: float | None = None
+    grown: float = 0.0
+    descriptors_before: int = 0
+    descriptors_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """All runs of one command, in order. `objectives` are as they were given, by name."""
+    """All runs of one command, in order. `objectives` are as they were given, by name.
+
+    `processes` are those of a soak; other drills have none.
+    """
 
     environment: Environment
     objectives: dict[str, float]
     runs: tuple[Run, ...] = ()
+    processes: tuple[ProcessTrend, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -151,7 +182,9 @@ def loads(text: str, where: str) -> Record:
         if document["version"] != VERSION:
             raise ConfigError(f"{where}: expected version {VERSION}, found {document['version']}")
         runs = tuple(_run(each) for each in document["runs"])
-        return Record(_known(Environment, document["environment"]), document["objectives"], runs)
+        trends = tuple(_known(ProcessTrend, each) for each in document.get("processes", ()))
+        environment = _known(Environment, document["environment"])
+        return Record(environment, document["objectives"], runs, trends)
     except (ValueError, KeyError, TypeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(f"{where}: expected a drill's record, found {what}") from error

@@ -56,6 +56,7 @@ class Scenario(Generic[StageT]):
         lasts: seconds for which the fault stays after its effect showed.
         settles: seconds of undisturbed load before and after it.
         live: whether it may run on a live mesh at all, if its settings permit.
+        only_primary: it makes no sense on a standby, as a switchover from one.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Scenario(Generic[StageT]):
     lasts: float = 3.0
     settles: float = 3.0
     live: bool = False
+    only_primary: bool = False
 
     def lasting(self, seconds: float) -> "Scenario[StageT]":
         """The same, but the fault stays for so long."""

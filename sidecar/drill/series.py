@@ -1,8 +1,9 @@
 """Random series of scenarios: the same for the same seed. Pure."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from sidecar.drill.scenario import Scenario
@@ -11,20 +12,23 @@ _BLINK = 2.0  # seconds: too short for Consul to declare a node dead
 
 
 def draw(seed: int, count: int, scenarios: Sequence[Scenario[Any]]) -> tuple[Scenario[Any], ...]:
-    """A series of `count` scenarios.
+    """The first `count` scenarios of `endless`."""
+    return tuple(islice(endless(seed, scenarios), count))
 
-    Two of three that are about an instance are about the primary, the others about a standby. One
-    of three lasts only for a moment, in which the role need not move.
+
+def endless(seed: int, scenarios: Sequence[Scenario[Any]]) -> Iterator[Scenario[Any]]:
+    """A series of scenarios without an end.
+
+    Two of three that are about an instance are about the primary, the others about a standby, if
+    the scenario makes sense there. One of three lasts only for a moment, in which the role need not
+    move.
     """
     chance = random.Random(seed)  # noqa: S311 -- the same series for the same seed
-
-    def one() -> Scenario[Any]:
+    while True:
         found = chance.choice(scenarios)
-        if found.victim == "primary" and chance.random() < 1 / 3:
+        if found.victim == "primary" and chance.random() < 1 / 3 and not found.only_primary:
             found = on_standby(found)
-        return for_a_moment(found) if chance.random() < 1 / 3 else found
-
-    return tuple(one() for _ in range(count))
+        yield for_a_moment(found) if chance.random() < 1 / 3 else found
 
 
 def on_standby(scenario: Scenario[Any]) -> Scenario[Any]:

@@ -17,9 +17,8 @@ from sidecar.drill.cluster import start
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.environment import environment
 from sidecar.drill.live import scenarios as live_scenarios
-from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.live.stage import LiveStage
-from sidecar.drill.objectives import ObjectivesByScenario
+from sidecar.drill.objectives import Objectives, ObjectivesByScenario
 from sidecar.drill.record import Record, Run, Status
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
@@ -27,7 +26,7 @@ from sidecar.drill.stage.mesh import MeshStage
 from sidecar.runtime.errors import Interrupted, Unavailable
 
 NOT_STEADY = "not_steady"
-_MODELS = (*start.MODELS, misbehaving_models.UNARY, misbehaving_models.STREAM)
+MODELS = (*start.MODELS, misbehaving_models.UNARY, misbehaving_models.STREAM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")
@@ -73,9 +72,8 @@ async def hold(session: Session) -> Record:
         record = Record(about, session.objectives.named())
         for number in range(1, session.rounds + 1):
             for scenario in session.scenarios:
-                record = replace(
-                    record, runs=(*record.runs, await _run(stage, scenario, session, number))
-                )
+                run = await _run(stage, scenario, session, number)
+                record = replace(record, runs=(*record.runs, run))
                 session.recorded(record)
                 if record.runs[-1].code == NOT_STEADY:
                     return record
@@ -110,23 +108,31 @@ async def _stage(session: Session) -> AsyncIterator[Stage]:
         return
     session.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-drill-") as folder:
-        async with start.cluster(Path(folder), models=_MODELS) as stage:
+        async with start.cluster(Path(folder), models=MODELS) as stage:
             yield stage
 
 
 async def _run(stage: Stage, scenario: Scenario[Any], session: Session, number: int) -> Run:
-    objectives = session.objectives.of(scenario.name)
-    try:
-        if session.live and (why := await _not_permitted(session.live, scenario)):
+    if session.live:  # without any load, if it is not permitted
+        why = live_scenarios.refusal(await session.live.status(), scenario)
+        if why:
             return _unmade(scenario, number, "skipped", why.code, str(why))
-        return await conduct(stage, scenario, objectives, session.conditions, number)
+    objectives = session.objectives.of(scenario.name)
+    return await attempt(stage, scenario, objectives, session.conditions, number)
+
+
+async def attempt(
+    stage: Stage,
+    scenario: Scenario[Any],
+    objectives: Objectives,
+    conditions: Conditions,
+    number: int,
+) -> Run:
+    """Run a scenario once; a mesh that is not steady before it is a run with that code."""
+    try:
+        return await conduct(stage, scenario, objectives, conditions, number)
     except Unavailable as error:
         return _unmade(scenario, number, "aborted", NOT_STEADY, str(error))
-
-
-async def _not_permitted(stage: LiveStage, scenario: Scenario[Any]) -> DrillRefused | None:
-    """Why the victim does not permit a scenario, without any load to find that out."""
-    return live_scenarios.refusal(await stage.status(), scenario)
 
 
 def _unmade(scenario: Scenario[Any], number: int, status: Status, code: str, reason: str) -> Run:

@@ -39,8 +39,22 @@ def violations(
         *_of_role(figures, expected, objectives),
         *_of_verdict(figures, expected, objectives, after, victim),
         *_of_recovery(figures, objectives, after, injected),
-        *_of_epochs(ordered),
+        *of_epochs(ordered),
     )
+
+
+def of_epochs(ordered: Sequence[Mark]) -> Iterator[Violation]:
+    """The epochs that a control plane publishes only grow, and each belongs to one instance."""
+    newest, holder = -1, ""
+    for mark in ordered:
+        if mark.event != "published":
+            continue
+        epoch = int(mark.detail) if re.fullmatch("[0-9]{1,18}", mark.detail) else -1
+        if epoch < newest or epoch < 0 or (epoch == newest and mark.instance != holder):
+            found = f"{mark.detail or 'none'} of {mark.instance}"
+            yield Violation("epochs", f"more than {newest} of {holder or 'nobody'}", found)
+            return
+        newest, holder = epoch, mark.instance
 
 
 def _of_unary(
@@ -126,20 +140,6 @@ def _of_recovery(
     if took is not None and removed:
         took = max(0.0, took - removed[-1])
     yield from _within("recovered", took, objectives.recovered)
-
-
-def _of_epochs(ordered: Sequence[Mark]) -> Iterator[Violation]:
-    """The epochs that a control plane publishes only grow, and each belongs to one instance."""
-    newest, holder = -1, ""
-    for mark in ordered:
-        if mark.event != "published":
-            continue
-        epoch = int(mark.detail) if re.fullmatch("[0-9]{1,18}", mark.detail) else -1
-        if epoch < newest or epoch < 0 or (epoch == newest and mark.instance != holder):
-            found = f"{mark.detail or 'none'} of {mark.instance}"
-            yield Violation("epochs", f"more than {newest} of {holder or 'nobody'}", found)
-            return
-        newest, holder = epoch, mark.instance
 
 
 def _within(code: str, took: float | None, bound: float) -> Iterator[Violation]:

@@ -112,6 +112,42 @@ def all_(
         _run(SCENARIOS, where, Method(repeat, seed, load, slo, report, wide))
 
 
+@app.command(epilog=STATUS)
+def soak(
+    minutes: Annotated[
+        int, typer.Option(metavar="COUNT", parser=numbers.whole(1, 1440), help="For how long.")
+    ] = 60,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=numbers.whole(0),
+            help="Determines the faults and the load.",
+            show_default="drawn and printed",
+        ),
+    ] = None,
+    start: Annotated[
+        int,
+        typer.Option(
+            metavar="N", parser=numbers.whole(1), help="Begin with the Nth fault of the seed."
+        ),
+    ] = 1,
+    load: Load = "rate=50,streams=2",
+    slo: Slo = None,
+    report: Report = None,
+    wide: Wide = False,
+) -> None:
+    """Inject random faults for a while, and look for leaks.
+
+    It runs on a cluster of its own, as `run` does. No unary request may fail, memory must stay
+    flat, and nothing may be left behind.
+    """
+    from sidecar.cli.drill import soaking
+
+    with exit_with_status(remote=False):
+        soaking.run(minutes, seed, start, load, _objectives(slo), report, wide, _tell)
+
+
 @app.command(epilog=epilog("nothing got worse", "something got worse", unreached=""))
 def compare(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A report's folder.")],

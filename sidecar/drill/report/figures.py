@@ -122,6 +122,8 @@ def bounded(name: str, bound: float) -> str:
     """An objective in words, such as `at most 1 s`."""
     if name == "availability":
         return f"{100 * bound:.6g} % answered"
+    if name == "memory_growth":
+        return f"at most {bound:g} MiB an hour"
     if name == "wrong_window":
         return f"at most {duration(bound)}"
     known = {kind.name: kind.unit for kind in KINDS}

@@ -139,7 +139,7 @@ def _section(record: Record, number: int, run: Run, drawn: bool) -> Section:
     return Section(
         run=run,
         anchor=f"run-{number}",
-        repeat=repeat.one(record.environment, run.scenario),
+        repeat=repeat.one(record.environment, run.scenario, run.round),
         rows=tuple(figures.rows(run, record.objectives)) if made else (),
         pictures=_pictures(run) if run.samples and drawn else (),
         answering=tuple(_answering(run)) if run.samples else (),

@@ -8,12 +8,14 @@ from typing import Final
 
 from rich.text import Text
 
+from sidecar.drill import resource_growth
 from sidecar.drill.record import Record, Run
 from sidecar.drill.report import figures
 from sidecar.drill.report.comparison import Change, Comparison, Side
 from sidecar.drill.report.figures import KINDS, NOT_SEEN, Kind
 from sidecar.runtime.terminal import Column, Grid, show
 
+_MIB: Final = 1 << 20
 _STYLES: Final = {"passed": "green", "failed": "red", "aborted": "yellow", "skipped": "cyan"}
 _CHANGES: Final[dict[Change, str]] = {"worse": "red", "better": "green", "unknown": "dim"}
 _SHOWN: Final = (
@@ -32,6 +34,15 @@ _RUNS: Final = (
     Column("longest gap", worth=7),
     Column("streams cut", worth=6),
 )
+_PROCESSES: Final = (
+    Column("process"),
+    Column("lives", worth=2),
+    Column("memory", worth=4),
+    Column("per hour"),
+    Column("judged over", worth=3),
+    Column("verdict"),
+    Column("descriptors", worth=5),
+)
 _COMPARED: Final = (
     Column("scenario"),
     Column("figure"),
@@ -48,6 +59,8 @@ def print_record(record: Record, wide: bool = False) -> None:
     grid = table(record)
     if grid.rows:
         show(grid, wide)
+    if record.processes:
+        show(processes(record), wide)
     for line in notes(record):
         print(line)
 
@@ -74,6 +87,24 @@ def table(record: Record) -> Grid:
             run.victim,
             Text(run.status, _STYLES[run.status]),
             *(_cell(run, kind) if made else "" for kind in _kinds()),
+        )
+    return grid
+
+
+def processes(record: Record) -> Grid:
+    """A row for each process of a soak: its memory, and how that and its descriptors changed."""
+    grid, bound = Grid(_PROCESSES), record.objectives["memory_growth"]
+    for each in record.processes:
+        judged = each.slope is not None
+        grown = resource_growth.grows(each, bound)
+        grid.add(
+            each.name,
+            str(each.lives),
+            f"{each.rss / _MIB:.1f} MiB",
+            f"{each.slope / _MIB:+.2f} MiB" if each.slope is not None else NOT_SEEN,
+            figures.duration(each.observed) if judged else "",
+            Text("grows", "red") if grown else "flat" if judged else "too short-lived",
+            f"{each.descriptors_before} → {each.descriptors_after}",
         )
     return grid
 

@@ -15,6 +15,7 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
         expects=Expectation(moves_role=True),
         lasts=0.0,
         live=True,
+        only_primary=True,
     ),
     Scenario(
         "maintenance",

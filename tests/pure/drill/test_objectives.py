@@ -40,7 +40,7 @@ def test_a_scenario_overrides_the_general_ones() -> None:
 @pytest.mark.wording
 def test_every_mistake_is_told_at_once() -> None:
     time = 'a time above 0, such as 1.5 (seconds) or "500ms"'
-    keys = "availability, detection, rto, longest_gap, wrong_window, recovered"
+    keys = "availability, detection, rto, longest_gap, wrong_window, recovered, memory_growth"
     assert mistakes(
         'rto = 0\navailability = 99.9\nspeed = 1\nrecovered = "soon"\n'
         '[scenario]\ncrash = 1\n[scenario.freeze]\nrto = true\nscenario = 1\n[scenario."a b"]\n'
