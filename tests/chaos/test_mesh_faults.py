@@ -35,7 +35,7 @@ INTERMITTENT = replace(
 
 
 def staged(fault: Fault) -> object:
-    """A fault as a parameter; only `make soak` runs the variants."""
+    """A fault as a parameter; only `make test-soak` runs the variants."""
     return pytest.param(fault, id=fault.name, marks=[soak] if fault.name in VARIANTS else [])
 
 

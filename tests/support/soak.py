@@ -1,4 +1,4 @@
-"""The `soak` marker and `times`: tests and repetitions that only `make soak` runs in full."""
+"""The `soak` marker and `times`: tests and repetitions that only `make test-soak` runs in full."""
 
 import os
 
@@ -8,7 +8,7 @@ SOAK = bool(os.environ.get("SOAK"))
 # Set by `make test ROOM=…`, which is run repeatedly while a room is changed.
 QUICK = bool(os.environ.get("QUICK"))
 
-# Tests that only `make soak` runs, of a kind of which `make test` runs others.
+# Tests that only `make test-soak` runs, of a kind of which `make test` runs others.
 soak = pytest.mark.soak
 
 
@@ -23,6 +23,6 @@ def pause(clients: int) -> float:
     """Seconds that each of `clients` clients waits between an answer and its next request.
 
     Together they send a request every 10 ms, which is enough to notice any gap. At full speed they
-    would find the same, and take the CPU that other tests' meshes need; `make soak` does so.
+    would find the same, and take the CPU that other tests' meshes need; `make test-soak` does so.
     """
     return 0.0 if SOAK else clients * 0.01

@@ -11,14 +11,14 @@ _SEED: Final = "--seed"
 
 def everything(environment: Environment) -> str:
     """The command as it was given, with the seed that it used."""
-    return _joined([*_without_seed(shlex.split(environment.command))], environment)
+    return _joined([*_without(shlex.split(environment.command), _SEED)], environment)
 
 
 def one(environment: Environment, scenario: str, number: int = 1) -> str:
     """The same for one scenario alone; `number` is the round, or that of a fault in a soak."""
-    words = [*_without_seed(shlex.split(environment.command))]
+    words = [*_without(shlex.split(environment.command), _SEED)]
     if "soak" in words:
-        return everything(environment) if scenario == SOAK else _of_soak(words, environment, number)
+        return _of_soak(words, environment, 0 if scenario == SOAK else number)
     if "drill" not in words:
         return _joined(["triton-sidecar", "drill", "run", scenario], environment)
     verb = words.index("drill") + 1
@@ -29,17 +29,21 @@ def one(environment: Environment, scenario: str, number: int = 1) -> str:
 
 
 def _of_soak(words: Sequence[str], environment: Environment, number: int) -> str:
-    """One fault of a soak, by its number in the series."""
-    kept = words[: words.index("soak") + 1]
-    return _joined([*kept, "--minutes", "1", "--start", str(number)], environment)
+    """One fault of a soak, by its number in the series; all of it for 0. Its report is another."""
+    kept = [*_without(words, "--report")]
+    if number:
+        alone = ("--minutes", "1", "--start", str(number))
+        kept = [*_without(kept, "--minutes", "--start"), *alone]
+    return _joined(kept, environment)
 
 
-def _without_seed(words: Sequence[str]) -> Iterator[str]:
+def _without(words: Sequence[str], *options: str) -> Iterator[str]:
+    """Leave out options, each of which has a value."""
     left = iter(words)
     for word in left:
-        if word == _SEED:
+        if word in options:
             next(left, None)
-        elif not word.startswith(f"{_SEED}="):
+        elif word.partition("=")[0] not in options:
             yield word
 
 

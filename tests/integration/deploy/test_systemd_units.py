@@ -54,7 +54,7 @@ def scene(
 
 
 def test_every_version_of_systemd_is_tested() -> None:
-    """`make test` runs the older one; `make soak` and `make test-systemd` run both."""
+    """`make test` runs the older one; `make test-soak` and `make test-systemd` run both."""
     assert list(root.SUITES) == ["bookworm", "trixie"]
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 
 # Tests of the protocol run in both variants of xDS. How Envoy then handles requests does not depend
-# on the variant, so only `make soak` runs those tests in the second one.
+# on the variant, so only `make test-soak` runs those tests in the second one.
 VARIANTS = ("DELTA_GRPC", "GRPC")
 both_variants = pytest.mark.parametrize("rig", VARIANTS, indirect=True)
 

@@ -1,10 +1,20 @@
 """A drill's record as JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from sidecar.drill.record import Environment, Figures, Record, Run, Violation, dumps, loads
+from sidecar.drill.record import (
+    Environment,
+    Figures,
+    ProcessTrend,
+    Record,
+    Run,
+    Violation,
+    dumps,
+    loads,
+)
 from sidecar.drill.samples import Mark, Sample
 from sidecar.runtime.errors import ConfigError
 
@@ -48,3 +58,15 @@ def test_a_record_without_a_run_that_was_made_has_not_passed() -> None:
     assert not Record(ENVIRONMENT, {}, (skipped,)).passed
     assert Record(ENVIRONMENT, {}, (skipped, Run("crash", "", "", 1, "", "passed"))).passed
     assert not RECORD.passed
+
+
+def test_the_processes_of_a_soak_survive_being_stored() -> None:
+    trend = ProcessTrend("xds", 2, 600.0, 80 << 20, 1.5, 0.5, 3.0, 10, 12)
+    soaked = replace(RECORD, processes=(trend,))
+    assert loads(dumps(soaked), "r.json") == soaked
+
+
+def test_a_record_of_before_soaks_has_no_processes() -> None:
+    document = json.loads(dumps(RECORD))
+    del document["processes"]
+    assert loads(json.dumps(document), "r.json") == RECORD

@@ -103,7 +103,7 @@ def test_a_leak_is_found_over_several_lives() -> None:
 
 
 def test_a_pid_that_is_used_again_is_another_life() -> None:
-    readings = [*life(0.0, 300), *[  # noqa: RUF005 -- the second is larger
+    readings = [*life(0.0, 300), *[
         Reading(each.at, each.name, each.life, each.rss + 50 * MIB, 10)
         for each in life(0.0, 300, start=300)
     ]]  # fmt: skip

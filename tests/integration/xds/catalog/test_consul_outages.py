@@ -34,7 +34,7 @@ from tests.support.xds.waiting import eventually
 pytestmark = pytest.mark.integration
 
 # The tests run on an agent that queries the servers, and on one that streams. Where both take the
-# same path, only `make soak` runs one of them.
+# same path, only `make test-soak` runs one of them.
 mostly_plain = pytest.mark.parametrize(
     "streamed", [pytest.param(False, id="plain"), pytest.param(True, id="streamed", marks=soak)]
 )
