@@ -1,4 +1,7 @@
-"""Random series of scenarios: the same for the same seed. Pure."""
+"""Random series of scenarios: the same for the same seed.
+
+Acts: random.
+"""
 
 import random
 from collections.abc import Iterator, Sequence

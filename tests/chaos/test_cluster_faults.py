@@ -1,4 +1,4 @@
-"""Drills' scenarios of Consul, hosts and networks, each on a cluster of three servers and hosts."""
+"""Drills' scenarios of Consul, hosts, networks and operators, on a cluster of three hosts."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +9,7 @@ import pytest_asyncio
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.start import cluster
 from sidecar.drill.scenario import Scenario
-from sidecar.drill.scenarios import consul, hosts, processes
+from sidecar.drill.scenarios import consul, hosts, operations, processes
 from sidecar.drill.series import for_a_moment, on_standby
 from tests.support.drills import drilled, unexplained_changes
 from tests.support.soak import SOAK, soak
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 _LONGEST = 60.0 if SOAK else 10.0
 _CHOSEN = {
     "consul-leader-killed", "consul-gone", "agents-restarted", "cut-from-consul", "cut-from-envoy",
-    "one-way", "latency", "host-parts-killed", "sidecar-frozen",
+    "one-way", "latency", "host-parts-killed", "sidecar-frozen", "maintenance",
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def scenarios() -> list[Any]:
     known: list[Scenario[Any]] = [*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS]
     usual = [
         pytest.param(each, id=each.name, marks=() if each.name in _CHOSEN else soak)
-        for each in known
+        for each in (*known, *operations.SCENARIOS)
     ]
     cut = next(each for each in consul.SCENARIOS if each.name == "cut-from-consul")
     return [

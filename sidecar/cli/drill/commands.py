@@ -145,7 +145,8 @@ def soak(
     from sidecar.cli.drill import soaking
 
     with exit_with_status(remote=False):
-        soaking.run(minutes, seed, start, load, _objectives(slo), report, wide, _tell)
+        given = _objectives(slo) if slo else None
+        soaking.run(minutes, seed, start, load, given, report, wide, _tell)
 
 
 @app.command(epilog=epilog("nothing got worse", "something got worse", unreached=""))

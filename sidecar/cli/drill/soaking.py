@@ -23,7 +23,7 @@ def run(
     seed: int | None,
     start: int,
     load: str,
-    objectives: ObjectivesByScenario,
+    objectives: ObjectivesByScenario | None,
     folder: Path | None,
     wide: bool,
     tell: Tell,
@@ -41,7 +41,7 @@ def run(
                     minutes * 60.0,
                     start,
                     place,
-                    objectives,
+                    objectives or soak.OBJECTIVES,
                     conditions,
                     partial(files.write, place),
                 )

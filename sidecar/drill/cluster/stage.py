@@ -18,13 +18,14 @@ import json
 import os
 import signal
 import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Literal
 
 from sidecar.drill.cluster import impairment
 from sidecar.drill.cluster.impairment import Impairment
-from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout
+from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout, beside
 from sidecar.drill.cluster.network_namespaces import NETWORKS, Network, NetworkNamespaces
 from sidecar.drill.cluster.supervisor import Supervisor
 from sidecar.drill.load.process import Place, RunningLoad, load
@@ -35,7 +36,7 @@ from sidecar.drill.stage.waiting import until
 from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
 from sidecar.local.processes import part_probe
-from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.errors import Rejected, Unavailable
 
 _CONTROL_PLANE = "triton-sidecar-xds"
 _LOOK = 3.0  # seconds for one read from Consul
@@ -128,6 +129,29 @@ class ClusterStage(MeshStage):
     def thaw(self, part: str) -> None:
         """Undo `freeze`."""
         self._supervisors[part].send_to_all(signal.SIGCONT)
+
+    async def maintain(self, instance: str, enable: bool) -> None:
+        """Put an instance into maintenance mode, or end it, at the agent on its own host.
+
+        Raises:
+            Rejected: the agent does not know the instance, or does not answer.
+        """
+        command = (
+            *self.namespaces.enter(beside(instance, "host")),
+            *(self._program(beside(instance, "agent")), "maint", f"-service={instance}"),
+            *(f"-http-addr=127.0.0.1:{PORTS.consul_http}", "-enable" if enable else "-disable"),
+        )
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+        )
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise Rejected(f"`consul maint` for {instance}: {output.decode().strip()}")
+
+    def _program(self, part: str) -> str:
+        """The program that a part runs."""
+        [found] = [each.argv[0] for _, each in self.layout.parts if each.name == part]
+        return found
 
     @contextmanager
     def away(self, *parts: str) -> Iterator[None]:
