@@ -106,7 +106,8 @@ class _Watch:
 
 
 async def _on(stage: ClusterStage, soak: Soak) -> Record:
-    about = await environment(stage.now, soak.conditions.seed, str(soak.conditions.load))
+    conditions = soak.conditions
+    about = environment(await stage.surroundings(), conditions.seed, str(conditions.load))
     record = Record(about, soak.objectives.named())
     await asyncio.sleep(_WARM_UP)
     before = await _inventory(stage)

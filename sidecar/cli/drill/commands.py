@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sidecar.cli import numbers
 from sidecar.cli.drill.options import (
     ON_LIVE_MESH,
     ON_OWN_MESH,
@@ -132,7 +133,7 @@ def soak(
             metavar="N", parser=numbers.whole(1), help="Begin with the Nth fault of the seed."
         ),
     ] = 1,
-    load: Load = "rate=50,streams=2",
+    load: Load = None,
     slo: Slo = None,
     report: Report = None,
     wide: Wide = False,
@@ -146,7 +147,7 @@ def soak(
 
     with exit_with_status(remote=False):
         given = _objectives(slo) if slo else None
-        soaking.run(minutes, seed, start, load, given, report, wide, _tell)
+        soaking.run(minutes, seed, start, load or ON_OWN_MESH, given, report, wide, _tell)
 
 
 @app.command(epilog=epilog("nothing got worse", "something got worse", unreached=""))
