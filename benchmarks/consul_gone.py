@@ -25,6 +25,7 @@ from tests.support.mesh.mesh_outside import metric, sidecar, until
 _GENERATIONS = 4  # clients, all the time
 _CLIENTS = 16  # while an instance is unhealthy
 _ANSWERS = 500  # before, during and after
+_LATER = 600.0  # seconds after the outage in which the supervisor is thawed in any case
 _AGE = "triton_sidecar_xds_catalog_age_seconds"
 
 
@@ -80,7 +81,7 @@ async def _outage(
     mesh = live.now
     clients = load(mesh.envoy.grpc, mesh.instances[0].triton.grpc, unary=0, streams=_GENERATIONS)
     async with clients as running:
-        with live.unsupervised():
+        with live.unsupervised(within=seconds + _LATER):
             live.signal("consul", signal.SIGKILL)
             began = time.monotonic()
             while (left := began + seconds - time.monotonic()) > 0:

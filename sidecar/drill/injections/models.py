@@ -13,6 +13,8 @@ from pathlib import Path
 
 from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Injection
+from sidecar.drill.stage import undo
+from sidecar.drill.stage.dead_mans_switch import undone_at_the_end
 from sidecar.drill.stage.exit_status import ended
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
@@ -26,11 +28,9 @@ def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:
 
     @asynccontextmanager
     async def ordered(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-        _order(stage, victim, model, control)
-        try:
+        async with undone_at_the_end(undo.file(_control(stage, victim, model))):
+            _order(stage, victim, model, control)
             yield
-        finally:
-            _order(stage, victim, model, {})
 
     return ordered
 
@@ -41,15 +41,13 @@ def loading_slowly(seconds: float) -> Injection[MeshStage]:
     @asynccontextmanager
     async def loading(stage: MeshStage, victim: str) -> AsyncIterator[None]:
         part = stage.sidecar_of(victim)
-        with stage.unsupervised():
-            await ended(stage.signal(part, signal.SIGTERM))
-            _order(stage, victim, UNARY, {"load_seconds": seconds})
-            os.killpg(stage.pid(victim), signal.SIGKILL)
-        try:
+        async with undone_at_the_end(undo.file(_control(stage, victim, UNARY))):
+            with stage.unsupervised():
+                await ended(stage.signal(part, signal.SIGTERM))
+                _order(stage, victim, UNARY, {"load_seconds": seconds})
+                os.killpg(stage.pid(victim), signal.SIGKILL)
             await until(lambda: _answers(stage.instance(victim).sidecar.grpc), f"a new {part}")
             yield
-        finally:
-            _order(stage, victim, UNARY, {})
 
     return loading
 
@@ -57,11 +55,13 @@ def loading_slowly(seconds: float) -> Injection[MeshStage]:
 @asynccontextmanager
 async def unloaded(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """A model is unloaded behind the sidecar's back."""
-    await stage.repository(victim, UNARY, "unload")
-    try:
-        yield
-    finally:
-        await stage.repository(victim, UNARY, "load")
+    # Loading takes longer than the switch allows a command; a second load changes nothing.
+    async with undone_at_the_end(undo.triton(stage, victim, UNARY, "load")):
+        await stage.repository(victim, UNARY, "unload")
+        try:
+            yield
+        finally:
+            await stage.repository(victim, UNARY, "load")
 
 
 @asynccontextmanager
@@ -87,7 +87,11 @@ async def _answers(sidecar: str) -> bool:
 
 
 def _order(stage: MeshStage, victim: str, model: str, control: object) -> None:
-    write_whole(_copy(stage, victim, model) / ".control.json", json.dumps(control))
+    write_whole(_control(stage, victim, model), json.dumps(control))
+
+
+def _control(stage: MeshStage, victim: str, model: str) -> Path:
+    return _copy(stage, victim, model) / ".control.json"
 
 
 def _copy(stage: MeshStage, victim: str, model: str) -> Path:

@@ -8,6 +8,8 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sidecar.drill.stage import undo
+from sidecar.drill.stage.dead_mans_switch import undone_at_the_end
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.planning.plan import SERVICE
@@ -52,11 +54,10 @@ async def switched_over(stage: MeshStage, victim: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def maintained(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """The instance is in Consul's maintenance mode, as with `consul maint`."""
-    await stage.maintain(victim, True)
-    try:
+    path = f"agent/service/maintenance/{victim}?enable=false"
+    async with undone_at_the_end(undo.consul(stage, "PUT", path)):
+        await stage.maintain(victim, True)
         yield
-    finally:
-        await stage.maintain(victim, False)
 
 
 @asynccontextmanager
@@ -73,9 +74,7 @@ async def restarted_one_by_one(stage: MeshStage, victim: str) -> AsyncIterator[N
 @asynccontextmanager
 async def bad_policy(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """Somebody writes a policy that cannot be read straight into Consul."""
-    key = policy_key(SERVICE)
-    await stage.consul("PUT", f"kv/{key}", _UNREADABLE)
-    try:
+    path = f"kv/{policy_key(SERVICE)}"
+    async with undone_at_the_end(undo.consul(stage, "DELETE", path)):
+        await stage.consul("PUT", path, _UNREADABLE)
         yield
-    finally:
-        await stage.consul("DELETE", f"kv/{key}")

@@ -7,11 +7,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from sidecar.drill.scenario import Injection
+from sidecar.drill.stage.dead_mans_switch import thawed_at_the_end
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.processes import process
@@ -121,18 +122,13 @@ def stubs_frozen(*models: str) -> Injection[MeshStage]:
 
     @asynccontextmanager
     async def frozen(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-        with ExitStack() as thawing:
-            for stub in _stubs(stage, victim, models):
+        found = _stubs(stage, victim, models)
+        with thawed_at_the_end(found):
+            for stub in found:
                 os.kill(stub, signal.SIGSTOP)
-                thawing.callback(_thaw, stub)
             yield
 
     return frozen
-
-
-def _thaw(pid: int) -> None:
-    with suppress(ProcessLookupError):  # its sidecar killed its Triton
-        os.kill(pid, signal.SIGCONT)
 
 
 def _stubs(stage: MeshStage, victim: str, models: Sequence[str]) -> list[int]:

@@ -27,12 +27,14 @@ from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Need
+from sidecar.drill.stage.dead_mans_switch import WITHIN, thawed_at_the_end
 from sidecar.drill.stage.http import request
 from sidecar.drill.stage.observation import Observation, observed
 from sidecar.drill.stage.waiting import PATIENCE, until
 from sidecar.local import consul_view, control, meshfile
 from sidecar.local.meshfile import InstanceAddresses, Mesh
 from sidecar.local.planning.plan import SERVICE
+from sidecar.local.processes import process
 from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.threads import in_daemon_thread
@@ -119,18 +121,21 @@ class MeshStage:
 
     @contextmanager
     def frozen(self, part: str) -> Iterator[None]:
-        """A part with all its processes, stopped as by a debugger."""
+        """A part with all its processes, stopped as by a debugger; thawed if this process dies."""
         group = self.pid(part)
-        os.killpg(group, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            with suppress(ProcessLookupError):  # its sidecar killed it
-                os.killpg(group, signal.SIGCONT)
+        with thawed_at_the_end(member.pid for member in process.members(group)):
+            try:
+                os.killpg(group, signal.SIGSTOP)
+                yield
+            finally:
+                with suppress(ProcessLookupError):  # its sidecar killed it
+                    os.killpg(group, signal.SIGCONT)
 
     @contextmanager
-    def unsupervised(self) -> Iterator[None]:
+    def unsupervised(self, within: float = WITHIN) -> Iterator[None]:
         """No part is restarted, and one that ends leaves its exit status.
+
+        It ends with the block or this process, and after `within` seconds in any case.
 
         Raises:
             Unavailable: the mesh has no supervisor.
@@ -138,11 +143,9 @@ class MeshStage:
         supervisor = self.now.supervisor
         if supervisor is None:
             raise Unavailable("the mesh has no supervisor")
-        os.kill(supervisor, signal.SIGSTOP)
-        try:
+        with thawed_at_the_end([supervisor], within):
+            os.kill(supervisor, signal.SIGSTOP)
             yield
-        finally:
-            os.kill(supervisor, signal.SIGCONT)
 
     # --- state --------------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""Faults that are undone even if the drill cannot do it: killed, crashed, or without its terminal.
+
+    with thawed_at_the_end(pids):
+        os.killpg(group, signal.SIGSTOP)
+        ...
+    async with undone_at_the_end(undo.consul(stage, "DELETE", "kv/key")):
+        ...
+
+Acts: os.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+
+from sidecar.injection.guard import Guard, guard
+from sidecar.runtime.threads import in_daemon_thread
+
+WITHIN = 600.0  # seconds: a drill that takes longer, because it is frozen itself, loses its fault
+
+
+@contextmanager
+def thawed_at_the_end(pids: Iterable[int], within: float = WITHIN) -> Iterator[None]:
+    """Processes that are frozen in the block: they get SIGCONT when it or this process ends.
+
+    Raises:
+        Unavailable: the switch cannot be armed. Nothing may be frozen then.
+    """
+    with ExitStack() as held:
+        handles = []
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has ended
+                handles.append(os.pidfd_open(pid))
+                held.callback(os.close, handles[-1])
+        with guard(thaw=handles, within=within):
+            yield
+
+
+@asynccontextmanager
+async def undone_at_the_end(
+    *commands: Sequence[str], within: float = WITHIN
+) -> AsyncIterator[None]:
+    """Run commands when the block or this process ends, whichever is first.
+
+    Raises:
+        Unavailable: the switch cannot be armed. Nothing may be injected then.
+        Rejected: at the end, if a command failed; the message says which.
+    """
+    armed = await in_daemon_thread(lambda: Guard(commands, within=within), "dead_mans_switch")
+    try:
+        yield
+    finally:
+        await in_daemon_thread(armed.release, "dead_mans_switch")
