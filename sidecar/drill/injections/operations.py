@@ -6,7 +6,7 @@ Acts: asyncio, signal.
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sidecar.drill.stage import undo
 from sidecar.drill.stage.dead_mans_switch import undone_at_the_end
@@ -48,6 +48,14 @@ async def command(stage: MeshStage, *arguments: str) -> str:
 async def switched_over(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """A planned switchover to the best candidate."""
     await command(stage, "switchover", _REASON)
+    yield
+
+
+@asynccontextmanager
+async def switchover_tried(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """A planned switchover that may fail, because something else happens to it."""
+    with suppress(Rejected):
+        await command(stage, "switchover", _REASON)
     yield
 
 
