@@ -72,6 +72,9 @@ class Timeline:
 async def follow(mesh: Mesh, *, traffic: bool = True) -> AsyncIterator[Timeline]:
     """Follow a mesh while the context lasts.
 
+    Every read of Consul is consistent: a leader that has just started answers others with the state
+    of long ago, while it still applies its log.
+
     Args:
         mesh: where it is.
         traffic: also poll Envoy for the instances that answer, which takes a third of a core.
@@ -115,7 +118,7 @@ async def _verdicts(consul: ConsulApi, service: str, timeline: Timeline) -> None
                 timeline.see("verdict", instance, status, _reason(entry) if entry else "")
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
-        return consul.health_service(service, index=index, wait=_WAIT)
+        return consul.health_service(service, index=index, wait=_WAIT, consistent=True)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
@@ -135,7 +138,7 @@ async def _lock(consul: ConsulApi, service: str, timeline: Timeline) -> None:
             timeline.see("primary", held.instance, str(held.epoch))
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[KVEntry, ...]]]:
-        return consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT)
+        return consul.kv_prefix(lock.prefix(service), index=index, wait=_WAIT, consistent=True)
 
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 

@@ -5,7 +5,7 @@ Acts: asyncio, time.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -32,7 +32,7 @@ class Observation:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """All marks, in the order of time."""
-        seen = (_mark(one, self.began) for one in _without_replays(self.timeline.sightings))
+        seen = (_mark(one, self.began) for one in self.timeline.sightings)
         return tuple(sorted((*self.added, *filter(None, seen)), key=lambda mark: mark.at))
 
     @property
@@ -79,18 +79,6 @@ async def observing(
         finally:
             placing.cancel()
             await asyncio.wait((placing,))
-
-
-def _without_replays(sightings: Iterable[Sighting]) -> Iterator[Sighting]:
-    """All but the primaries of older epochs: a Consul server that was restarted replays its log.
-
-    It answers with those states while it does, also as the leader.
-    """
-    newest = 0
-    for one in sightings:
-        if one.kind != "primary" or int(one.value) > newest:
-            newest = int(one.value) if one.kind == "primary" else newest
-            yield one
 
 
 def _mark(seen: Sighting, began: float) -> Mark | None:

@@ -1,0 +1,61 @@
+"""What an observer of a mesh sees of Consul."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from sidecar.consul.api import KVEntry, QueryResult, ServiceEntry
+from sidecar.election.keys import lock
+from sidecar.election.keys.lock import Claim
+from sidecar.local import consul_view, timeline
+from sidecar.local.planning.plan import SERVICE
+from tests.support.virtual_clock import settle
+
+
+def held(instance: str, epoch: int) -> tuple[KVEntry, ...]:
+    value = lock.dumps(Claim(instance, "session"))
+    return tuple(
+        KVEntry(key, value, "session", epoch, 1)
+        for key in (lock.epoch_key(SERVICE), lock.lock_key(SERVICE))
+    )
+
+
+class ApplyingItsLog:
+    """A leader that has just started: only a consistent read waits until its log is applied."""
+
+    async def kv_prefix(
+        self, prefix: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> QueryResult[tuple[KVEntry, ...]]:
+        found = held("triton-1", 90) if consistent else held("triton-0", 80)
+        return await self._answer(found, index, consistent)
+
+    async def health_service(
+        self, name: str, *, index: int = 0, wait: float = 0, consistent: bool = False
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        found = ServiceEntry(
+            "node", "triton-1" if consistent else "triton-0", name, "::1", 1, (), {}, 1, 1, ()
+        )
+        return await self._answer((found,), index, consistent)
+
+    async def _answer(self, found: Any, index: int, consistent: bool) -> QueryResult[Any]:
+        if index:
+            await asyncio.Event().wait()
+        return QueryResult(found, 90 if consistent else 80, known_leader=True)
+
+
+async def test_the_state_of_long_ago_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def connect(mesh: object) -> AsyncIterator[ApplyingItsLog]:
+        yield ApplyingItsLog()
+
+    monkeypatch.setattr(consul_view, "connect", connect)
+    mesh: Any = None
+    async with timeline.follow(mesh, traffic=False) as seen:
+        await settle()
+    assert {(one.kind, one.instance) for one in seen.sightings} == {
+        ("verdict", "triton-1"),
+        ("primary", "triton-1"),
+    }
