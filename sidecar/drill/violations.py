@@ -44,11 +44,14 @@ def violations(
 
 
 def of_epochs(ordered: Sequence[Mark]) -> Iterator[Violation]:
-    """The epochs that a control plane publishes only grow, and each belongs to one instance."""
+    """Epochs only grow, in Consul and as published, and each belongs to one instance."""
+    for event in ("primary", "published"):
+        yield from _going_back([mark for mark in ordered if mark.event == event])
+
+
+def _going_back(ordered: Sequence[Mark]) -> Iterator[Violation]:
     newest, holder = -1, ""
     for mark in ordered:
-        if mark.event != "published":
-            continue
         epoch = int(mark.detail) if re.fullmatch("[0-9]{1,18}", mark.detail) else -1
         if epoch < newest or epoch < 0 or (epoch == newest and mark.instance != holder):
             found = f"{mark.detail or 'none'} of {mark.instance}"

@@ -1,4 +1,7 @@
-"""The layout of a cluster: the plan of a local mesh, spread over namespaces. Pure."""
+"""The layout of a cluster: the plan of a local mesh, spread over namespaces.
+
+Acts: through what it imports or is given.
+"""
 
 import dataclasses
 import json

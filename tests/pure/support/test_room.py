@@ -9,7 +9,7 @@ from tests import room
 from tests.room import FOLDERS, ROOT
 
 # Tests of modules outside sidecar/.
-_OTHERS = {"deploy", "docs", "support", "triton_models"}
+_OTHERS = {"benchmarks", "deploy", "docs", "support", "triton_models"}
 # Of several modules at once, or of versions.
 _SCENARIOS = {"test_garbage", "test_odd_models", "test_rolling_upgrade"}
 
