@@ -32,7 +32,7 @@ from sidecar.local.load import Failure, LoadTally
 from sidecar.local.meshfile import Mesh
 from tests.support.mesh.mesh_clients import text
 
-MODEL = Path(__file__).parents[1] / "tests" / "support" / "triton_models" / "mortal"
+MODEL = Path(__file__).parents[1] / "triton_models" / "mortal"
 _CALM, _POISONED = 3.0, 15.0  # seconds
 _DEADLINE = 60.0
 _REFUSED = 0.02  # seconds that a client waits after an error

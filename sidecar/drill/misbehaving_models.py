@@ -1,8 +1,10 @@
 """The models of `triton_models` that misbehave when a drill orders it: their names.
 
+MORTAL does so when a request orders it.
+
 Acts: through what it imports or is given.
 """
 
 from sidecar.local.demo_questions import FAULTY
 
-UNARY, STREAM = FAULTY, "faulty_stream"
+UNARY, STREAM, MORTAL = FAULTY, "faulty_stream", "mortal"

@@ -11,8 +11,9 @@ from typing import Generic, Literal, TypeVar
 
 # What a scenario needs of the mesh that it is run on. `processes`: their signals. `hosts`: an
 # instance with its agent on a host of its own, whose networks can be cut and impaired. `servers`:
-# several Consul servers. `models`: the models that can be told to misbehave.
-Need = Literal["processes", "hosts", "servers", "models"]
+# several Consul servers. `models`: the models that can be told to misbehave. `mortal`: the model
+# that a request can kill, on at least three instances.
+Need = Literal["processes", "hosts", "servers", "models", "mortal"]
 Victim = Literal["primary", "standby", "mesh"]
 
 StageT = TypeVar("StageT")

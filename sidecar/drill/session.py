@@ -26,7 +26,12 @@ from sidecar.drill.stage.mesh import MeshStage
 from sidecar.runtime.errors import Interrupted, Unavailable
 
 NOT_STEADY = "not_steady"
-MODELS = (*start.MODELS, misbehaving_models.UNARY, misbehaving_models.STREAM)
+MODELS = (
+    *start.MODELS,
+    misbehaving_models.UNARY,
+    misbehaving_models.STREAM,
+    misbehaving_models.MORTAL,
+)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")

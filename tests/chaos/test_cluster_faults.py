@@ -7,9 +7,10 @@ import pytest
 import pytest_asyncio
 
 from sidecar.drill.cluster.stage import ClusterStage
-from sidecar.drill.cluster.start import cluster
+from sidecar.drill.cluster.start import MODELS, cluster
+from sidecar.drill.misbehaving_models import MORTAL
 from sidecar.drill.scenario import Scenario
-from sidecar.drill.scenarios import consul, hosts, operations, processes
+from sidecar.drill.scenarios import consul, hosts, load, operations, pairs, processes
 from sidecar.drill.series import for_a_moment, on_standby
 from tests.support.drills import drilled, unexplained_changes
 from tests.support.soak import SOAK, soak
@@ -26,12 +27,14 @@ _CHOSEN = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterStage]:
-    async with cluster(tmp_path_factory.mktemp("cluster")) as running:
+    folder = tmp_path_factory.mktemp("cluster")
+    async with cluster(folder, models=(*MODELS, MORTAL)) as running:
         yield running
 
 
 def scenarios() -> list[Any]:
     known: list[Scenario[Any]] = [*consul.SCENARIOS, *hosts.SCENARIOS, *processes.SCENARIOS]
+    further = [*load.SCENARIOS, *pairs.SCENARIOS]
     usual = [
         pytest.param(each, id=each.name, marks=() if each.name in _CHOSEN else soak)
         for each in (*known, *operations.SCENARIOS)
@@ -39,6 +42,7 @@ def scenarios() -> list[Any]:
     cut = next(each for each in consul.SCENARIOS if each.name == "cut-from-consul")
     return [
         *usual,
+        *(pytest.param(each, id=each.name, marks=soak) for each in further),
         pytest.param(for_a_moment(cut), id=f"{cut.name}, for a moment", marks=soak),
         *(
             pytest.param(on_standby(each), id=f"{each.name}, a standby", marks=soak)

@@ -259,6 +259,7 @@ class ClusterStage(MeshStage):
         self, spec: LoadSpec, *, began: float, seed: int
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, from the edge through Envoy, while the context lasts."""
+        self.spec = spec
         return load(
             spec,
             f"127.0.0.1:{PORTS.envoy}",

@@ -10,7 +10,7 @@ for its answer, and sends its next request after a pause.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from sidecar.runtime.errors import ConfigError
@@ -58,6 +58,16 @@ class OpenLoop:
 
 
 LoadSpec = ClosedLoop | OpenLoop
+
+
+def multiplied(spec: LoadSpec, times: int) -> LoadSpec:
+    """So many times its unary requests, as far as a load may go, and no streams."""
+    if isinstance(spec, OpenLoop):
+        rate, connections = round(spec.rate * times, 9), spec.connections * times
+        return replace(
+            spec, rate=min(rate, _FASTEST), connections=min(connections, _MOST), streams=0
+        )
+    return replace(spec, clients=min(max(spec.clients, 1) * times, _MOST), streams=0)
 
 
 def parse(text: str) -> LoadSpec:

@@ -17,15 +17,15 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sidecar.drill import environment
 from sidecar.drill.environment import Surroundings
 from sidecar.drill.load.process import Place, RunningLoad, load
-from sidecar.drill.load.spec import LoadSpec
-from sidecar.drill.misbehaving_models import UNARY
+from sidecar.drill.load.spec import LoadSpec, OpenLoop
+from sidecar.drill.misbehaving_models import MORTAL, UNARY
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage.dead_mans_switch import WITHIN, thawed_at_the_end
 from sidecar.drill.stage.http import request
@@ -39,6 +39,7 @@ from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.threads import in_daemon_thread
 
+_SURVIVORS = 3  # instances of which one survives two victims
 _PAUSE = 0.2  # seconds between two checks of a whole mesh, which take a while themselves
 
 
@@ -59,15 +60,25 @@ class Host:
 
 @dataclass
 class MeshStage:
-    """A running mesh. Addresses are fixed; pids are read each time, because parts restart."""
+    """A running mesh. Addresses are fixed; pids are read each time, because parts restart.
+
+    `spec` is the load that was put on it last.
+    """
 
     folder: Path
+    spec: LoadSpec = field(default=OpenLoop(), init=False, compare=False)
 
     @property
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
-        served = self.folder / self.now.instances[0].id / "models" / UNARY
-        return frozenset({"processes", "models"} if served.is_dir() else {"processes"})
+        instances = self.now.instances
+        served = self.folder / instances[0].id / "models"
+        found: set[Need] = {"processes"}
+        if (served / UNARY).is_dir():
+            found.add("models")
+        if (served / MORTAL).is_dir() and len(instances) >= _SURVIVORS:
+            found.add("mortal")
+        return frozenset(found)
 
     @property
     def now(self) -> Mesh:
@@ -313,7 +324,7 @@ class MeshStage:
         self, spec: LoadSpec, *, began: float, seed: int
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, through Envoy, while the context lasts."""
-        mesh = self.now
+        mesh, self.spec = self.now, spec
         reference = mesh.instances[0].triton.grpc
         place = Place(self.log("load"))
         return load(spec, mesh.envoy.grpc, reference, place, began=began, seed=seed)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.drill.load.spec import ClosedLoop, LoadSpec, OpenLoop, parse
+from sidecar.drill.load.spec import ClosedLoop, LoadSpec, OpenLoop, multiplied, parse
 from sidecar.runtime.errors import ConfigError
 
 CLOSED_KEYS = "clients, streams, pause"
@@ -93,3 +93,15 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_any_text_is_a_load_or_a_mistake(text: str) -> None:
     with suppress(ConfigError):
         parse(text)
+
+
+@given(LOADS, st.integers(1, 100))
+def test_a_multiple_of_a_load_is_one_that_may_be_ordered(spec: LoadSpec, times: int) -> None:
+    more = multiplied(spec, times)
+    assert parse(str(more)) == more
+    assert more.streams == 0
+
+
+def test_a_multiple_has_so_many_times_the_unary_requests() -> None:
+    assert multiplied(OpenLoop(50.0, 2, connections=8), 3) == OpenLoop(150.0, 0, connections=24)
+    assert multiplied(ClosedLoop(4, 2, 0.5), 3) == ClosedLoop(12, 0, 0.5)
