@@ -104,6 +104,14 @@ def test_without_named_instances_rto_is_the_traffic_that_was_seen() -> None:
     assert figures([sample(11.0)], *marks).rto is None
 
 
+def test_with_neither_names_nor_traffic_rto_is_after_all_envoys_know() -> None:
+    before, after = sample(10.5, 1.0, instance=""), sample(11.0, 0.5, instance="")
+    moved = Mark(10.75, "acked", "new", "9")
+    assert figures([before, after], moved).rto == 1.5
+    assert figures([before], moved).rto is None
+    assert figures([after], Mark(10.75, "acked", "old", "9")).rto is None
+
+
 def test_a_gap_begins_with_the_answer_before_the_injection() -> None:
     samples = [sample(8.9), sample(9.5, 1.0, "failed"), sample(11.9)]
     assert longest_gap(samples, 10.0) == pytest.approx(3.0)

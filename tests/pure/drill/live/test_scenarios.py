@@ -1,0 +1,67 @@
+"""Which scenarios run on a live mesh, and what a victim does not permit."""
+
+import pytest
+
+from sidecar.drill.live import consent, scenarios
+from sidecar.drill.live.scenarios import on_live_mesh, possible
+from sidecar.drill.scenarios.catalog import SCENARIOS, select
+from sidecar.injection.rules import Code, Fault
+from sidecar.operator.service_status import ServiceStatus
+from tests.support.operator_scene import entry, seen
+
+PERMITTED = "crash,freeze"
+
+
+def mesh(**meta: str) -> ServiceStatus:
+    return seen(entry("a", **meta), entry("b"))
+
+
+def test_every_live_scenario_is_a_fault_of_sidecars_or_the_switchover() -> None:
+    live = {each.name for each in SCENARIOS if each.live}
+    assert live == {*(fault.value for fault in Fault), scenarios.SWITCHOVER}
+    assert live == {each.name for each in SCENARIOS if possible(each)}
+
+
+def test_a_live_mesh_offers_what_its_scenarios_need_and_nothing_else() -> None:
+    for before, after in zip(SCENARIOS, on_live_mesh(SCENARIOS), strict=True):
+        assert (after.name, after.expects) == (before.name, before.expects)
+        assert bool(after.needs) is not before.live
+        assert (after.inject is before.inject) is not before.live
+
+
+@pytest.mark.parametrize(
+    ("name", "meta", "permitted"),
+    [
+        ("crash", {"drill": PERMITTED}, True),
+        ("stubs-killed", {"drill": PERMITTED}, False),
+        ("crash", {}, False),
+        ("switchover", {"drill": PERMITTED}, True),
+        ("switchover", {}, False),
+        ("consul-gone", {}, True),  # what it lacks is its needs
+    ],
+)
+def test_what_the_primary_does_not_permit_is_refused(
+    name: str, meta: dict[str, str], permitted: bool
+) -> None:
+    refused = scenarios.refusal(mesh(**meta), *select([name]))
+    assert (refused is None) is permitted
+    assert refused is None or refused.code == Code.NOT_PERMITTED
+
+
+def test_other_refusals_are_left_to_the_moment_of_the_fault() -> None:
+    alone = seen(entry("a", drill=PERMITTED))
+    assert scenarios.refusal(alone, *select(["crash"])) is None
+    assert scenarios.refusal(seen(entry("a"), holder=None), *select(["crash"])) is None
+
+
+@pytest.mark.wording
+def test_the_operator_reads_what_will_be_done_to_which_instance() -> None:
+    chosen = select(["freeze", "stubs-killed", "consul-gone", "host-lost"])
+    found = list(consent.terms(mesh(drill=PERMITTED), chosen, 2, "rate=10", "edge:8001"))
+    assert found == [
+        "service t: 2 instances, a is primary",
+        "freeze: Triton frozen, on the primary, 2 times",
+        "stubs-killed: skipped: a permits crash, freeze, not stubs-killed: see drill.allow",
+        "skipped, because a live mesh does not offer what they need: consul-gone, host-lost",
+        "load, through edge:8001: rate=10",
+    ]

@@ -1,0 +1,91 @@
+"""A live mesh as a stage, on a modelled Consul and a clock that is turned by hand."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sidecar.consul.api import Set
+from sidecar.drill.live import switchover
+from sidecar.drill.live.precheck import DrillRefused
+from sidecar.drill.live.stage import Entrance, LiveStage
+from sidecar.election.keys import lock, orders
+from sidecar.election.keys.orders import Pause
+from sidecar.injection.rules import Code
+from sidecar.operator import operator_client
+from sidecar.runtime.errors import Unavailable
+from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene
+
+
+def stage(scene: ModelledScene) -> LiveStage:
+    return LiveStage(scene.operator(), Entrance("edge:8001", (), Path("load.log")))
+
+
+async def test_a_steady_mesh_and_its_instances() -> None:
+    async with drill_scene() as scene:
+        live = stage(scene)
+        await live.steady(1.0)
+        assert await live.healthy() == {"a", "b"}
+        assert (await live.primary(), await live.standby()) == ("a", "b")
+        assert (await live.surroundings()).mesh.endswith(f"2 instances of {SERVICE}")
+        assert live.offers == frozenset()
+        assert await live.retries() is None
+
+
+async def test_it_is_steady_again_when_the_last_instance_passes() -> None:
+    async with drill_scene() as scene:
+        await scene.set("b", "critical")
+        waiting = asyncio.create_task(stage(scene).steady(60.0))
+        await scene.clock.advance(5.0)
+        assert not waiting.done()
+        await scene.set("b", "passing")
+        await scene.clock.advance(1.0)
+        assert waiting.done()
+        await waiting
+
+
+async def test_what_does_not_become_steady_is_an_error_with_its_reason() -> None:
+    async with drill_scene() as scene:
+        await scene.set("b", "critical")
+        waiting = asyncio.create_task(stage(scene).steady(5.0))
+        await scene.clock.advance(6.0)
+        with pytest.raises(Unavailable, match="b"):
+            await waiting
+
+
+async def test_a_pause_is_not_waited_for() -> None:
+    async with drill_scene() as scene:
+        pause = Pause(scene.clock.wall(), "joe@desk")
+        await scene.consul.transact(Set(orders.pause_key(SERVICE), lock.dumps(pause)))
+        with pytest.raises(Unavailable, match="paused"):
+            await stage(scene).steady(60.0)
+
+
+async def test_a_switchover_needs_a_primary_that_permits_drills() -> None:
+    async with drill_scene(a=frozenset()) as scene:
+        client = scene.operator()
+        with pytest.raises(DrillRefused) as refused:
+            await switchover.switch_over(client, "switchover", "a")
+        assert refused.value.code == Code.NOT_PERMITTED
+        status = await operator_client.read_status(client)
+        assert (status.drill, status.pending) == (None, None)
+        assert (await operator_client.read_history(client, 20)).drills == ()
+
+
+async def test_a_cancelled_switchover_withdraws_its_order_and_releases_the_lock() -> None:
+    async with drill_scene() as scene:
+        client = scene.operator()
+        moving = asyncio.create_task(switchover.switch_over(client, "switchover", "a"))
+        await scene.clock.advance(1.0)
+        status = await operator_client.read_status(client)
+        assert status.pending
+        assert status.drill
+        moving.cancel()
+        await scene.clock.advance(1.0)
+        with pytest.raises(asyncio.CancelledError):
+            await moving
+        status = await operator_client.read_status(client)
+        assert (status.drill, status.pending) == (None, None)
+        [entry] = (await operator_client.read_history(client, 20)).drills
+        assert (entry.scenario, entry.fault, entry.outcome) == ("switchover", "", "aborted")
+        assert (await scene.keys()).last is None

@@ -1,0 +1,32 @@
+"""When a change of the primary counts as published, and as known to all Envoys."""
+
+from sidecar.control_planes.membership import PlaneReports
+from sidecar.control_planes.rpc import Primary
+from sidecar.drill.stage.observation import everywhere, preferred
+
+OLD = Primary(True, "a", 7, 2, 2)
+NEW = Primary(True, "b", 9, 2, 2)
+COMING = Primary(True, "b", 9, 2, 1)
+OF_OTHERS = Primary(False, "", 0, 3, 0)
+
+
+def reports(*found: Primary | None, incomplete: str = "") -> PlaneReports[Primary]:
+    return PlaneReports(found, (), incomplete)
+
+
+def test_any_control_plane_publishes() -> None:
+    assert preferred(reports(OLD, COMING, None)) == COMING
+    assert preferred(reports(OF_OTHERS, None)) is None
+
+
+def test_all_envoys_of_all_control_planes_have_to_know() -> None:
+    assert everywhere(reports(NEW, NEW, OF_OTHERS), NEW)
+    assert not everywhere(reports(NEW, OLD), NEW)
+    assert not everywhere(reports(NEW, COMING), NEW)
+    assert not everywhere(reports(NEW, None), NEW)
+    assert not everywhere(reports(NEW, incomplete="Consul does not answer"), NEW)
+
+
+def test_without_an_envoy_nobody_knows() -> None:
+    lone = Primary(True, "b", 9, 0, 0)
+    assert not everywhere(reports(lone), lone)
