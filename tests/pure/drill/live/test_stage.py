@@ -29,7 +29,6 @@ async def test_a_steady_mesh_and_its_instances() -> None:
         assert (await live.primary(), await live.standby()) == ("a", "b")
         assert (await live.surroundings()).mesh.endswith(f"2 instances of {SERVICE}")
         assert live.offers == frozenset()
-        assert await live.retries() is None
 
 
 async def test_it_is_steady_again_when_the_last_instance_passes() -> None:
