@@ -49,9 +49,13 @@ Tables = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
-class AgentFiles:
-    """The text of the settings that this project gives to Consul's servers and clients."""
+class Consul:
+    """The Consul of a cluster: how many `servers`, and the settings' texts of those and of clients.
 
+    The texts are those that this project ships.
+    """
+
+    servers: int
     server: str
     client: str
 
@@ -96,10 +100,9 @@ def build(
     options: MeshOptions,
     programs: Programs,
     sources: Sources,
-    agents: AgentFiles,
+    consul: Consul,
     environ: Mapping[str, str],
     settings: Tables,
-    servers: int,
 ) -> Layout:
     """The layout of a cluster with a host for each of `options.instances`.
 
@@ -108,17 +111,19 @@ def build(
         options: those of the mesh.
         programs: the programs of the parts.
         sources: contents of the assets.
-        agents: the settings of Consul's agents.
+        consul: how many servers, and the settings of all agents.
         environ: the environment from which those of the parts are derived.
         settings: tables merged into every sidecar's settings, over those of a local mesh.
-        servers: the number of Consul servers.
     """
     ports = dataclasses.replace(PORTS, instances=PORTS.instances * options.instances)
     # All traffic stays inside the namespaces.
     direct = {name: text for name, text in environ.items() if not name.lower().endswith("_proxy")}
     mesh = layout.build(mesh_id, options, ports, programs, sources, direct, {})
     members = (
-        *(Namespace(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
+        *(
+            Namespace(name, 11 + n, ("consul",))
+            for n, name in enumerate(named("server", consul.servers))
+        ),
         *(
             Namespace(name, 21 + n, NETWORKS)
             for n, name in enumerate(named("host", options.instances))
@@ -129,7 +134,7 @@ def build(
     return Layout(
         members=members,
         parts=tuple(draft.parts()),
-        files={**mesh.files, **draft.consul_files(agents), **draft.mesh_files()},
+        files={**mesh.files, **draft.consul_files(consul), **draft.mesh_files()},
         mesh=mesh,
     )
 
@@ -167,13 +172,13 @@ class _Draft:
         """The files of this project's settings, and of those that override them."""
         return self.folder / name / "consul.hcl", self.folder / name / "here.json"
 
-    def consul_files(self, agents: AgentFiles) -> dict[Path, str]:
+    def consul_files(self, consul: Consul) -> dict[Path, str]:
         servers = [member for member in self.members if member.name.startswith("server")]
         files = {}
         for member in self.members:
             name = agent_of(member.name)
             own, here = self.agent_files(name)
-            text = agents.server if member in servers else agents.client
+            text = consul.server if member in servers else consul.client
             for number, server in enumerate(servers, 1):
                 text = text.replace(f"consul-{number}.internal", server.address("consul"))
             files[own] = text

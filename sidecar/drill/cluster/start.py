@@ -18,7 +18,7 @@ from sidecar.drill.cluster.layout import (
     PORTS,
     TRITON,
     TRITON_HTTP,
-    AgentFiles,
+    Consul,
     Layout,
     Tables,
     build,
@@ -61,16 +61,15 @@ async def cluster(
     options = MeshOptions(folder=folder, instances=instances, models=served, demo_models=False)
     programs, sources = launch.find_programs(), launch.read_sources(options)
     consul = assets.folder("consul")
-    agents = AgentFiles((consul / "server.hcl").read_text(), (consul / "client.hcl").read_text())
+    texts = (consul / "server.hcl").read_text(), (consul / "client.hcl").read_text()
     layout = build(
         secrets.token_hex(4),
         options,
         programs,
         sources,
-        agents,
+        Consul(servers, *texts),
         os.environ,
         settings or {},
-        servers,
     )
     _write(layout)
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
