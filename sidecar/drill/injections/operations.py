@@ -62,10 +62,14 @@ async def switchover_tried(stage: MeshStage, victim: str) -> AsyncIterator[None]
 @asynccontextmanager
 async def maintained(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """The instance is in Consul's maintenance mode, as with `consul maint`."""
-    path = f"agent/service/maintenance/{victim}?enable=false"
-    async with undone_at_the_end(undo.consul(stage, "PUT", path)):
+    ending = undo.consul(stage, "PUT", f"agent/service/maintenance/{victim}?enable=false")
+    # A cluster, where each host has an agent of its own, ends with the drill.
+    async with undone_at_the_end(*(() if "hosts" in stage.offers else (ending,))):
         await stage.maintain(victim, True)
-        yield
+        try:
+            yield
+        finally:
+            await stage.maintain(victim, False)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ Acts: asyncio, os, signal.
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from sidecar.drill.scenario import Injection
-from sidecar.drill.stage.dead_mans_switch import thawed_at_the_end
+from sidecar.drill.stage import undo
+from sidecar.drill.stage.dead_mans_switch import thawed_at_the_end, undone_at_the_end
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.processes import process
@@ -50,6 +52,14 @@ async def sidecar_frozen(stage: MeshStage, victim: str) -> AsyncIterator[None]:
 async def control_plane_killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """SIGKILL to the control plane; the supervisor starts another."""
     stage.signal("xds", signal.SIGKILL)
+    yield
+
+
+@asynccontextmanager
+async def control_plane_restarted(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """SIGTERM to the control plane; the supervisor starts another."""
+    before = stage.signal("xds", signal.SIGTERM)
+    await until(lambda: stage.running("xds") not in (None, before), "a new control plane")
     yield
 
 
@@ -133,3 +143,21 @@ def stubs_frozen(*models: str) -> Injection[MeshStage]:
 
 def _stubs(stage: MeshStage, victim: str, models: Sequence[str]) -> list[int]:
     return [stub for model in models for stub in stubs(stage.pid(victim), model)]
+
+
+# --- disks ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def disk_full(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """No sidecar and no control plane can write to a file, including its log.
+
+    A limit on their processes does it, so that nothing else of the machine is concerned.
+    """
+    parts = ["xds", *(stage.sidecar_of(instance.id) for instance in stage.now.instances)]
+    pids = [stage.pid(part) for part in parts]
+    async with undone_at_the_end(undo.limits(stage, pids)):
+        for pid in pids:
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+        yield

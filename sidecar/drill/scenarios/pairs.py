@@ -32,6 +32,14 @@ _ON_ANY_MESH: tuple[Scenario[MeshStage], ...] = (
         both(processes.triton_killed, processes.control_plane_killed, after=0.1),
         expects=_FAILED_OVER,
     ),
+    Scenario(
+        "crash-while-disk-full",
+        "Triton killed while no sidecar can write to its disk",
+        "Nothing that a failover needs is read from a disk. A standby becomes primary, and no "
+        "request fails.",
+        both(processes.disk_full, processes.triton_killed, after=2.0),
+        expects=_FAILED_OVER,
+    ),
 )
 _ON_A_CLUSTER: tuple[Scenario[ClusterStage], ...] = (
     Scenario(

@@ -2,13 +2,16 @@
 
     python -m sidecar.drill.stage.undo FOLDER consul METHOD PATH
     python -m sidecar.drill.stage.undo FOLDER triton INSTANCE MODEL VERB
+    python -m sidecar.drill.stage.undo FOLDER limits PID...
 
 Acts: asyncio.
 """
 
 import asyncio
+import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sidecar.drill.stage.mesh import MeshStage
@@ -22,6 +25,11 @@ def consul(stage: MeshStage, method: str, path: str) -> Sequence[str]:
 def triton(stage: MeshStage, instance: str, model: str, verb: str) -> Sequence[str]:
     """The command that has an instance's Triton `load` or `unload` a model."""
     return _command(stage, "triton", instance, model, verb)
+
+
+def limits(stage: MeshStage, pids: Iterable[int]) -> Sequence[str]:
+    """The command that lets processes write files of any size again, as far as they exist."""
+    return _command(stage, "limits", *map(str, pids))
 
 
 def file(path: Path) -> Sequence[str]:
@@ -38,8 +46,17 @@ async def _main(folder: str, what: str, *arguments: str) -> None:
     stage = MeshStage(Path(folder))
     if what == "consul":
         await stage.consul(*arguments)
-    else:
+    elif what == "triton":
         await stage.repository(*arguments)
+    else:
+        _unlimit(map(int, arguments))
+
+
+def _unlimit(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # its supervisor starts another without the limit
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 if __name__ == "__main__":
