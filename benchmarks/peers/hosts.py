@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.peers import programs
 from benchmarks.peers.design import EDGE, FOLDER, VIRTUAL, Design, for_host
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
-from sidecar.drill.cluster.layout import AgentFiles, Layout, build, named
+from sidecar.drill.cluster.layout import Consul, Layout, build, named
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
 from sidecar.drill.cluster.supervisor import Supervisor, supervise
 from sidecar.drill.injections.processes import stubs
@@ -269,11 +269,12 @@ def _layout(design: Design, folder: Path) -> Layout:
         demo_models=False,
     )
     consul = assets.folder("consul")
-    agents = AgentFiles((consul / "server.hcl").read_text(), (consul / "client.hcl").read_text())
+    texts = (consul / "server.hcl").read_text(), (consul / "client.hcl").read_text()
+    agents = Consul(_SERVERS, *texts)
     found, sources = launch.find_programs(), launch.read_sources(options)
     settings = {"election": {"session_ttl": SESSION_TTL}}
     mesh = secrets.token_hex(4)
-    whole = build(mesh, options, found, sources, agents, os.environ, settings, _SERVERS)
+    whole = build(mesh, options, found, sources, agents, os.environ, settings)
     kept = tuple((where, part) for where, part in whole.parts if _wanted(design, part.name))
     kept = tuple((where, _registered(design, folder, where, part)) for where, part in kept)
     files = dict(whole.files)
