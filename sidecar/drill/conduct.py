@@ -88,6 +88,7 @@ class _Attempt:
         self.stage, self.scenario, self.objectives = stage, scenario, objectives
         self.conditions, self.seen, self.running = conditions, seen, running
         self.victim, self.primary = "", ""
+        self.undisturbed = 0.0
         self.injected: Mark | None = None
         self.stopped: Stop | None = None
         self.retries: int | None = None
@@ -97,6 +98,7 @@ class _Attempt:
         tell, scenario = self.conditions.tell, self.scenario
         await self._answers()
         tell(f"undisturbed load for {scenario.settles:g} s")
+        self.undisturbed = self.seen.elapsed
         await asyncio.sleep(scenario.settles)
         self.primary = await self.stage.primary()
         self.victim = await self._choose()
@@ -199,7 +201,9 @@ class _Attempt:
 
     def run(self, number: int) -> Run:
         """The run as it is recorded."""
-        scenario, marks = self.scenario, self.seen.marks
+        scenario = self.scenario
+        # What was seen first is the state to begin with, not a change.
+        marks = tuple(mark for mark in self.seen.marks if mark.at >= self.undisturbed)
         injected = self.injected.at if self.injected else self.seen.elapsed
         figures = measure(
             self.running.samples,
