@@ -31,6 +31,7 @@ _LONGEST = (
     "integration/xds/catalog/test_consul_outages.py",
     "integration/registry/drain_cut/test_drain_cut.py",
     "integration/drill/test_live_drills.py",
+    "integration/drill/test_live_command.py",
     "integration/mesh/test_mesh_strict.py",
     "integration/xds/config/filters/test_sequence_filter.py",
     "integration/xds/test_envoy.py",
