@@ -33,5 +33,6 @@ async def consul_entries(stage: MeshStage) -> Mapping[str, int]:
 
 
 def _history(key: str) -> bool:
-    """Whether a key is history, or what came of the last order, of which there is only one."""
-    return key.startswith(history.prefix(SERVICE)) or key == orders.outcome_key(SERVICE)
+    """Whether a key is history, or of the last order: its proof and its outcome, one of each."""
+    last = (orders.proof_key(SERVICE), orders.outcome_key(SERVICE))
+    return key.startswith(history.prefix(SERVICE)) or key in last

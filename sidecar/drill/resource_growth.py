@@ -16,6 +16,10 @@ _APART = 20.0  # seconds between two readings that are compared
 _LEAST, _LEAST_SHARE = 4 * _MIB, 0.05
 # Descriptors that a process may have more of than in the beginning: its peers' connections.
 _SPARE, _SPARE_SHARE = 8, 0.25
+# A stub inherits the descriptors that its Triton has open when it loads the model: those of the
+# first start have none, those of a reload have Triton's, which are judged at Triton.
+_INHERITING = "triton_python_backend_stub"
+_FEWEST = 3  # readings of a process in the table; a fork that has not started its program has fewer
 _SHOWN = 5  # entries of a leak that are named
 
 
@@ -85,6 +89,7 @@ def trends(
     return tuple(
         _trend(name, own, since, before.descriptors.get(name, 0), after.descriptors.get(name, 0))
         for name, own in sorted(names.items())
+        if len(own) >= _FEWEST
     )
 
 
@@ -165,7 +170,9 @@ def _many_more(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]
     return [
         _change(name, before[name], count)
         for name, count in sorted(after.items())
-        if name in before and count > before[name] + max(_SPARE, _SPARE_SHARE * before[name])
+        if name in before
+        and _INHERITING not in name
+        and count > before[name] + max(_SPARE, _SPARE_SHARE * before[name])
     ]
 
 

@@ -153,3 +153,13 @@ def test_a_long_leak_is_cut_short() -> None:
     after = Inventory(consul={f"key {n}": 1 for n in range(100)})
     [found] = leaks(NOTHING, after)
     assert len(found.found) < 100
+
+
+def test_a_stub_may_inherit_the_descriptors_of_its_triton() -> None:
+    stub = "triton-0 triton_python_backend_stub"
+    before, after = Inventory(descriptors={stub: 20}), Inventory(descriptors={stub: 90})
+    assert list(leaks(before, after)) == []
+
+
+def test_what_was_hardly_seen_is_not_in_the_table() -> None:
+    assert trends(life(0.0, 10), 0.0, NOTHING, NOTHING) == ()
