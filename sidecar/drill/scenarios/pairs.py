@@ -23,6 +23,7 @@ _ON_ANY_MESH: tuple[Scenario[MeshStage], ...] = (
         "fails; streams of the killed Triton are cut.",
         both(operations.switchover_tried, processes.triton_killed, after=1.5),
         expects=_FAILED_OVER,
+        only_primary=True,
     ),
     Scenario(
         "control-plane-killed-during-crash",

@@ -2,6 +2,8 @@
 
 from itertools import islice
 
+import pytest
+
 from sidecar.drill.scenarios.catalog import SCENARIOS, select
 from sidecar.drill.series import draw, endless
 
@@ -21,8 +23,9 @@ def test_all_scenarios_come_in_a_long_series() -> None:
     assert {each.victim for each in drawn} == {"primary", "standby", "mesh"}
 
 
-def test_a_switchover_is_always_the_primarys() -> None:
-    drawn = draw(7, 200, select(["switchover"]))
+@pytest.mark.parametrize("name", ["switchover", "crash-during-switchover"])
+def test_a_switchover_is_always_the_primarys(name: str) -> None:
+    drawn = draw(7, 200, select([name]))
     assert {each.victim for each in drawn} == {"primary"}
 
 
