@@ -7,13 +7,13 @@ from pathlib import Path
 
 import typer
 
-from sidecar.drill import soak
 from sidecar.drill.conduct import Conditions, Tell
 from sidecar.drill.load import spec
 from sidecar.drill.objectives import ObjectivesByScenario
 from sidecar.drill.report import files, repeat
 from sidecar.drill.scenarios.catalog import SCENARIOS
 from sidecar.drill.session import interruptible
+from sidecar.drill.soak import session as soak
 
 _SEEDS = 1 << 32
 

@@ -8,11 +8,11 @@ from typing import Final
 
 from rich.text import Text
 
-from sidecar.drill import resource_growth
 from sidecar.drill.record import Record, Run
 from sidecar.drill.report import figures
 from sidecar.drill.report.comparison import Change, Comparison, Side
 from sidecar.drill.report.figures import KINDS, NOT_SEEN, Kind
+from sidecar.drill.soak import resource_growth
 from sidecar.runtime.terminal import Column, Grid, show
 
 _MIB: Final = 1 << 20

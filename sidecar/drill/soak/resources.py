@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from sidecar.drill.resource_growth import Reading
+from sidecar.drill.soak.resource_growth import Reading
 from sidecar.local.processes.identity import Identity, identify, marked
 
 DRILL = "drill"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.drill import resources
-from sidecar.drill.resource_growth import Reading, inventory, leaks
+from sidecar.drill.soak import resources
+from sidecar.drill.soak.resource_growth import Reading, inventory, leaks
 from sidecar.local.processes.identity import MARK
 
 # Opens so many descriptors, and holds so many MiB more, for each number that it reads.

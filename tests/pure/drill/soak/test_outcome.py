@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from sidecar.drill.record import SOAK, Environment, Figures, Record, Run
-from sidecar.drill.resource_growth import Inventory, Reading
 from sidecar.drill.samples import Mark, Sample
-from sidecar.drill.soak_outcome import judged, with_all_failures
+from sidecar.drill.soak.outcome import judged, with_all_failures
+from sidecar.drill.soak.resource_growth import Inventory, Reading
 
 MIB = 1 << 20
 RUN = Run(

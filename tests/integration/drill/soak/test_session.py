@@ -8,7 +8,7 @@ from sidecar.drill.conduct import Conditions
 from sidecar.drill.load.spec import OpenLoop
 from sidecar.drill.record import SOAK, Record
 from sidecar.drill.scenarios import catalog
-from sidecar.drill.soak import OBJECTIVES, Soak, hold
+from sidecar.drill.soak.session import OBJECTIVES, Soak, hold
 from tests.support.soak import soak
 
 

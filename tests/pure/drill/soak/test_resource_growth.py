@@ -5,7 +5,7 @@ import random
 import pytest
 
 from sidecar.drill.record import ProcessTrend
-from sidecar.drill.resource_growth import (
+from sidecar.drill.soak.resource_growth import (
     Inventory,
     Reading,
     growing,

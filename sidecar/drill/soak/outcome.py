@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sidecar.drill.record import SOAK, Figures, Record, Run, Violation
-from sidecar.drill.resource_growth import Inventory, Reading, growing, leaks, trends
 from sidecar.drill.samples import Mark
+from sidecar.drill.soak.resource_growth import Inventory, Reading, growing, leaks, trends
 from sidecar.drill.violations import of_epochs
 
 _HYPOTHESIS = (

@@ -17,19 +17,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sidecar.drill import resources, soak_outcome
 from sidecar.drill.cluster import start
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.conduct import Conditions
-from sidecar.drill.consul_entries import consul_entries
 from sidecar.drill.environment import environment
 from sidecar.drill.objectives import Objectives, ObjectivesByScenario
 from sidecar.drill.record import Record, Run
-from sidecar.drill.resource_growth import Inventory, Reading, inventory, leaks
 from sidecar.drill.samples import Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.series import endless
 from sidecar.drill.session import MODELS, NOT_STEADY, attempt
+from sidecar.drill.soak import outcome, resources
+from sidecar.drill.soak.consul_entries import consul_entries
+from sidecar.drill.soak.resource_growth import Inventory, Reading, inventory, leaks
 from sidecar.drill.stage.waiting import until
 from sidecar.local import timeline
 from sidecar.runtime.errors import SidecarError, Unavailable
@@ -115,7 +115,7 @@ async def _on(stage: ClusterStage, soak: Soak) -> Record:
         record = await _faults(stage, soak, record)
     soak.conditions.tell("waiting until nothing is left of the faults")
     after = await _settled(stage, before)
-    return soak_outcome.judged(
+    return outcome.judged(
         record,
         watch.readings,
         watch.primaries,
@@ -136,7 +136,7 @@ async def _faults(stage: ClusterStage, soak: Soak, record: Record) -> Record:
         soak.conditions.tell(f"fault {number}: {scenario.name}")
         objectives = soak.objectives.of(scenario.name)
         made = await attempt(stage, scenario, objectives, soak.conditions, number)
-        run = soak_outcome.with_all_failures(made)
+        run = outcome.with_all_failures(made)
         _tell(soak, run)
         record = replace(record, runs=(*record.runs, _kept(record, run)))
         soak.recorded(record)
