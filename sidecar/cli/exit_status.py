@@ -81,7 +81,7 @@ def exit_with_status(
         status = status_of(error)
         if not remote and status is ExitStatus.UNREACHED:
             status = ExitStatus.REFUSED
-        for line in str(error).splitlines():
+        for line in "\n".join((str(error), *getattr(error, "__notes__", ()))).splitlines():
             print(f"triton-sidecar: {line}", file=sys.stderr)
         if hint and status is ExitStatus.UNREACHED:
             print(f"triton-sidecar: {hint}", file=sys.stderr)

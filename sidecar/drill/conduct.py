@@ -58,8 +58,11 @@ async def conduct(
 ) -> Run:
     """Run a scenario once; `number` counts its runs from 1.
 
+    From the injection on, nothing is an error: what the mesh cannot do any more ends the run, which
+    has what was seen until then.
+
     Raises:
-        Unavailable: the mesh has no steady state to begin with, or the load died.
+        SidecarError: before the injection: the mesh has no steady state, or the load died.
     """
     if lacking := scenario.needs - stage.offers:
         return _skipped(scenario, number, f"needs {', '.join(sorted(lacking))}")
@@ -67,9 +70,15 @@ async def conduct(
     await stage.steady()
     async with stage.observed() as seen:
         loaded = stage.loaded(conditions.load, began=seen.began, seed=conditions.seed + number)
-        async with loaded as running:
-            attempt = _Attempt(stage, scenario, objectives, conditions, seen, running)
-            await attempt.play()
+        attempt: _Attempt | None = None
+        try:
+            async with loaded as running:
+                attempt = _Attempt(stage, scenario, objectives, conditions, seen, running)
+                await attempt.play()
+        except SidecarError as error:
+            if attempt is None or attempt.injected is None:
+                raise
+            attempt.ends("not_measured", error)
         return attempt.run(number)
 
 
@@ -90,6 +99,7 @@ class _Attempt:
         self.victim, self.primary = "", ""
         self.undisturbed = 0.0
         self.injected: Mark | None = None
+        self.removing = False
         self.stopped: Stop | None = None
         self.retries: int | None = None
 
@@ -112,9 +122,9 @@ class _Attempt:
             self._refused(error)
             return
         except SidecarError as error:
-            self.running.check()  # the load's own death ends the session
-            self.stopped = Stop("injection_failed", str(error))
-        self.seen.mark("restored", self.victim)
+            self.ends("removal_failed" if self.removing else "injection_failed", error)
+        else:
+            self.seen.mark("restored", self.victim)
         tell("waiting until all is as before")
         with suppress(Unavailable):  # then the mark is missing, which is a violation
             await self.stage.steady(self.objectives.recovered)
@@ -123,6 +133,10 @@ class _Attempt:
         await asyncio.sleep(scenario.settles)
         after = await self.stage.retries()
         self.retries = None if after is None or before is None else after - before
+
+    def ends(self, code: str, error: SidecarError) -> None:
+        """The run ended by an error; what ended it before stays the reason."""
+        self.stopped = self.stopped or Stop(code, str(error))
 
     def _refused(self, error: DrillRefused) -> None:
         """Nothing was injected after all."""
@@ -146,11 +160,13 @@ class _Attempt:
                 await until(self._shows, "the effect", patience=_EFFECT)
             await asyncio.sleep(scenario.lasts)
             tell("restoring")
+            self.removing = True
 
     def _shows(self) -> bool:
         """Whether the fault has had the effect that it must have."""
         expects, since = self.scenario.expects, self.injected.at if self.injected else 0.0
-        if expects.moves_role and not any(self.seen.since(since, "primary")):
+        taken = (mark.instance != self.primary for mark in self.seen.since(since, "primary"))
+        if expects.moves_role and not any(taken):
             return False
         verdicts = self.seen.since(since, "verdict")
         named = {mark.detail.partition(" ")[2] for mark in verdicts if mark.instance == self.victim}
@@ -160,19 +176,24 @@ class _Attempt:
         """Do it, unless a stop condition ends it, which removes the fault as well."""
         doing = asyncio.create_task(work)
         try:
-            while not (await asyncio.wait((doing,), timeout=_LOOK))[0]:
-                self.running.check()
+            while not doing.done() and self.stopped is None:
+                await asyncio.wait((doing,), timeout=_LOOK)
                 self.stopped = self._stop_condition()
-                if self.stopped:
-                    self.seen.mark("aborted", detail=self.stopped.code)
-                    break
-        finally:
+        finally:  # also if this is cancelled: only then is the fault removed
             if not doing.done():
+                self.removing = True
                 doing.cancel()
-            with suppress(asyncio.CancelledError):
-                await doing
+                await asyncio.wait((doing,))
+        if self.stopped:
+            self.seen.mark("aborted", detail=self.stopped.code)
+        with suppress(asyncio.CancelledError):
+            doing.result()
 
     def _stop_condition(self) -> Stop | None:
+        try:
+            self.running.check()
+        except SidecarError as error:
+            return Stop("load_failed", str(error))
         if self.injected is None:
             return None
         return stop_conditions.while_running(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate
 
 from sidecar.drill.objectives import Objectives, budget_used
 from sidecar.drill.record import Figures
@@ -49,8 +49,8 @@ def measure(
     return Figures(
         detection=seen.after(seen.detected(victim)),
         decision=seen.after(seen.first("primary", lambda mark: mark.instance != primary)),
-        publication=seen.after(seen.first("published")),
-        acked=seen.after(seen.first("acked")),
+        publication=seen.after(seen.first("published", lambda mark: mark.instance != primary)),
+        acked=seen.after(seen.first("acked", lambda mark: mark.instance != primary)),
         rto=_rto(after, seen, injected, primary),
         recovered=seen.after(seen.first("recovered")),
         sent=len(unary),
@@ -80,9 +80,9 @@ def quantile(times: Sequence[float], share: float) -> float | None:
 def longest_gap(samples: Iterable[Sample], injected: float) -> float | None:
     """The longest time in seconds that one client with unary requests was without a right answer.
 
-    A gap lasts from a right answer to the client's next one, or to the end of its last request, and
-    counts if it ends after the injection. A client that had no right answer before its first
-    request waits from when that was due. None if no request ended after the injection.
+    A gap begins when a request is due that has no answer yet, and ends with the client's next right
+    answer, or the end of its last request. It counts if it ends after the injection. So a client
+    that has nothing to send is not without an answer. None if no request ended after the injection.
     """
     clients: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -94,11 +94,15 @@ def longest_gap(samples: Iterable[Sample], injected: float) -> float | None:
 
 def _gaps(own: Sequence[Sample], injected: float) -> Iterator[float]:
     """The gaps of one client that end after the injection."""
-    right = sorted(sample.ended for sample in own if sample.outcome == "answered")
-    first, last = min(sample.due for sample in own), max(sample.ended for sample in own)
-    for begin, end in pairwise([first, *right, last]):
-        if end >= injected:
-            yield max(0.0, end - begin)
+    ordered = sorted(own, key=lambda sample: sample.ended)
+    # For each, when the first request was due that ended no earlier.
+    waiting = list(accumulate((sample.due for sample in reversed(ordered)), min))[::-1]
+    following, begin = 0, -math.inf  # the first sample after the last right answer, and its time
+    for place, sample in enumerate(ordered):
+        if sample.outcome == "answered" or place == len(ordered) - 1:
+            if sample.ended >= injected:
+                yield max(0.0, sample.ended - max(begin, waiting[following]))
+            following, begin = place + 1, sample.ended
 
 
 def _rto(after: Sequence[Sample], seen: "_Marks", injected: float, primary: str) -> float | None:

@@ -40,7 +40,7 @@ class Figures:
         retried: requests that Envoy sent to a second instance.
         p50, p99, slowest: of unary requests answered from the injection on.
         p99_before: of those answered before it.
-        longest_gap: the longest time that any one client was without a right answer.
+        longest_gap: the longest time that any one client waited without a right answer.
         streams, streams_cut, streams_moved: that ended from the injection on; moved are those that
             another instance finished.
         budget_used: the share of the error budget that the failures used; None without one.

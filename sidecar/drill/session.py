@@ -23,7 +23,7 @@ from sidecar.drill.record import Record, Run, Status
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.mesh import MeshStage
-from sidecar.runtime.errors import Interrupted, Unavailable
+from sidecar.runtime.errors import Interrupted, SidecarError
 
 NOT_STEADY = "not_steady"
 MODELS = (
@@ -88,18 +88,22 @@ async def hold(session: Session) -> Record:
 async def interruptible(work: Coroutine[Any, Any, _T]) -> _T:
     """Do it; Ctrl-C, SIGTERM and a lost terminal cancel it, which removes the present fault.
 
+    A signal that this process ignores, as with nohup, stays ignored.
+
     Raises:
         Interrupted: one of them came.
+        SidecarError: the fault could not be removed.
     """
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
-    for number in _SIGNALS:
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
         loop.add_signal_handler(number, task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
-        raise Interrupted("interrupted; the fault was removed") from None
+        raise Interrupted("interrupted; no fault is left") from None
     finally:
-        for number in _SIGNALS:
+        for number in heeded:
             loop.remove_signal_handler(number)
 
 
@@ -136,7 +140,7 @@ async def attempt(
     """Run a scenario once; a mesh that is not steady before it is a run with that code."""
     try:
         return await conduct(stage, scenario, objectives, conditions, number)
-    except Unavailable as error:
+    except SidecarError as error:
         return _unmade(scenario, number, "aborted", NOT_STEADY, str(error))
 
 

@@ -27,8 +27,9 @@ class Bounds:
 class Stop:
     """Why a drill stops; `code` is for programs.
 
-    It is `error_rate`, `no_answers`, `no_healthy_instance`, `time_over`, `injection_failed`, or, on
-    a live mesh, that of a refusal.
+    It is `error_rate`, `no_answers`, `no_healthy_instance`, `time_over`, `load_failed`,
+    `injection_failed`, `removal_failed`, `not_measured` (what follows the fault failed), or, on a
+    live mesh, that of a refusal.
     """
 
     code: str

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +48,7 @@ STATUS = epilog(
     "one was not met, or a drill was aborted, or none was possible",
     "with --live: Consul is unreachable, or the address is not a Consul",
 )
+STATUS += "  130  interrupted; no fault is left\n"
 
 
 @app.command("list", epilog=epilog(unreached=""))
@@ -222,4 +223,5 @@ def _objectives(slo: Path | None) -> "ObjectivesByScenario":
 
 def _tell(step: str) -> None:
     """Progress goes to standard error, so that standard output is the report."""
-    print(f"{time.strftime('%H:%M:%S')}  {step}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal is gone, and the drill goes on to its end
+        print(f"{time.strftime('%H:%M:%S')}  {step}", file=sys.stderr, flush=True)

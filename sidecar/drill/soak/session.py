@@ -87,11 +87,14 @@ async def hold(soak: Soak) -> Record:
     """
     soak.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-soak-") as folder:
-        place = Path(folder)
-        async with start.cluster(place, models=MODELS, settings=EVERYTHING) as stage:
-            record = await _on(stage, soak)
-        if not record.passed:
-            shutil.copytree(place / "logs", soak.folder / "logs", dirs_exist_ok=True)
+        place, clean = Path(folder), False
+        try:
+            async with start.cluster(place, models=MODELS, settings=EVERYTHING) as stage:
+                record = await _on(stage, soak)
+            clean = record.passed
+        finally:
+            if not clean and (place / "logs").is_dir():
+                shutil.copytree(place / "logs", soak.folder / "logs", dirs_exist_ok=True)
     soak.recorded(record)
     return record
 

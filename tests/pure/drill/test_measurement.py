@@ -112,16 +112,25 @@ def test_with_neither_names_nor_traffic_rto_is_after_all_envoys_know() -> None:
     assert figures([after], Mark(10.75, "acked", "old", "9")).rto is None
 
 
-def test_a_gap_begins_with_the_answer_before_the_injection() -> None:
+def test_a_gap_begins_when_a_request_is_due_that_has_no_answer() -> None:
     samples = [sample(8.9), sample(9.5, 1.0, "failed"), sample(11.9)]
-    assert longest_gap(samples, 10.0) == pytest.approx(3.0)
+    assert longest_gap(samples, 10.0) == pytest.approx(2.5)
+
+
+def test_a_client_with_nothing_to_send_has_no_gap() -> None:
+    assert longest_gap([sample(9.9), sample(90.0)], 10.0) == pytest.approx(0.1)
+
+
+def test_a_request_that_waits_beside_answered_ones_is_no_gap() -> None:
+    samples = [sample(9.0, 5.0), *(sample(10.0 + each) for each in range(4))]
+    assert longest_gap(samples, 9.5) == pytest.approx(1.1)
 
 
 def test_gaps_are_those_of_one_client_each() -> None:
     samples = [sample(each, client=number) for number in (0, 1) for each in (9.0, 10.0, 11.0)]
     samples.append(sample(15.0, 5.0, "failed", client=1))
-    assert longest_gap(samples, 10.0) == pytest.approx(8.9)
-    assert longest_gap(samples[:3], 10.0) == pytest.approx(1.0)
+    assert longest_gap(samples, 10.0) == pytest.approx(5.0)
+    assert longest_gap(samples[:3], 10.0) == pytest.approx(0.1)
 
 
 def test_a_client_that_is_never_answered_waits_all_along() -> None:
@@ -130,7 +139,7 @@ def test_a_client_that_is_never_answered_waits_all_along() -> None:
 
 def test_a_gap_before_the_injection_does_not_count() -> None:
     assert longest_gap([sample(1.0), sample(8.0)], 10.0) is None
-    assert longest_gap([sample(1.0), sample(8.0), sample(10.0)], 10.0) == pytest.approx(2.0)
+    assert longest_gap([sample(1.0), sample(8.0), sample(10.0)], 10.0) == pytest.approx(0.1)
 
 
 def test_wrong_answers_are_told_apart_by_the_verdict() -> None:
