@@ -22,6 +22,10 @@ class ChatServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.answers.set()
         self.waiting = self.most_waiting = 0
 
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        """Whether a model is served besides the two."""
+        return service_pb2.ModelReadyResponse(ready=False)
+
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """One answer."""
         self.waiting += 1

@@ -33,7 +33,9 @@ time.sleep(600)
 @contextmanager
 def owner(victim: int, within: float, file: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process that has frozen a victim; it, and its guard's pid."""
-    command = [sys.executable, "-c", _OWNER, str(victim), str(within), str(file)]
+    # Not as in a background job, where a shell or nohup has them ignored.
+    python = ("env", "--default-signal=INT,HUP", sys.executable)
+    command = [*python, "-c", _OWNER, str(victim), str(within), str(file)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

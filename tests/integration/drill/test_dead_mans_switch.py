@@ -48,7 +48,8 @@ _SCENARIOS = ("stubs-frozen", "sidecar-frozen", "wrong-answers", "unloaded", "ma
 def drill(*command: str) -> Iterator[subprocess.Popen[str]]:
     """A drill in a session of its own, as on a terminal of its own."""
     with subprocess.Popen(
-        [sys.executable, *command],
+        # Not as in a background job, where a shell or nohup has them ignored.
+        ["env", "--default-signal=INT,HUP", sys.executable, *command],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

@@ -172,6 +172,7 @@ def test_each_command_with_a_table_takes_wide() -> None:
         "drill list",
         "drill report",
         "drill run",
+        "drill soak",
         "failover",
         "gpu",
         "history",
