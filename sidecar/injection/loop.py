@@ -18,6 +18,7 @@ from sidecar.health.probes.prober import Loop
 from sidecar.injection import decision, keys
 from sidecar.injection.decision import (
     Active,
+    Decision,
     Facts,
     GatherFacts,
     Idle,
@@ -34,7 +35,7 @@ from sidecar.runtime.errors import Rejected, SidecarError
 from sidecar.runtime.latest import Latest, first_of
 
 _WAIT = 60.0  # seconds that Consul may hold a query back,
-_WAIT_ACTIVE = 3.0  # and while a fault is on, so that a silent Consul is noticed
+_WAIT_ORDERED = 3.0  # and while a fault is ordered or on, so that a silent Consul is noticed
 _RETRY = 1.0  # seconds until an answer that Consul did not take is written again
 _PROPER = frozenset({Code.ENDED, Code.TIME_OVER})  # nothing but the drill has ended its fault
 _ANNOUNCED_WITHIN = 2.0  # seconds for notifications, before this process itself is hit
@@ -112,6 +113,7 @@ class Injector:
         self._order: Order | None = None  # of the active fault
         self._caused: Caused | None = None
         self._stopping = False
+        self._acting = asyncio.Lock()  # one of the loop and of `stop` acts on a fault
         self._last: float | None = None  # what was reported
 
     def loops(self) -> dict[str, Loop]:
@@ -121,20 +123,27 @@ class Injector:
         return {"watch drills": self._watch, "inject faults": self._run}
 
     async def stop(self) -> None:
-        """Undo the fault, and cause none any more."""
+        """Undo the fault, and cause none any more; one that is being caused ends first."""
         self._stopping = True
-        if self._active:
-            await self._restore(Code.STOPPING)
-            await self._tell()
+        async with self._acting:
+            if self._active:
+                await self._restore(Code.STOPPING)
+        await self._tell()
 
     async def _watch(self) -> None:
         folder = keys.prefix(self._service)
 
         def query(index: int) -> Awaitable[QueryResult[tuple[KVEntry, ...]]]:
-            wait = _WAIT_ACTIVE if self._active else _WAIT
+            wait = _WAIT_ORDERED if self._active or self._ordered else _WAIT
             return self._consul.kv_prefix(folder, index=index, wait=wait)
 
         await follow(query, self._see, self._lose, self._clock, Pace(1.0, 5.0))
+
+    @property
+    def _ordered(self) -> bool:
+        """Whether a drill runs whose victim is this instance."""
+        order = self._seen.value.keys.running
+        return order is not None and order.victim == self._instance
 
     def _see(self, answer: QueryResult[tuple[KVEntry, ...]]) -> None:
         found = keys.read(self._service, answer.value)
@@ -159,12 +168,24 @@ class Injector:
                     await asyncio.shield(self._caused.undo())
 
     async def _step(self) -> None:
-        seen = self._seen.version
-        retry = math.inf if await self._tell() else _RETRY
-        decided = decision.decide(self._facts(None), self._active, self._rules)
+        seen, retry = self._seen.version, math.inf
+        decided = self._decide()
+        if not isinstance(decided, Restore):  # which does not wait for Consul
+            retry = math.inf if await self._tell() else _RETRY
+            decided = self._decide()
         if isinstance(decided, GatherFacts):
-            others = await self._ports.others()
-            decided = decision.decide(self._facts(others), self._active, self._rules)
+            decided = self._decide(await self._ports.others())
+        if isinstance(decided, Idle | GatherFacts):
+            left = decision.wake_at(self._active) - self._clock.now()
+            pause = min(retry, max(0.0, left))
+            wait = None if math.isinf(pause) else pause
+            await first_of(self._clock, wait, self._seen.changed(seen))
+            return
+        async with self._acting:
+            if not self._stopping:
+                await self._act(decided)
+
+    async def _act(self, decided: Inject | Refuse | Restore | Repair) -> None:
         match decided:
             case Inject():
                 await self._inject(decided)
@@ -174,11 +195,9 @@ class Injector:
                 await self._restore(code)
             case Repair(answer):
                 await self._repair(answer)
-            case Idle() | GatherFacts():
-                left = decision.wake_at(self._active) - self._clock.now()
-                pause = min(retry, max(0.0, left))
-                wait = None if math.isinf(pause) else pause
-                await first_of(self._clock, wait, self._seen.changed(seen))
+
+    def _decide(self, others: Peers | None = None) -> Decision:
+        return decision.decide(self._facts(others), self._active, self._rules)
 
     def _facts(self, others: Peers | None) -> Facts:
         seen = self._seen.value
@@ -198,19 +217,28 @@ class Injector:
         self._handled = order.id
         try:
             self._caused = caused = await self._ports.prepare(decided.fault)
+            self._check()
             await self._claim(decided)
+            self._check()
             self._progress("began", order)
             if decided.fault in OF_SIDECAR:
                 await self._announce()
+                self._check()
             until = self._clock.now() + decided.seconds
             self._active, self._order = Active(order.id, decided.fault, until), order
             await caused.arm(decided.seconds)
+            self._check()
             await caused.cause()
             if decided.fault not in OF_SIDECAR:
                 self._unsaid = self._begun(decided, "injected")
         except SidecarError as error:
             await self._undo()
-            self._refuse(order, Code.NOT_INJECTED, str(error))
+            self._refuse(order, Code.STOPPING if self._stopping else Code.NOT_INJECTED, str(error))
+
+    def _check(self) -> None:
+        """Raise Rejected if the sidecar stops: nothing may be injected any more."""
+        if self._stopping:
+            raise Rejected("the sidecar stops")
 
     async def _claim(self, decided: Inject) -> None:
         """Answer that the fault will be injected now, as long as the drill holds its lock.
@@ -221,8 +249,6 @@ class Injector:
         Raises:
             SidecarError: the lock is gone, or Consul does not answer: nothing may be injected.
         """
-        if self._stopping:
-            raise Rejected("the sidecar stops")
         session = self._seen.value.keys.session or ""
         said = self._begun(decided, "injecting")
         held = HoldsLock(keys.order_key(self._service), session)

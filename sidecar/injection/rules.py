@@ -35,7 +35,8 @@ class Code(StrEnum):
     NOT_INJECTED: the sidecar may not signal Triton, or the fault failed in another way.
     Why a fault ended: ENDED: the drill ordered it. LOCK_LOST: the drill has gone. TIME_OVER: it
     lasted for as long as it may. CONSUL_LOST: Consul does not answer the sidecar. STOPPING: the
-    sidecar stops. LEFT: an earlier process of this sidecar had caused it.
+    sidecar stops, perhaps before it injected the fault. LEFT: an earlier process of this sidecar
+    had caused it.
     """
 
     HELD = "held"

@@ -1,7 +1,7 @@
 """A service on a modelled Consul, whose sidecars take part in live drills with made-up faults."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -32,24 +32,31 @@ class MadeUp:
         self._member = member
 
     async def arm(self, seconds: float) -> None:
+        await self._member.before("arm")
         self._member.armed.append(seconds)
 
     async def cause(self) -> None:
         if self._member.fails:
             raise Rejected("this user may not signal Triton's processes")
         self._member.on += 1
+        self._member.caused += 1
 
     async def undo(self) -> None:
         self._member.on = 0
 
 
+async def _nothing(step: str) -> None:
+    """Let a step happen."""
+
+
 class Member:
-    """One instance with its sidecar."""
+    """One instance with its sidecar; `before` is awaited before each step of a fault."""
 
     def __init__(self, scene: "DrillScene", name: str, allow: frozenset[Fault]) -> None:
         self.name = name
-        self.on = 0
+        self.on = self.caused = 0
         self.armed: list[float] = []
+        self.before: Callable[[str], Awaitable[None]] = _nothing
         self.thawed = 0
         self.fails = False
         self.passing = True
@@ -65,6 +72,7 @@ class Member:
         consul, clock = self.scene.consul, self.scene.clock
 
         async def prepare(fault: Fault) -> MadeUp:
+            await self.before("prepare")
             return MadeUp(self)
 
         async def thaw() -> None:
@@ -72,7 +80,7 @@ class Member:
             self.on = 0
 
         async def announced() -> None:
-            return
+            await self.before("announced")
 
         ports = InjectorPorts(
             passing=lambda: self.passing,

@@ -101,6 +101,6 @@ class Running:
                 f"the sidecar of {order.victim} has not confirmed that the fault is undone; it ends"
                 f" {self.seconds:g} s after its beginning at the latest"
             )
-        if self.over.value.why:
+        if self.over.value.said == "restored" and self.over.value.why:
             raise Unavailable(f"the sidecar of {order.victim}: {self.over.value.why}")
         return self.over.value.code

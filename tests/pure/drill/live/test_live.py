@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from sidecar.consul.api import Set
+from sidecar.consul.api import HoldsLock, Set
 from sidecar.drill.live import drill_lock, live
 from sidecar.drill.live.precheck import DrillRefused
 from sidecar.election.keys import lock, orders
@@ -246,6 +247,36 @@ async def test_a_sidecar_that_stops_undoes_its_fault_first() -> None:
         assert victim.on == 0
         assert victim.phases[-1] == ("aborted", "stopping")
         await passing(scene, work)
+
+
+@pytest.mark.parametrize("step", ["prepare", "claim", "announced", "arm"])
+async def test_a_sidecar_that_stops_causes_no_fault_any_more(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with drill_scene() as scene:
+        victim, stopped = scene.members["a"], list[asyncio.Task[None]]()
+
+        async def before(reached: str) -> None:
+            if reached == step and not stopped:
+                stopped.append(asyncio.create_task(victim.injector.stop()))
+                await scene.clock.sleep(0.5)
+
+        async def transact(*operations: Any) -> Any:
+            if isinstance(operations[0], HoldsLock) and b"injecting" in operations[1].value:
+                await before("claim")
+            return await written(*operations)
+
+        written, victim.before = scene.consul.transact, before
+        monkeypatch.setattr(scene.consul, "transact", transact)
+        work = begin(scene, Fault.SIDECAR_FROZEN)
+        await scene.clock.advance(3.0)
+        [stopping] = stopped
+        assert stopping.done()
+        with suppress(DrillRefused):
+            await passing(scene, work)
+        assert victim.caused == 0
+        [entry] = await past(scene)
+        assert (entry.outcome, entry.code) in {("refused", "stopping"), ("aborted", "stopping")}
 
 
 async def test_a_new_sidecar_undoes_what_the_last_one_left_and_does_not_repeat_it() -> None:
