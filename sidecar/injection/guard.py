@@ -7,12 +7,11 @@ The undoing always happens there, once; only if that process itself was killed, 
     with guard([["tc", "qdisc", "del", "dev", "eth0", "root"]], within=30.0):
         ...
 
-Acts: os, select, subprocess.
+Acts: os, subprocess.
 """
 
 import json
 import os
-import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,7 +65,7 @@ class Guard:
         if self._released:
             return True
         assert self._child.stdout is not None  # noqa: S101
-        return bool(select.select([self._child.stdout], [], [], 0)[0])
+        return bool(guard_process.readable(0, self._child.stdout.fileno()))
 
     def release(self) -> None:
         """Undo the fault unless that has happened; a second call does nothing.
@@ -104,7 +103,7 @@ class Guard:
         """One line; what has come until the end of the process, or of the time."""
         assert self._child.stdout is not None  # noqa: S101
         found, reading = bytearray(), self._child.stdout.fileno()
-        while not found.endswith(b"\n") and select.select([reading], [], [], timeout)[0]:
+        while not found.endswith(b"\n") and guard_process.readable(timeout, reading):
             if not (data := os.read(reading, 4096)):
                 break
             found += data

@@ -13,6 +13,7 @@ Acts: os, select, signal, subprocess, time.
 """
 
 import json
+import math
 import os
 import select
 import signal
@@ -52,6 +53,14 @@ def run(commands: Iterable[Sequence[str]]) -> list[str]:
     return failed
 
 
+def readable(within: float, *descriptors: int) -> set[int]:
+    """Those that can be read, or have ended, as soon as there are some or `within` s are over."""
+    looking = select.poll()  # select knows none from 1024 on
+    for each in descriptors:
+        looking.register(each, select.POLLIN)
+    return {each for each, _ in looking.poll(math.ceil(within * 1000))}
+
+
 def _line() -> bytes:
     """The first line of standard input; what follows it does not matter."""
     found = bytearray()
@@ -63,7 +72,7 @@ def _line() -> bytes:
 def _wait(deadline: float, terminated: int) -> None:
     """Return when standard input ends, SIGTERM comes, or the time is over."""
     while (left := deadline - time.clock_gettime(_CLOCK)) > 0:
-        ready, _, _ = select.select([0, terminated], [], [], min(left, _LOOK))
+        ready = readable(min(left, _LOOK), 0, terminated)
         if terminated in ready or (0 in ready and not os.read(0, 65536)):
             return
 

@@ -4,11 +4,10 @@ Triton is found and verified as recovery does it: the process that listens on it
 host. A process is held by a pidfd from the moment it was verified, so that another one that gets
 its pid is never signalled. Blocking: call it in a thread.
 
-Acts: os, select, signal, threading.
+Acts: os, signal, threading.
 """
 
 import os
-import select
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,10 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from sidecar.injection import guard_process
 from sidecar.injection.guard import Guard
 from sidecar.injection.rules import OF_SIDECAR, TRITON_FROZEN, Fault
 from sidecar.recovery import triton_processes
-from sidecar.runtime.errors import Rejected
+from sidecar.runtime.errors import Rejected, Unavailable, words
 
 _SERVER, _STUB = "tritonserver", "triton_python_backend_stub"
 _FROZEN = TRITON_FROZEN | {Fault.SIDECAR_FROZEN}
@@ -36,6 +36,7 @@ class PreparedFault:
 
     Raises:
         Rejected: the processes are not here, or this user may not signal them.
+        Unavailable: the system cannot look or hold them now, such as without free descriptors.
     """
 
     def __init__(self, fault: Fault, host: str, port: int) -> None:
@@ -50,6 +51,9 @@ class PreparedFault:
                 self._handles = [self._hold(os.getpid())]
             for handle in self._handles:
                 _probe(handle)
+        except OSError as error:
+            self._stack.close()
+            raise Unavailable(f"Triton's processes: {words(error)}") from error
         except BaseException:
             self._stack.close()
             raise
@@ -59,9 +63,13 @@ class PreparedFault:
 
         Raises:
             Unavailable: it cannot be started.
+            Rejected: the fault was undone meanwhile.
         """
-        if self.fault in _FROZEN:
-            self._guard = Guard(thaw=self._handles, within=seconds)
+        with self._lock:  # `undo` closes the handles
+            if self._undone:
+                raise Rejected(f"{self.fault}: it was undone before it was caused")
+            if self.fault in _FROZEN:
+                self._guard = Guard(thaw=self._handles, within=seconds)
 
     def cause(self) -> None:
         """Cause the fault. If it hits this process, it returns after it is over, or never.
@@ -95,8 +103,10 @@ class PreparedFault:
                 return
             self._undone = True
             if self._guard:
-                self._guard.release()
-                self._thaw()
+                try:
+                    self._guard.release()
+                finally:
+                    self._thaw()
 
     def _thaw(self) -> None:
         for handle in self._handles:
@@ -179,7 +189,7 @@ def _probe(handle: int) -> None:
 
 
 def _signal(handle: int, number: signal.Signals) -> bool:
-    if select.select([handle], [], [], 0)[0]:  # it has ended, and is perhaps a zombie
+    if guard_process.readable(0, handle):  # it has ended, and is perhaps a zombie
         return False
     try:
         signal.pidfd_send_signal(handle, number)

@@ -1,15 +1,21 @@
 """Faults to the processes of something that listens where Triton would, under its name."""
 
+import errno
 import os
+import resource
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from sidecar.injection import triton_faults
+from sidecar.injection.guard import Guard
 from sidecar.injection.rules import Fault
 from sidecar.injection.triton_faults import PreparedFault
-from sidecar.runtime.errors import Rejected
+from sidecar.runtime.errors import Rejected, Unavailable
 from tests.support.frozen import becomes, server, state
 
 HOST, LONG = "127.0.0.1", 600.0
@@ -107,3 +113,82 @@ def test_nothing_is_frozen_that_no_guard_would_thaw(tmp_path: Path) -> None:
                 fault.cause()
             fault.undo()
         assert "T" not in {state(each) for each in (pid, *stubs)}
+
+
+def test_what_the_guard_cannot_undo_is_undone_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(guard: Guard) -> None:
+        release(guard)
+        for each in (pid, *stubs):
+            os.kill(each, signal.SIGSTOP)
+        raise Rejected("not undone: SIGCONT")
+
+    release = Guard.release
+    monkeypatch.setattr(Guard, "release", fails)
+    with server(tmp_path) as (port, pid, stubs):
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        with pytest.raises(Rejected, match="not undone"):
+            fault.undo()
+        becomes(lambda: "T" not in {state(each) for each in (pid, *stubs)}, "all are thawed")
+
+
+def test_an_undo_waits_for_the_guard_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Guard):
+        def __init__(self, *, thaw: list[int], within: float) -> None:
+            undoing.start()
+            undoing.join(0.2)
+            super().__init__(thaw=thaw, within=within)
+            armed.append(self)
+
+    armed: list[Guard] = []
+    monkeypatch.setattr(triton_faults, "Guard", Slow)
+    with server(tmp_path) as (port, *_):
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        undoing = threading.Thread(target=fault.undo)
+        fault.arm(LONG)
+        undoing.join()
+        assert armed[0].fired
+        with pytest.raises(Rejected, match="undone"):
+            fault.arm(LONG)
+
+
+@contextmanager
+def many_descriptors() -> Iterator[None]:
+    """Descriptors from 1024 on are the next free ones."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while opened[-1] < 1024:
+            opened.append(os.dup(opened[0]))
+        yield
+    finally:
+        for each in opened:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_with_many_descriptors_causes_and_undoes_faults(tmp_path: Path) -> None:
+    with server(tmp_path) as (port, pid, stubs), many_descriptors():
+        fault = PreparedFault(Fault.FREEZE, HOST, port)
+        fault.arm(LONG)
+        fault.cause()
+        becomes(lambda: {state(each) for each in (pid, *stubs)} == {"T"}, "all are frozen")
+        fault.undo()
+        assert "T" not in {state(each) for each in (pid, *stubs)}
+
+
+def test_a_process_without_free_descriptors_injects_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", fails)
+    with server(tmp_path) as (port, *_), pytest.raises(Unavailable):
+        PreparedFault(Fault.FREEZE, HOST, port)
