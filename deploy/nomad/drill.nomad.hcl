@@ -35,11 +35,6 @@ job "triton-drill" {
       mode     = "fail"
     }
 
-    # The reports.
-    ephemeral_disk {
-      sticky = true
-    }
-
     task "drill" {
       driver = "exec"
 
@@ -54,6 +49,8 @@ job "triton-drill" {
           "drill", "all", "--live", "--yes",
           "--config", "${NOMAD_TASK_DIR}/drill.toml",
           "--envoy", "127.0.0.1:8001",
+          # Each run is a separate job, so its report is gone when Nomad collects that (`job_gc_threshold`, 4 h by
+          # default). Until then: nomad alloc fs ALLOC alloc/data/drill. To keep reports, mount a host volume here.
           "--report", "${NOMAD_ALLOC_DIR}/data/drill",
         ]
       }

@@ -122,7 +122,8 @@ class _Attempt:
             self._refused(error)
             return
         except SidecarError as error:
-            self.ends("removal_failed" if self.removing else "injection_failed", error)
+            broken = "removal_failed" if self.removing else "injection_failed"
+            self.ends(getattr(error, "code", broken), error)
         else:
             self.seen.mark("restored", self.victim)
         tell("waiting until all is as before")

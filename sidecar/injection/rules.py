@@ -32,6 +32,7 @@ class Code(StrEnum):
     By either: NOT_PERMITTED: the victim's settings do not permit the fault, or its version knows no
     drills. PAUSED: automation is paused. UNWELL: the victim does not pass. OTHERS_UNWELL: another
     instance does not. ALONE: there is no other one. UNKNOWN: Consul does not show all of them.
+    NOT_UNDONE: the sidecar could not undo all of the fault.
     NOT_INJECTED: the sidecar may not signal Triton, or the fault failed in another way.
     Why a fault ended: ENDED: the drill ordered it. LOCK_LOST: the drill has gone. TIME_OVER: it
     lasted for as long as it may. CONSUL_LOST: Consul does not answer the sidecar. STOPPING: the
@@ -50,6 +51,7 @@ class Code(StrEnum):
     ALONE = "alone"
     UNKNOWN = "unknown"
     NOT_INJECTED = "not_injected"
+    NOT_UNDONE = "not_undone"
     ENDED = "ended"
     LOCK_LOST = "lock_lost"
     TIME_OVER = "time_over"

@@ -108,7 +108,9 @@ async def uninterrupted(work: Awaitable[None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # the cancellation replaces it
         raise
 
 

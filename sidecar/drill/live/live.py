@@ -1,7 +1,7 @@
 """A drill's fault on a live mesh: checked, announced, ordered, and always undone.
 
     async with live.drill(client, "freeze", Fault.FREEZE, "triton-0", seconds=30.0) as running:
-        ...  # the fault is on; `running.ended()` returns if it ends early
+        ...  # the fault is on; `running.over` changes if it ends early
 
 The victim's sidecar undoes the fault when this process orders it, when the lock is lost because
 this process was killed, when Consul does not answer, or when the time is over.
@@ -18,7 +18,7 @@ from sidecar.drill.live import announcement, drill_lock, precheck
 from sidecar.drill.live.announcement import Outcome
 from sidecar.drill.live.drill_lock import uninterrupted
 from sidecar.drill.live.precheck import DrillRefused
-from sidecar.drill.live.running import Running
+from sidecar.drill.live.running import DrillAborted, Running
 from sidecar.injection.keys import Order
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator import operator_client
@@ -37,7 +37,8 @@ async def drill(
 
     Raises:
         DrillRefused: it may not begin now; nothing was injected, unless the code is UNANSWERED.
-        Unavailable: Consul does not answer, or the end of the fault is not confirmed.
+        DrillAborted: the end of the fault is not confirmed.
+        Unavailable: Consul does not answer.
         Rejected: Consul refuses the token.
     """
     order = Order(client.order_id(), client.by, client.clock.wall(), scenario, victim)
@@ -76,12 +77,14 @@ class _Announced:
             if error.code == Code.UNANSWERED:  # the order may be followed late
                 with suppress(Unavailable):
                     await self.running.restore()
-            await self._write("refused", error.code)
+            with suppress(Unavailable):  # the refusal says more
+                await self._write("refused", error.code)
             return
         try:
             code = await self.running.restore()
-        except Unavailable:
-            await self._write("aborted", Code.UNANSWERED)
+        except DrillAborted as aborted:
+            with suppress(Unavailable):
+                await self._write("aborted", aborted.code)
             raise
         await self._write("aborted" if error or code not in PROPER else "done", code)
 

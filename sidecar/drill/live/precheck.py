@@ -57,7 +57,7 @@ def refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
         why = "a move of the role is ordered; `list` shows it, `flush switchover` cancels it"
         return DrillRefused(Code.ORDER_PENDING, why)
     if len(seen.candidates) < 2:
-        return DrillRefused(Code.ALONE, f"{victim} is the only instance of {seen.service}")
+        return DrillRefused(Code.ALONE, f"{seen.service} has fewer than two instances")
     unwell = [each for each in seen.candidates if not candidates.is_well(each)]
     if any(each.id == victim for each in unwell):
         return DrillRefused(Code.UNWELL, f"{victim} does not pass")

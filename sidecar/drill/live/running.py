@@ -12,15 +12,23 @@ from sidecar.consul.blocking_query import follow
 from sidecar.drill.live.drill_lock import DrillLock
 from sidecar.drill.live.precheck import DrillRefused
 from sidecar.injection import keys
-from sidecar.injection.keys import Answer
+from sidecar.injection.keys import Answer, Order
 from sidecar.injection.rules import OF_SIDECAR, Code, Fault
 from sidecar.operator.operator_client import OperatorClient
-from sidecar.runtime.errors import SidecarError, Unavailable
+from sidecar.runtime.errors import Conflict, Refused, Rejected, SidecarError, Unavailable
 from sidecar.runtime.latest import Latest, first_of
 
 _ANSWERED_WITHIN = 15.0  # seconds for the victim's sidecar to answer, notifications included
 _RESTORED_WITHIN = 45.0  # and to undo the fault, or to be restarted
 _WAIT = 5.0  # seconds that Consul may hold a query back
+
+
+class DrillAborted(Unavailable):
+    """The fault did not begin or end as ordered; `code` says why to programs."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class Running:
@@ -42,11 +50,6 @@ class Running:
     def seconds(self) -> float:
         """How long the fault lasts at most, as the victim's sidecar answered."""
         return self._answered.value.seconds if self._answered.value else self._held.order.seconds
-
-    async def ended(self) -> str:
-        """Wait until the fault ends before the drill orders it; returns the code."""
-        await first_of(self._client.clock, None, self.over.changed(0), self.lost.changed(0))
-        return self.over.value.code if self.over.value else Code.LOCK_LOST.value
 
     async def watch(self) -> None:
         """Follow the victim's answers, forever."""
@@ -72,11 +75,12 @@ class Running:
         """Order the fault and wait until it is injected.
 
         Raises:
-            DrillRefused: the victim's sidecar refuses, or does not answer.
-            SidecarError: the lock is lost, or Consul does not answer.
+            DrillRefused: the victim's sidecar refuses, or does not answer; or the order was not
+                written, because the lock is lost, or Consul refuses.
+            Unavailable: Consul does not answer; the order may be written.
         """
         order = replace(self._held.order, fault=fault.value, seconds=seconds)
-        await self._held.write(order)
+        await self._write(order)
         news = (self._answered.changed(0), self.over.changed(0), self.lost.changed(0))
         await first_of(self._client.clock, _ANSWERED_WITHIN, *news)
         said = self._answered.value or self.over.value
@@ -86,21 +90,34 @@ class Running:
         if said.said == "refused":
             raise DrillRefused(said.code, f"the sidecar of {order.victim} refuses: {said.why}")
 
+    async def _write(self, order: Order) -> None:
+        try:
+            await self._held.write(order)
+        except Conflict as error:
+            raise DrillRefused(Code.LOCK_LOST, f"the lock is lost: {error}") from error
+        except Rejected as error:
+            raise DrillRefused(Code.NOT_INJECTED, str(error)) from error
+        except Refused as error:
+            raise DrillRefused(Code.CONSUL_LOST, str(error)) from error
+
     async def restore(self) -> str:
         """Order the end of the fault and wait until it is undone; returns the code.
 
         Raises:
-            Unavailable: the victim's sidecar has not confirmed it; it ends in time all the same.
+            DrillAborted: the victim's sidecar has not confirmed it, and it ends in time all the
+                same; or the sidecar could not undo all of it.
         """
         order = self._held.order
         with suppress(SidecarError):  # then it ends with the lock
             await self._held.write(replace(order, fault=""))
         await first_of(self._client.clock, _RESTORED_WITHIN, self.over.changed(0))
         if self.over.value is None:
-            raise Unavailable(
+            raise DrillAborted(
+                Code.UNANSWERED,
                 f"the sidecar of {order.victim} has not confirmed that the fault is undone; it ends"
-                f" {self.seconds:g} s after its beginning at the latest"
+                f" {self.seconds:g} s after its beginning at the latest",
             )
         if self.over.value.said == "restored" and self.over.value.why:
-            raise Unavailable(f"the sidecar of {order.victim}: {self.over.value.why}")
+            why = f"the sidecar of {order.victim}: {self.over.value.why}"
+            raise DrillAborted(Code.NOT_UNDONE, why)
         return self.over.value.code

@@ -10,11 +10,11 @@ from typing import Any
 
 from sidecar.drill.live import live, precheck, switchover
 from sidecar.drill.live.precheck import DrillRefused
+from sidecar.drill.live.running import DrillAborted
 from sidecar.drill.live.stage import LiveStage
 from sidecar.drill.scenario import Injection, Scenario
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator.service_status import ServiceStatus
-from sidecar.runtime.errors import Unavailable
 
 SWITCHOVER = "switchover"
 _LONGEST = 120.0  # seconds for which a fault is ordered; the victim's max_seconds may be shorter
@@ -64,7 +64,7 @@ def _ordered(name: str, fault: Fault) -> Injection[LiveStage]:
         over = running.over.value
         if over is None or over.code not in live.PROPER:
             code = over.code if over else Code.LOCK_LOST
-            raise Unavailable(f"the fault ended before the drill ordered it: {code}")
+            raise DrillAborted(code, f"the fault ended before the drill ordered it: {code}")
 
     return ordered
 

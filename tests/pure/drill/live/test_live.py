@@ -11,6 +11,7 @@ import pytest
 from sidecar.consul.api import HoldsLock, Set
 from sidecar.drill.live import drill_lock, live
 from sidecar.drill.live.precheck import DrillRefused
+from sidecar.drill.live.running import DrillAborted
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.history import DrillEntry
 from sidecar.election.keys.orders import Kind, Pause
@@ -18,7 +19,7 @@ from sidecar.injection import keys
 from sidecar.injection.keys import Answer, Order
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator import operator_client
-from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.errors import Conflict, Refused, Rejected, SidecarError, Unavailable
 from tests.support.consul_model import Servers
 from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene, passing
 
@@ -316,13 +317,65 @@ async def test_the_end_of_the_fault_is_told_while_the_drill_goes_on() -> None:
             async with live.drill(
                 scene.operator(), "night", Fault.FREEZE, "a", seconds=30.0
             ) as running:
-                codes.append(await running.ended())
+                _, over = await running.over.changed(0)
+                codes.append(over and over.code)
 
         task = asyncio.create_task(work())
         await scene.clock.advance(1.0)
         await scene.members["a"].injector.stop()
         await passing(scene, task)
         assert codes == ["stopping"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code", "within"),
+    [
+        (Conflict("the lock is lost"), "refused", "lock_lost", 1.0),
+        (Rejected("the token may not"), "refused", "not_injected", 1.0),
+        (Refused("nothing listens"), "refused", "consul_lost", 1.0),
+        (Unavailable("no answer in time"), "aborted", "unanswered", 60.0),
+    ],
+)
+async def test_only_an_order_that_may_have_been_written_is_waited_for(
+    error: SidecarError, outcome: str, code: str, within: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with drill_scene() as scene:
+
+        async def transact(*operations: Any) -> Any:
+            if isinstance(operations[0], HoldsLock):
+                raise error
+            return await written(*operations)
+
+        written = scene.consul.transact
+        monkeypatch.setattr(scene.consul, "transact", transact)
+        with pytest.raises((DrillRefused, DrillAborted)) as raised:
+            await passing(scene, begin(scene), within)
+        assert getattr(raised.value, "code", "") == code
+        assert isinstance(raised.value, DrillRefused) == (outcome == "refused")
+        [entry] = await past(scene)
+        assert (entry.outcome, entry.code) == (outcome, code)
+
+
+async def test_an_end_that_nobody_confirms_is_an_error_with_its_code() -> None:
+    async with drill_scene() as scene:
+        work = begin(scene)
+        await scene.clock.advance(1.0)
+        await scene.members["a"].die()
+        with pytest.raises(DrillAborted) as aborted:
+            await passing(scene, work)
+        assert aborted.value.code == Code.UNANSWERED
+
+
+async def test_a_cancelled_drill_stays_cancelled_if_its_end_fails() -> None:
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise Unavailable("Consul is gone")
+
+    work = asyncio.create_task(drill_lock.uninterrupted(fails()))
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
 
 
 async def test_what_could_not_be_undone_is_an_error() -> None:
@@ -333,6 +386,7 @@ async def test_what_could_not_be_undone_is_an_error() -> None:
         broken = Answer("d1", "a", "restored", 1.0, "ended", "not undone: tc: no such file")
         key = keys.answer_key(SERVICE, "a")
         await scene.consul.transact(Set(key, lock.dumps(broken)))
-        with pytest.raises(Unavailable, match="not undone: tc"):
+        with pytest.raises(DrillAborted, match="not undone: tc") as aborted:
             await passing(scene, work)
+        assert aborted.value.code == Code.NOT_UNDONE
         assert [each.outcome for each in await past(scene)] == ["aborted"]

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from sidecar.consul.api import Set
-from sidecar.drill.live import switchover
+from sidecar.drill.live import scenarios, switchover
 from sidecar.drill.live.precheck import DrillRefused
+from sidecar.drill.live.running import DrillAborted
 from sidecar.drill.live.stage import Entrance, LiveStage
+from sidecar.drill.scenarios.catalog import select
 from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Pause
 from sidecar.injection.rules import Code
 from sidecar.operator import operator_client
 from sidecar.runtime.errors import Unavailable
-from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene
+from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene, passing
 
 
 def stage(scene: ModelledScene) -> LiveStage:
@@ -88,3 +90,17 @@ async def test_a_cancelled_switchover_withdraws_its_order_and_releases_the_lock(
         [entry] = (await operator_client.read_history(client, 20)).drills
         assert (entry.scenario, entry.fault, entry.outcome) == ("switchover", "", "aborted")
         assert (await scene.keys()).last is None
+
+
+async def test_a_fault_that_ends_before_its_drill_is_an_error_with_its_code() -> None:
+    async with drill_scene() as scene:
+        [freeze] = scenarios.on_live_mesh(select(["freeze"]))
+
+        async def work() -> None:
+            async with freeze.inject(stage(scene), "a"):
+                await scene.members["a"].injector.stop()
+
+        working = asyncio.create_task(work())
+        with pytest.raises(DrillAborted) as aborted:
+            await passing(scene, working)
+        assert aborted.value.code == Code.STOPPING
