@@ -3,14 +3,22 @@
 Acts: through what it imports or is given.
 """
 
-from sidecar.consul.api import ConsulApi
+from collections.abc import Callable
+
+from sidecar.consul.api import ConsulApi, ServiceEntry
 from sidecar.recovery.decision import Peers
 from sidecar.registry.duplicate_entries import fold
 from sidecar.runtime.errors import SidecarError
 
 
-async def look(consul: ConsulApi, service: str, own: str) -> Peers:
-    """Read the instances of a service except this one; those not passing or warning are down.
+def _serves(entry: ServiceEntry) -> bool:
+    return entry.status in ("passing", "warning")
+
+
+async def look(
+    consul: ConsulApi, service: str, own: str, is_up: Callable[[ServiceEntry], bool] = _serves
+) -> Peers:
+    """Read the instances of a service except this one; the others are down unless `is_up`.
 
     An answer without this instance proves nothing: Consul 1.8 shows no instances at all to a token
     that may not read the service.
@@ -27,5 +35,4 @@ async def look(consul: ConsulApi, service: str, own: str) -> Peers:
     others = [entry for entry in entries if entry.id != own]
     if len(others) == len(entries):
         return Peers(unknown=f"the catalog does not list {own} itself")
-    down = sum(entry.status not in ("passing", "warning") for entry in others)
-    return Peers(len(others), down)
+    return Peers(len(others), sum(not is_up(entry) for entry in others))
