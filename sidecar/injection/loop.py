@@ -169,17 +169,17 @@ class Injector:
 
     async def _step(self) -> None:
         seen, retry = self._seen.version, math.inf
-        decided = self._decide()
-        if not isinstance(decided, Restore):  # which does not wait for Consul
+        if self._active is None:  # an undo does not wait for Consul
             retry = math.inf if await self._tell() else _RETRY
-            decided = self._decide()
+        decided = self._decide()
         if isinstance(decided, GatherFacts):
             decided = self._decide(await self._ports.others())
         if isinstance(decided, Idle | GatherFacts):
             left = decision.wake_at(self._active) - self._clock.now()
             pause = min(retry, max(0.0, left))
             wait = None if math.isinf(pause) else pause
-            await first_of(self._clock, wait, self._seen.changed(seen))
+            told = [self._told()] if self._active and self._unsaid else []
+            await first_of(self._clock, wait, self._seen.changed(seen), *told)
             return
         async with self._acting:
             if not self._stopping:
@@ -301,6 +301,10 @@ class Injector:
         if self._unsaid is said:
             self._unsaid = None
         return True
+
+    async def _told(self) -> None:
+        while not await self._tell():
+            await self._clock.sleep(_RETRY)
 
     async def _announce(self) -> None:
         try:

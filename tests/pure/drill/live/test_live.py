@@ -239,6 +239,29 @@ async def test_the_fault_ends_when_consul_does_not_answer(servers: Servers) -> N
         ]
 
 
+async def test_an_answer_that_consul_does_not_take_delays_no_undo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with drill_scene() as scene:
+
+        async def transact(*operations: Any) -> Any:
+            if isinstance(operations[0], Set) and b"injected" in operations[0].value:
+                await scene.clock.sleep(1000.0)
+            return await written(*operations)
+
+        written = scene.consul.transact
+        monkeypatch.setattr(scene.consul, "transact", transact)
+        work = begin(scene)
+        await scene.clock.advance(1.0)
+        assert scene.members["a"].on == 1
+        await scene.consul.set_servers(Servers.GONE)
+        await scene.clock.advance(10.0)
+        assert scene.members["a"].on == 0
+        await scene.consul.set_servers(Servers.LEADING)
+        with pytest.raises(DrillRefused):
+            await passing(scene, work)
+
+
 async def test_a_sidecar_that_stops_undoes_its_fault_first() -> None:
     async with drill_scene() as scene:
         work = begin(scene)
