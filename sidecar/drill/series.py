@@ -24,7 +24,7 @@ def endless(seed: int, scenarios: Sequence[Scenario[Any]]) -> Iterator[Scenario[
 
     Two of three that are about an instance are about the primary, the others about a standby, if
     the scenario makes sense there. One of three lasts only for a moment, in which the role need not
-    move.
+    move; where it must not, it still must not.
     """
     chance = random.Random(seed)  # noqa: S311 -- the same series for the same seed
     while True:
@@ -42,5 +42,6 @@ def on_standby(scenario: Scenario[Any]) -> Scenario[Any]:
 
 def for_a_moment(scenario: Scenario[Any]) -> Scenario[Any]:
     """The same fault, removed before anybody must have noticed it."""
-    expects = replace(scenario.expects, moves_role=None, reasons=frozenset())
+    may_move = None if scenario.expects.moves_role else scenario.expects.moves_role
+    expects = replace(scenario.expects, moves_role=may_move, reasons=frozenset())
     return replace(scenario, lasts=min(scenario.lasts, _BLINK), expects=expects)

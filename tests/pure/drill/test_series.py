@@ -54,3 +54,8 @@ def test_for_a_moment_nobody_has_to_notice() -> None:
     found = for_a_moment(KNOWN[0])
     assert found.lasts == 2.0
     assert found.expects == Expectation(None, frozenset(), cuts_streams=True)
+
+
+def test_for_a_moment_the_role_stays_where_it_had_to() -> None:
+    found = for_a_moment(on_standby(KNOWN[0]))
+    assert found.expects.moves_role is False
