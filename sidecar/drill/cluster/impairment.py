@@ -41,10 +41,24 @@ async def impaired(
 ) -> AsyncIterator[None]:
     """Impair a namespace's connection to a network while the context lasts.
 
+    Nothing is lost before the process forwards.
+
     Raises:
         Unavailable: the process does not start.
     """
-    link, tap = namespaces.interpose(member, network)
+    try:
+        async with _forwarding(namespaces, *namespaces.tap(member, network), impairment):
+            namespaces.divert(member, network)
+            yield
+    finally:
+        namespaces.join(member, network)
+
+
+@asynccontextmanager
+async def _forwarding(
+    namespaces: NetworkNamespaces, link: str, tap: str, impairment: Impairment
+) -> AsyncIterator[None]:
+    """A process that forwards between two interfaces while the context lasts."""
     numbers = (impairment.loss_out, impairment.loss_in, impairment.delay)
     forwarder = await asyncio.create_subprocess_exec(
         *(*namespaces.enter_hub(), sys.executable, "-m", "sidecar.drill.cluster.impairment"),
@@ -60,7 +74,6 @@ async def impaired(
         with suppress(ProcessLookupError):
             forwarder.kill()
         await forwarder.wait()
-        namespaces.join(member, network)
 
 
 async def _started(forwarder: asyncio.subprocess.Process) -> None:

@@ -81,28 +81,31 @@ class NetworkNamespaces:
         self._ip(_HUB, f"link set {_link(name, network)} nomaster")
 
     def join(self, name: str, network: Network) -> None:
-        """Undo `cut` and `interpose`; a connected namespace stays connected."""
+        """Undo `cut`, `tap` and `divert`; a connected namespace stays connected."""
         tap = _tap(name, network)
         if tap in self._taps:
             self._ip(_HUB, f"link delete {tap}")
             self._taps.remove(tap)
         self._ip(_HUB, f"link set {_link(name, network)} master {network}")
 
-    def interpose(self, name: str, network: Network) -> tuple[str, str]:
-        """Disconnect a namespace, for a process in the hub that forwards between two interfaces.
+    def tap(self, name: str, network: Network) -> tuple[str, str]:
+        """Create a tap, for a process in the hub that forwards between two interfaces.
 
-        Gives their names: the namespace's link, and a tap that leads to the bridge.
+        Gives their names: the namespace's link, and the tap. Nothing changes before `divert`.
         """
-        tap, peer = _tap(name, network), f"{_tap(name, network)}.b"
+        tap = _tap(name, network)
+        self._ip(_HUB, f"link add {tap} type veth peer name {_peer(tap)}")
+        self._taps.add(tap)
+        self._ip(_HUB, f"link set {_peer(tap)} up", f"link set {tap} up")
+        return _link(name, network), tap
+
+    def divert(self, name: str, network: Network) -> None:
+        """Connect a namespace through its tap alone."""
         self._ip(
             _HUB,
-            f"link add {tap} type veth peer name {peer}",
-            f"link set {peer} master {network} up",
-            f"link set {tap} up",
             f"link set {_link(name, network)} nomaster",
+            f"link set {_peer(_tap(name, network))} master {network}",
         )
-        self._taps.add(tap)
-        return _link(name, network), tap
 
     def enter_hub(self) -> tuple[str, ...]:
         """Prefix of a command that runs it where the bridges are."""
@@ -186,3 +189,8 @@ def _unavailable(command: Iterable[str], why: str) -> PartMissing:
 
 def _tap(member: str, network: Network) -> str:
     return f"t{network[0]}.{member}"
+
+
+def _peer(tap: str) -> str:
+    """The bridge's end of a tap."""
+    return f"{tap}.b"

@@ -93,11 +93,6 @@ class ClusterStage(MeshStage):
         """How often a part was started."""
         return self._supervisors[part].starts
 
-    @property
-    def crashes(self) -> Mapping[str, int]:
-        """How often each part has crashed."""
-        return {part: each.crashes for part, each in self._supervisors.items()}
-
     async def begin(self) -> None:
         """Wait until the cluster is healthy for the first time.
 
@@ -156,10 +151,10 @@ class ClusterStage(MeshStage):
     @contextmanager
     def away(self, *parts: str) -> Iterator[None]:
         """Kill parts, and do not restart them until the context ends."""
-        for part in parts:
-            self._supervisors[part].hold_down()
-            self.kill(part)
         try:
+            for part in parts:
+                self._supervisors[part].hold_down()
+                self.kill(part)
             yield
         finally:
             for part in parts:

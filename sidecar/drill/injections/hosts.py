@@ -22,8 +22,8 @@ def cut_off(network: Cut) -> Injection[ClusterStage]:
     @asynccontextmanager
     async def cut(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
         host = beside(victim, "host")
-        stage.cut(host, network)
         try:
+            stage.cut(host, network)
             yield
         finally:
             stage.join(host, network)
@@ -81,8 +81,8 @@ def killed(*kinds: str) -> Injection[ClusterStage]:
 async def lost(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
     """The host loses power: both networks at once, and all its processes."""
     host = beside(victim, "host")
-    stage.cut(host, "both")
     try:
+        stage.cut(host, "both")
         with stage.away(*(beside(victim, kind) for kind in _PARTS)):
             yield
     finally:

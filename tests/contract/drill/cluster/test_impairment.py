@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from sidecar.drill.cluster import impairment
 from sidecar.drill.cluster.impairment import Impairment, impaired
 from sidecar.drill.cluster.network_namespaces import (
     Namespace,
     NetworkNamespaces,
     network_namespaces,
 )
+from sidecar.runtime.errors import Unavailable
 from tests.support.soak import soak
 
 pytestmark = [pytest.mark.contract, pytest.mark.asyncio(loop_scope="module")]
@@ -122,6 +124,38 @@ async def test_nothing_that_a_namespace_sends_arrives(pair: Pair) -> None:
     async with impaired(pair.namespaces, "near", "data", Impairment(loss_out=1.0)):
         assert await pair.asked(3, 0.2) == []
         assert pair.silent
+    await answered(pair)
+
+
+async def test_nothing_is_cut_before_the_process_forwards(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answered(pair)
+    heard: list[float] = []
+
+    async def fails(forwarder: object) -> None:
+        heard.extend(await pair.asked(2, 5.0))
+        raise Unavailable("it did not start")
+
+    monkeypatch.setattr(impairment, "_started", fails)
+    with pytest.raises(Unavailable):
+        async with impaired(pair.namespaces, "near", "data", Impairment(loss_out=1.0)):
+            pass
+    assert len(heard) == 2
+    await pair.arrived(1)
+    await answered(pair)
+
+
+async def test_what_cannot_begin_is_removed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    await answered(pair)
+    with monkeypatch.context() as broken:
+        broken.setattr(pair.namespaces, "enter_hub", lambda: ("/no/such/program",))
+        with pytest.raises(OSError, match="program"):
+            async with impaired(pair.namespaces, "near", "data", Impairment(loss_out=1.0)):
+                pass
+    await answered(pair)
+    async with impaired(pair.namespaces, "near", "data", Impairment()):
+        await answered(pair)
     await answered(pair)
 
 
