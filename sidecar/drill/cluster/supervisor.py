@@ -13,20 +13,17 @@ from sidecar.local.planning.plan import Part
 from sidecar.local.processes.process import Process
 
 _RESTART = 1.0  # seconds until a part that has ended is restarted
-_STOPPED = (0, -signal.SIGTERM, -signal.SIGKILL)  # exit statuses of a part that was stopped
 
 
 class Supervisor:
     """Runs one part, and restarts it after its end unless it is held down.
 
-    `starts` counts its processes; `crashes` those that ended without having been stopped, because
-    real servers have bugs of their own.
+    `starts` counts its processes.
     """
 
     def __init__(self, part: Part) -> None:
         self.part = part
         self.starts = 0
-        self.crashes = 0
         self._process: Process | None = None
         self._wanted = asyncio.Event()
         self._wanted.set()
@@ -38,7 +35,7 @@ class Supervisor:
             self._process = Process(self.part)
             self.starts += 1
             try:
-                self.crashes += await self._process.wait() not in _STOPPED
+                await self._process.wait()
             except asyncio.CancelledError:
                 await self._end(self._process)
                 raise

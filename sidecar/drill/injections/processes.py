@@ -64,17 +64,6 @@ async def control_plane_restarted(stage: MeshStage, victim: str) -> AsyncIterato
 
 
 @asynccontextmanager
-async def control_plane_restarted_without_consul(
-    stage: MeshStage, victim: str
-) -> AsyncIterator[None]:
-    """The control plane is killed while Consul's agent is frozen, and starts from its file."""
-    with stage.frozen("consul"):
-        before = stage.signal("xds", signal.SIGKILL)
-        await until(lambda: stage.running("xds") not in (None, before), "a new control plane")
-        yield
-
-
-@asynccontextmanager
 async def stopped_gracefully(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """SIGTERM to the sidecar, which hands over, drains and ends; the supervisor starts another."""
     stage.signal(stage.sidecar_of(victim), signal.SIGTERM)

@@ -149,11 +149,11 @@ class MeshStage:
         It ends with the block or this process, and after `within` seconds in any case.
 
         Raises:
-            Unavailable: the mesh has no supervisor.
+            Unavailable: the mesh has no supervisor, or this process is it, as of a cluster.
         """
         supervisor = self.now.supervisor
-        if supervisor is None:
-            raise Unavailable("the mesh has no supervisor")
+        if supervisor in (None, os.getpid()):
+            raise Unavailable("the mesh has no supervisor other than this process")
         with thawed_at_the_end([supervisor], within):
             os.kill(supervisor, signal.SIGSTOP)
             yield
