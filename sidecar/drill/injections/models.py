@@ -14,7 +14,7 @@ from pathlib import Path
 from sidecar.drill.misbehaving_models import UNARY
 from sidecar.drill.scenario import Injection
 from sidecar.drill.stage import undo
-from sidecar.drill.stage.dead_mans_switch import undone_at_the_end
+from sidecar.drill.stage.dead_mans_switch import undone_at_the_end, without_blocking
 from sidecar.drill.stage.exit_status import ended
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
@@ -42,7 +42,7 @@ def loading_slowly(seconds: float) -> Injection[MeshStage]:
     async def loading(stage: MeshStage, victim: str) -> AsyncIterator[None]:
         part = stage.sidecar_of(victim)
         async with undone_at_the_end(undo.file(_control(stage, victim, UNARY))):
-            with stage.unsupervised():
+            async with without_blocking(stage.unsupervised()):
                 await ended(stage.signal(part, signal.SIGTERM))
                 _order(stage, victim, UNARY, {"load_seconds": seconds})
                 os.killpg(stage.pid(victim), signal.SIGKILL)

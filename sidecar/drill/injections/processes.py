@@ -5,16 +5,19 @@ Acts: asyncio, os, signal.
 
 import asyncio
 import os
-import resource
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from sidecar.drill.scenario import Injection
-from sidecar.drill.stage import undo
-from sidecar.drill.stage.dead_mans_switch import thawed_at_the_end, undone_at_the_end
+from sidecar.drill.stage import file_limit, undo
+from sidecar.drill.stage.dead_mans_switch import (
+    thawed_at_the_end,
+    undone_at_the_end,
+    without_blocking,
+)
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.processes import process
@@ -30,7 +33,7 @@ async def triton_killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def triton_frozen(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """SIGSTOP to tritonserver and all its processes."""
-    with stage.frozen(victim):
+    async with without_blocking(stage.frozen(victim)):
         yield
 
 
@@ -44,7 +47,7 @@ async def sidecar_killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def sidecar_frozen(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """SIGSTOP to the sidecar, while its Triton serves."""
-    with stage.frozen(stage.sidecar_of(victim)):
+    async with without_blocking(stage.frozen(stage.sidecar_of(victim))):
         yield
 
 
@@ -104,8 +107,7 @@ def stubs_killed(*models: str) -> Injection[MeshStage]:
 
     @asynccontextmanager
     async def killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-        for stub in _stubs(stage, victim, models):
-            os.kill(stub, signal.SIGKILL)
+        _signal(_stubs(stage, victim, models), signal.SIGKILL)
         try:
             yield
         finally:
@@ -122,9 +124,8 @@ def stubs_frozen(*models: str) -> Injection[MeshStage]:
     @asynccontextmanager
     async def frozen(stage: MeshStage, victim: str) -> AsyncIterator[None]:
         found = _stubs(stage, victim, models)
-        with thawed_at_the_end(found):
-            for stub in found:
-                os.kill(stub, signal.SIGSTOP)
+        async with without_blocking(thawed_at_the_end(found)):
+            _signal(found, signal.SIGSTOP)
             yield
 
     return frozen
@@ -132,6 +133,12 @@ def stubs_frozen(*models: str) -> Injection[MeshStage]:
 
 def _stubs(stage: MeshStage, victim: str, models: Sequence[str]) -> list[int]:
     return [stub for model in models for stub in stubs(stage.pid(victim), model)]
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(pid, number)
 
 
 # --- disks ------------------------------------------------------------------------------------
@@ -144,9 +151,8 @@ async def disk_full(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     A limit on their processes does it, so that nothing else of the machine is concerned.
     """
     parts = ["xds", *(stage.sidecar_of(instance.id) for instance in stage.now.instances)]
-    pids = [stage.pid(part) for part in parts]
-    async with undone_at_the_end(undo.limits(stage, pids)):
-        for pid in pids:
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    limits = [limit for part in parts if (limit := file_limit.read(stage.pid(part)))]
+    async with undone_at_the_end(undo.limits(stage, limits)):
+        for limit in limits:
+            file_limit.write(limit, 0)
         yield

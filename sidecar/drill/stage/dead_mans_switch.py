@@ -3,17 +3,26 @@
     with thawed_at_the_end(pids):
         os.killpg(group, signal.SIGSTOP)
         ...
+    async with without_blocking(thawed_at_the_end(pids)):
+        ...
     async with undone_at_the_end(undo.consul(stage, "DELETE", "kv/key")):
         ...
 
-Acts: os.
+Acts: asyncio, os.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 
-from sidecar.injection.guard import Guard, guard
+from sidecar.injection.guard import guard
 from sidecar.runtime.threads import in_daemon_thread
 
 WITHIN = 600.0  # seconds: a drill that takes longer, because it is frozen itself, loses its fault
@@ -46,8 +55,25 @@ async def undone_at_the_end(
         Unavailable: the switch cannot be armed. Nothing may be injected then.
         Rejected: at the end, if a command failed; the message says which.
     """
-    armed = await in_daemon_thread(lambda: Guard(commands, within=within), "dead_mans_switch")
+    async with without_blocking(guard(commands, within=within)):
+        yield
+
+
+@asynccontextmanager
+async def without_blocking(fault: AbstractContextManager[object]) -> AsyncIterator[None]:
+    """Begin and end a context in a thread, because a switch takes seconds on a busy machine.
+
+    The context is not told of the block's error. A cancellation waits until it has begun, and
+    ends it as well.
+
+    Raises:
+        SidecarError: as the context does.
+    """
+    beginning = in_daemon_thread(fault.__enter__, "dead_mans_switch")
     try:
+        await asyncio.shield(beginning)
         yield
     finally:
-        await in_daemon_thread(armed.release, "dead_mans_switch")
+        await asyncio.wait((beginning,))
+        if beginning.exception() is None:
+            await in_daemon_thread(lambda: fault.__exit__(None, None, None), "dead_mans_switch")

@@ -2,18 +2,18 @@
 
     python -m sidecar.drill.stage.undo FOLDER consul METHOD PATH
     python -m sidecar.drill.stage.undo FOLDER triton INSTANCE MODEL VERB
-    python -m sidecar.drill.stage.undo FOLDER limits PID...
+    python -m sidecar.drill.stage.undo FOLDER limits PID:START:SOFT...
 
 Acts: asyncio.
 """
 
 import asyncio
-import resource
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from sidecar.drill.stage import file_limit
+from sidecar.drill.stage.file_limit import FileLimit
 from sidecar.drill.stage.mesh import MeshStage
 
 
@@ -27,9 +27,9 @@ def triton(stage: MeshStage, instance: str, model: str, verb: str) -> Sequence[s
     return _command(stage, "triton", instance, model, verb)
 
 
-def limits(stage: MeshStage, pids: Iterable[int]) -> Sequence[str]:
-    """The command that lets processes write files of any size again, as far as they exist."""
-    return _command(stage, "limits", *map(str, pids))
+def limits(stage: MeshStage, before: Iterable[FileLimit]) -> Sequence[str]:
+    """The command that sets the limits of processes back, as far as they still run."""
+    return _command(stage, "limits", *map(str, before))
 
 
 def file(path: Path) -> Sequence[str]:
@@ -49,14 +49,8 @@ async def _main(folder: str, what: str, *arguments: str) -> None:
     elif what == "triton":
         await stage.repository(*arguments)
     else:
-        _unlimit(map(int, arguments))
-
-
-def _unlimit(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):  # its supervisor starts another without the limit
-            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        for limit in map(file_limit.parse, arguments):
+            file_limit.write(limit, limit.soft)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Faults that are caused to real processes."""
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from sidecar.drill.injections.processes import disk_full
+from sidecar.drill.stage import file_limit
 
 # Appends to a file whenever it gets a line, and says what came of it.
 _WRITER = """
@@ -70,3 +73,25 @@ async def test_a_process_that_has_ended_needs_no_room(tmp_path: Path) -> None:
         async with disk_full(stage, ""):
             plane.process.kill()
             plane.process.wait()
+
+
+async def test_a_limit_from_before_is_set_back(tmp_path: Path) -> None:
+    with writer(tmp_path / "a") as plane:
+        pid = plane.process.pid
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        stage: Any = SimpleNamespace(
+            folder=tmp_path, now=SimpleNamespace(instances=[]), pid=lambda part: pid
+        )
+        async with disk_full(stage, ""):
+            assert resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == 0
+        assert resource.prlimit(pid, resource.RLIMIT_FSIZE)[0] == 100
+
+
+def test_another_process_with_the_same_pid_keeps_its_limit(tmp_path: Path) -> None:
+    with writer(tmp_path / "a") as later:
+        found = file_limit.read(later.process.pid)
+        assert found
+        earlier = replace(found, process=replace(found.process, start=found.process.start - 1))
+        file_limit.write(earlier, 0)
+        assert later.writes() == "written"
+        assert file_limit.parse(str(found)) == found
