@@ -4,8 +4,10 @@ Acts: asyncio, signal.
 """
 
 import asyncio
+import base64
+import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from sidecar.drill.stage import undo
@@ -13,15 +15,19 @@ from sidecar.drill.stage.dead_mans_switch import undone_at_the_end
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.planning.plan import SERVICE
-from sidecar.runtime.errors import Rejected
+from sidecar.runtime.errors import NotFound, Rejected
 from sidecar.traffic.document import policy_key
 
 _UNREADABLE = {"mode": ["no", "such", "mode"]}
 _REASON = "--reason=a drill"
+_LARGEST = 1 << 16  # bytes of a policy that a command can write back
+_WITHDRAWN = 10.0  # seconds, each, for a cancelled command and for the end of its order
 
 
 async def command(stage: MeshStage, *arguments: str) -> str:
     """Run `triton-sidecar` on the mesh to its end; gives its output.
+
+    If it is cancelled, the command gets SIGINT, as from Ctrl-C.
 
     Raises:
         Rejected: it failed; the message is its output.
@@ -37,17 +43,32 @@ async def command(stage: MeshStage, *arguments: str) -> str:
     try:
         output, _ = await process.communicate()
     finally:
-        if process.returncode is None:
-            process.kill()
+        await _interrupted(process)
     if process.returncode:
         raise Rejected(f"`{' '.join(arguments)}` failed: {output.decode().strip()}")
     return output.decode()
 
 
+async def _interrupted(process: asyncio.subprocess.Process) -> None:
+    """End a command that runs still: as by Ctrl-C, or, if it does not end, by SIGKILL."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
+    try:
+        async with asyncio.timeout(_WITHDRAWN):
+            await process.communicate()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 @asynccontextmanager
 async def switched_over(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """A planned switchover to the best candidate."""
-    await command(stage, "switchover", _REASON)
+    await _switch_over(stage)
     yield
 
 
@@ -55,8 +76,25 @@ async def switched_over(stage: MeshStage, victim: str) -> AsyncIterator[None]:
 async def switchover_tried(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """A planned switchover that may fail, because something else happens to it."""
     with suppress(Rejected):
-        await command(stage, "switchover", _REASON)
+        await _switch_over(stage)
     yield
+
+
+async def _switch_over(stage: MeshStage) -> None:
+    """Order a switchover, and wait for its end.
+
+    If it is cancelled, the order is withdrawn, so that the role does not move later.
+
+    Raises:
+        Rejected: it failed.
+    """
+    try:
+        await command(stage, "switchover", _REASON)
+    except asyncio.CancelledError:
+        with suppress(Rejected, TimeoutError):  # then it lapses
+            async with asyncio.timeout(_WITHDRAWN):
+                await command(stage, "flush", "switchover")
+        raise
 
 
 @asynccontextmanager
@@ -85,8 +123,26 @@ async def restarted_one_by_one(stage: MeshStage, victim: str) -> AsyncIterator[N
 
 @asynccontextmanager
 async def bad_policy(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-    """Somebody writes a policy that cannot be read straight into Consul."""
+    """Somebody writes a policy that cannot be read straight into Consul.
+
+    The one from before, if there was one, is written back byte by byte.
+
+    Raises:
+        Rejected: it is too large for that; nothing was written.
+    """
     path = f"kv/{policy_key(SERVICE)}"
-    async with undone_at_the_end(undo.consul(stage, "DELETE", path)):
+    async with undone_at_the_end(await _as_now(stage, path)):
         await stage.consul("PUT", path, _UNREADABLE)
         yield
+
+
+async def _as_now(stage: MeshStage, path: str) -> Sequence[str]:
+    """The command that gives a key in Consul its present value, or removes it."""
+    try:
+        [stored] = json.loads(await stage.consul("GET", path))
+    except NotFound:
+        return undo.consul(stage, "DELETE", path)
+    value = base64.b64decode(stored["Value"] or "")
+    if len(value) > _LARGEST:
+        raise Rejected(f"{path} has {len(value)} bytes, expected at most {_LARGEST}")
+    return undo.consul(stage, "PUT", f"{path}?flags={stored['Flags']}", value)

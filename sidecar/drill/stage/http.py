@@ -4,10 +4,12 @@ Acts: aiohttp.
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 
-from sidecar.runtime.errors import Rejected, Unavailable
+from sidecar.runtime.errors import NotFound, Rejected, Unavailable
 
 _DEADLINE = aiohttp.ClientTimeout(total=180.0)
 
@@ -15,20 +17,26 @@ _DEADLINE = aiohttp.ClientTimeout(total=180.0)
 async def request(
     method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None
 ) -> str:
-    """The text of a successful answer; `body` is sent as JSON.
+    """The text of a successful answer; `body` is sent as JSON, or as it is if it is bytes.
 
     Raises:
         Unavailable: there was no answer.
-        Rejected: the answer is an error; the message has its status and text.
+        NotFound: the answer is 404.
+        Rejected: the answer is another error; the message has its status and text.
     """
     try:
         async with (
             aiohttp.ClientSession(timeout=_DEADLINE, headers=headers) as session,
-            session.request(method, url, json=body) as answer,
+            session.request(method, url, **_sent(body)) as answer,
         ):
             text = await answer.text()
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unavailable(f"{method} {url}: {error!r}") from error
     if not answer.ok:
-        raise Rejected(f"{method} {url}: {answer.status} {text}")
+        kind = NotFound if answer.status == HTTPStatus.NOT_FOUND else Rejected
+        raise kind(f"{method} {url}: {answer.status} {text}")
     return text
+
+
+def _sent(body: object) -> dict[str, Any]:
+    return {"data": body} if isinstance(body, bytes) else {"json": body}

@@ -1,6 +1,6 @@
 """Undoes what a drill changed in a mesh, as commands that a dead man's switch can run.
 
-    python -m sidecar.drill.stage.undo FOLDER consul METHOD PATH
+    python -m sidecar.drill.stage.undo FOLDER consul METHOD PATH [BASE64]
     python -m sidecar.drill.stage.undo FOLDER triton INSTANCE MODEL VERB
     python -m sidecar.drill.stage.undo FOLDER limits PID:START:SOFT...
 
@@ -8,6 +8,7 @@ Acts: asyncio.
 """
 
 import asyncio
+import base64
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from sidecar.drill.stage.file_limit import FileLimit
 from sidecar.drill.stage.mesh import MeshStage
 
 
-def consul(stage: MeshStage, method: str, path: str) -> Sequence[str]:
-    """The command for a request to Consul, below `/v1/`."""
-    return _command(stage, "consul", method, path)
+def consul(stage: MeshStage, method: str, path: str, body: bytes | None = None) -> Sequence[str]:
+    """The command for a request to Consul, below `/v1/`; the system limits `body` to 90 KiB."""
+    sent = () if body is None else (base64.b64encode(body).decode(),)
+    return _command(stage, "consul", method, path, *sent)
 
 
 def triton(stage: MeshStage, instance: str, model: str, verb: str) -> Sequence[str]:
@@ -45,7 +47,8 @@ def _command(stage: MeshStage, *arguments: str) -> Sequence[str]:
 async def _main(folder: str, what: str, *arguments: str) -> None:
     stage = MeshStage(Path(folder))
     if what == "consul":
-        await stage.consul(*arguments)
+        method, path, *sent = arguments
+        await stage.consul(method, path, *map(base64.b64decode, sent))
     elif what == "triton":
         await stage.repository(*arguments)
     else:
