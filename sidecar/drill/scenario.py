@@ -9,6 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
+from sidecar.drill.record import Violation
+from sidecar.runtime.errors import SidecarError
+
 # What a scenario needs of the mesh that it is run on. `processes`: their signals. `hosts`: an
 # instance with its agent on a host of its own, whose networks can be cut and impaired. `servers`:
 # several Consul servers. `models`: the models that can be told to misbehave. `mortal`: the model
@@ -20,6 +23,14 @@ StageT = TypeVar("StageT")
 # Causes a fault to the victim (an instance's id, or empty for `mesh`) as long as the context lasts.
 # Leaving the context removes it, whatever happened meanwhile; removing twice does no harm.
 Injection = Callable[[StageT, str], AbstractAsyncContextManager[None]]
+
+
+class Violated(SidecarError):
+    """Leaving an injection showed that its hypothesis does not hold; the fault is removed."""
+
+    def __init__(self, violation: Violation) -> None:
+        super().__init__(f"expected {violation.expected}, found {violation.found}")
+        self.violation = violation
 
 
 @dataclass(frozen=True, slots=True)

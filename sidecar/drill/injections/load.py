@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 from sidecar.drill.load.deadly import send_deadly_requests
 from sidecar.drill.load.spec import multiplied
-from sidecar.drill.scenario import Injection
+from sidecar.drill.record import Violation
+from sidecar.drill.scenario import Injection, Violated
 from sidecar.drill.stage.mesh import MeshStage
-from sidecar.runtime.errors import Rejected
 
 _MOST_VICTIMS = 2
 _LOOK = 0.1  # seconds between two looks at the Tritons' pids
@@ -28,8 +28,8 @@ def overload(times: int) -> Injection[MeshStage]:
             yield
         bad = sum(each.outcome != "answered" for each in running.samples)
         if bad or not running.samples:
-            sent = len(running.samples)
-            raise Rejected(f"{bad} of {sent} further requests were not answered rightly")
+            found = f"{bad} of {len(running.samples)}"
+            raise Violated(Violation("further_failed", "0 further requests", found))
 
     return overloaded
 
@@ -38,16 +38,25 @@ def overload(times: int) -> Injection[MeshStage]:
 async def query_of_death(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     """A client sends a deadly request again and again, each time on a new connection."""
     before, killed = _tritons(stage), set[str]()
-    async with asyncio.TaskGroup() as tasks:
-        sending = tasks.create_task(send_deadly_requests(stage.now.envoy.grpc))
-        looking = tasks.create_task(_look(stage, before, killed))
-        try:
-            yield
-        finally:
-            sending.cancel()
-            looking.cancel()
+    sending = asyncio.create_task(send_deadly_requests(stage.now.envoy.grpc))
+    looking = asyncio.create_task(_look(stage, before, killed))
+    try:
+        yield
+    finally:
+        failed = await _cancelled(sending, looking)
+    if failed:
+        raise failed[0]
     if len(killed) > _MOST_VICTIMS:
-        raise Rejected(f"at most {_MOST_VICTIMS} instances may go down, and {sorted(killed)} did")
+        expected = f"at most {_MOST_VICTIMS} instances down"
+        raise Violated(Violation("victims", expected, ", ".join(sorted(killed))))
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> list[Exception]:
+    """End tasks; gives the errors of those that had failed."""
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    return [outcome for outcome in outcomes if isinstance(outcome, Exception)]
 
 
 async def _look(stage: MeshStage, before: Mapping[str, int | None], killed: set[str]) -> None:

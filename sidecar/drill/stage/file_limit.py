@@ -1,6 +1,6 @@
 """How large a file a process may write: read, lowered, and set back.
 
-Acts: resource.
+Acts: through what it imports or is given.
 """
 
 import resource

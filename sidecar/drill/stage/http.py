@@ -4,13 +4,13 @@ Acts: aiohttp.
 """
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 from sidecar.runtime.errors import NotFound, Rejected, Unavailable
 
+_NOT_FOUND = 404
 _DEADLINE = aiohttp.ClientTimeout(total=180.0)
 
 
@@ -33,7 +33,7 @@ async def request(
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unavailable(f"{method} {url}: {error!r}") from error
     if not answer.ok:
-        kind = NotFound if answer.status == HTTPStatus.NOT_FOUND else Rejected
+        kind = NotFound if answer.status == _NOT_FOUND else Rejected
         raise kind(f"{method} {url}: {answer.status} {text}")
     return text
 
