@@ -103,7 +103,10 @@ def stubs(group: int, model: str) -> Sequence[int]:
 
 
 def stubs_killed(*models: str) -> Injection[MeshStage]:
-    """The stubs of models die, as by the kernel's out-of-memory killer, while Triton lives."""
+    """The stubs of models die, as by the kernel's out-of-memory killer, while Triton lives.
+
+    No switch reloads the models of a drill that was killed: the sidecar's recovery does.
+    """
 
     @asynccontextmanager
     async def killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
