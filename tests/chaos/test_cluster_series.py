@@ -35,4 +35,5 @@ async def test_a_series_of_faults_fails_no_request(tmp_path: Path) -> None:
         for scenario in draw(seed, _FAULTS, _SCENARIOS):
             runs.append(await drilled(stage, scenario))
             assert runs[-1].violations == (), f"{scenario.name}; CLUSTER_SEED={seed}"
+            assert runs[-1].status == "passed", f"{scenario.name}; CLUSTER_SEED={seed}"
         assert await unexplained_changes(stage, runs) == [], f"CLUSTER_SEED={seed}"

@@ -3,17 +3,24 @@
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.load.spec import ClosedLoop
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run
+from sidecar.drill.samples import Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stage.waiting import until
+from sidecar.drill.stop_conditions import Bounds
 from sidecar.local.planning.plan import SERVICE
+from sidecar.runtime.errors import Unavailable
 from tests.support.soak import pause
+
+_WRITTEN = 120.0  # seconds until a change is in the history; a failed write is retried within 60
 
 # Machines are shared: tests assert outcomes, not how long they took.
 UNTIMED = Objectives(
@@ -23,6 +30,8 @@ UNTIMED = Objectives(
     wrong_window=math.inf,
     recovered=180.0,
 )
+# Nor does a busy machine abort a run: that the stage is not steady again in time is a violation.
+_UNBOUNDED = Bounds(error_rate=1.0, window=120.0, longest=3600.0)
 
 
 async def drilled(
@@ -30,29 +39,39 @@ async def drilled(
 ) -> Run:
     """Run a scenario once, under a load that leaves room for other tests; prints the outcome."""
     spec = ClosedLoop(unary, streams, pause(unary))
-    run = await conduct(stage, scenario, UNTIMED, Conditions(spec, seed=0, tell=print), 1)
+    conditions = Conditions(spec, seed=0, tell=print, bounds=_UNBOUNDED)
+    run = await conduct(stage, scenario, UNTIMED, conditions, 1)
     print(run)
     return run
 
 
 async def unexplained_changes(stage: MeshStage, runs: Iterable[Run]) -> list[str]:
-    """The changes of the primary that the election's history does not explain.
-
-    An empty history explains nothing and is ignored: it has not been written yet.
-    """
-    entries = {entry["epoch"]: entry for entry in await _history(stage)}
-    found = []
-    changes = (
+    """The changes of the primary that the election's history does not explain in time."""
+    changes = [
         mark
         for run in runs
         for injected in run.marks if injected.event == "injected"
         for mark in run.marks if mark.event == "primary" and mark.at >= injected.at
-    )  # fmt: skip
-    for change in changes if entries else ():
+    ]  # fmt: skip
+    found: list[str] = []
+
+    async def explained() -> bool:
+        entries = {entry["epoch"]: entry for entry in await _history(stage)}
+        found[:] = _unexplained(changes, entries)
+        return not found
+
+    with suppress(Unavailable):
+        await until(explained, "", patience=_WRITTEN, pause=0.5)
+    return found
+
+
+def _unexplained(
+    changes: Iterable[Mark], entries: Mapping[int, Mapping[str, Any]]
+) -> Iterator[str]:
+    for change in changes:
         entry = entries.get(int(change.detail), {})
         if entry.get("to") != change.instance or not entry.get("cause"):
-            found.append(f"{change.instance} took epoch {change.detail}; the history has {entry}")
-    return found
+            yield f"{change.instance} took epoch {change.detail}; the history has {entry}"
 
 
 async def _history(stage: MeshStage) -> list[Mapping[str, Any]]:
