@@ -23,7 +23,7 @@ from sidecar.drill.measurement import measure
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run, Status, Violation
 from sidecar.drill.samples import Kind, Mark
-from sidecar.drill.scenario import Scenario
+from sidecar.drill.scenario import Scenario, Violated
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
@@ -100,6 +100,7 @@ class _Attempt:
         self.undisturbed = 0.0
         self.injected: Mark | None = None
         self.removing = False
+        self.violated: tuple[Violation, ...] = ()
         self.stopped: Stop | None = None
         self.retries: int | None = None
 
@@ -121,6 +122,9 @@ class _Attempt:
         except DrillRefused as error:
             self._refused(error)
             return
+        except Violated as error:
+            self.violated = (error.violation,)
+            self.seen.mark("restored", self.victim)
         except SidecarError as error:
             broken = "removal_failed" if self.removing else "injection_failed"
             self.ends(getattr(error, "code", broken), error)
@@ -236,7 +240,7 @@ class _Attempt:
             objectives=self.objectives,
             retried=self.retries,
         )
-        found = violations(
+        found = self.violated + violations(
             figures,
             scenario.expects,
             self.objectives,

@@ -8,7 +8,8 @@ import pytest
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.load.spec import ClosedLoop
 from sidecar.drill.objectives import Objectives
-from sidecar.drill.record import Run
+from sidecar.drill.record import Run, Violation
+from sidecar.drill.scenario import Violated
 from sidecar.drill.session import interruptible
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stop_conditions import Bounds
@@ -67,6 +68,13 @@ async def test_an_injection_that_fails_ends_the_run_with_its_code(
     made = await run(stage)
     assert (made.status, made.code, stage.removed) == ("aborted", code, removed)
     assert "restored" not in [mark.event for mark in made.marks]
+
+
+async def test_a_hypothesis_that_the_injection_itself_saw_broken_is_a_violation() -> None:
+    stage = FakeStage()
+    stage.fails_to_remove = Violated(Violation("victims", "at most 2", "3"))
+    made = await run(stage)
+    assert (made.status, [each.code for each in made.violations]) == ("failed", ["victims"])
 
 
 async def test_a_stop_condition_removes_the_fault_and_keeps_its_code() -> None:
