@@ -94,16 +94,25 @@ def _stop_supervisor(folder: Path) -> bool:
     while (found := state_file.load(folder)) is None or not alive(found.supervisor):
         if not cleanup.is_claimed(folder):
             return True
-        if time.monotonic() > deadline:
-            raise Unavailable(f"{folder}: {cleanup.LOCK} is locked, but not by a mesh")
-        time.sleep(_PAUSE)
+        _wait(folder, deadline)
     send(found.supervisor, signal.SIGTERM)
     deadline = time.monotonic() + _STOP
     while alive(found.supervisor):
         if time.monotonic() > deadline:
             send(found.supervisor, signal.SIGKILL)
         time.sleep(_PAUSE)
+    # A killed one is gone with its first thread; others, and children that it was just starting,
+    # hold the folder for a moment longer.
+    deadline = time.monotonic() + _FIRST_RECORD
+    while cleanup.is_claimed(folder):
+        _wait(folder, deadline)
     return True
+
+
+def _wait(folder: Path, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise Unavailable(f"{folder}: {cleanup.LOCK} is locked, but not by a mesh")
+    time.sleep(_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)

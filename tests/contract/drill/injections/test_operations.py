@@ -23,9 +23,10 @@ from tests.support.mesh.mesh_outside import until
 PATH = f"kv/{policy_key(SERVICE)}"
 # Neither JSON nor UTF-8, and longer than what a pipe holds.
 STORED = b"\xff\x00policy\n" * 7000
-# Notes how it is called; a switchover takes until Ctrl-C.
+# Notes how it is called; a switchover takes until Ctrl-C, also in a job in the background.
 _COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with open(sys.argv[1], "a") as seen:
     try:
         print(*sys.argv[2:], file=seen, flush=True)
