@@ -12,6 +12,7 @@ from sidecar.local.programs.parts import consul_release, find
 from sidecar.runtime.errors import PartMissing
 from sidecar.telemetry import logs
 from tests.support.consul_agent import ConsulAgent
+from tests.support.soak import times
 
 # Assertions in these modules show the compared values, whichever module imports them first.
 pytest.register_assert_rewrite("tests.support.mesh.mesh", "tests.support.mesh.mesh_outside")
@@ -95,6 +96,7 @@ settings.register_profile(
     "shared",
     deadline=None,
     derandomize=not os.environ.get("HYPOTHESIS_ANEW"),
+    max_examples=times(50, soaking=300),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("shared")

@@ -19,9 +19,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 # A minute without Consul shows what ten seconds do.
 _LONGEST = 60.0 if SOAK else 10.0
+# Of each kind one; tests/integration/mesh has what needs no hosts of its own.
 _CHOSEN = {
     "consul-leader-killed", "consul-gone", "agents-restarted", "cut-from-consul", "cut-from-envoy",
-    "one-way", "latency", "host-parts-killed", "sidecar-frozen", "maintenance",
+    "host-parts-killed",
 }  # fmt: skip
 
 

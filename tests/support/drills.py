@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sidecar.drill.conduct import Conditions, conduct
@@ -18,9 +19,10 @@ from sidecar.drill.stage.waiting import until
 from sidecar.drill.stop_conditions import Bounds
 from sidecar.local.planning.plan import SERVICE
 from sidecar.runtime.errors import Unavailable
-from tests.support.soak import pause
+from tests.support.soak import SOAK, pause
 
 _WRITTEN = 120.0  # seconds until a change is in the history; a failed write is retried within 60
+_SETTLES = 0.5  # seconds of undisturbed load before and after a fault
 
 # Machines are shared: tests assert outcomes, not how long they took.
 UNTIMED = Objectives(
@@ -39,6 +41,8 @@ async def drilled(
 ) -> Run:
     """Run a scenario once, under a load that leaves room for other tests; prints the outcome."""
     spec = ClosedLoop(unary, streams, pause(unary))
+    if not SOAK:
+        scenario = replace(scenario, settles=_SETTLES)
     conditions = Conditions(spec, seed=0, tell=print, bounds=_UNBOUNDED)
     run = await conduct(stage, scenario, UNTIMED, conditions, 1)
     print(run)

@@ -99,8 +99,10 @@ async def at_most_one_serves(mesh: LiveMesh) -> AsyncIterator[None]:
     "move",
     [
         switch_over,
-        maintain_service,
-        *(pytest.param(move, marks=soak) for move in (maintain_node, fail_node, stop)),
+        *(
+            pytest.param(move, marks=soak)
+            for move in (maintain_service, maintain_node, fail_node, stop)
+        ),
     ],
 )
 async def test_a_planned_move_of_the_role_fails_no_request(

@@ -1,11 +1,13 @@
 """A real mesh for tests: operations on its parts, and assertions about the outcome."""
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.local import load, timeline
+from sidecar.local.processes import state_file
 from tests.support.mesh.mesh_outside import until
 from tests.support.soak import pause, times
 
@@ -21,6 +23,16 @@ class LiveMesh(MeshStage):
             lambda: [event for event in self.events(part, since) if event["event"] == "registered"],
             f"a new registration of {instance}",
         )
+
+    def killed(self, part: str, pid: int) -> bool:
+        """Whether this process of a part has been killed.
+
+        It may have ended otherwise: a Triton that is thawed segfaults now and then.
+        """
+        found = state_file.load(self.folder)
+        assert found
+        [state] = (state for state in found.parts if state.name == part)
+        return self.pid(part) != pid and state.exit == -signal.SIGKILL
 
     # --- load -------------------------------------------------------------------------------
 
