@@ -15,6 +15,7 @@ from pydantic_core._pydantic_core import list_all_errors
 from sidecar.settings import OperatorSettings, SidecarSettings, XdsSettings, mistakes
 from sidecar.settings.mistakes import EXPECTED, SPECIAL
 from tests.support.pydantic_words import FOREIGN
+from tests.support.soak import times
 
 ROOTS = (SidecarSettings, XdsSettings, OperatorSettings)
 Location = tuple[int | str, ...]
@@ -176,7 +177,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=times(300, soaking=3000))
 @given(where=st.sampled_from(PLACES), value=ANYTHING)
 def test_any_value_at_a_key_is_refused_in_our_own_words(
     where: tuple[type[BaseModel], Location], value: object

@@ -171,7 +171,7 @@ schedules = st.lists(
 
 
 @pytest.mark.timeout(900)  # half a minute of one core on a slow, shared machine
-@settings(max_examples=times(40, soaking=400))
+@settings(max_examples=times(20, soaking=400))
 @given(schedules)
 def test_only_proven_models_are_served_and_all_pass_once_all_faults_are_over(
     schedule: list[tuple[str, str, float]],
