@@ -2,24 +2,30 @@
 
 import argparse
 import asyncio
+import math
+import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import markdown, report
-from benchmarks.peers import programs, tables
-from benchmarks.peers.design import DESIGNS, Design, chosen
+from benchmarks.peers import connect, programs, tables
+from benchmarks.peers.design import CONNECT, DESIGNS, Design, chosen
 from benchmarks.peers.faults import FAULTS, Fault
+from benchmarks.peers.figures import Seen
 from benchmarks.peers.run import SPEC, Rules, run, seconds
-from benchmarks.peers.store import Result, Store
+from benchmarks.peers.store import Result, Session, Store
 from sidecar.local.programs import parts
 from sidecar.runtime.errors import PartMissing, SidecarError
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "comparison.md"
 PICTURE = ROOT / "docs" / "comparison.svg"
-RESULTS = ROOT / ".cache" / "peers"
+RESULTS = Path(__file__).parent / "results.json"
 _QUICK = 0.1  # of a fault's time
+_INTERRUPTED = 130
 
 Work = tuple[Design, Fault]
 
@@ -31,10 +37,12 @@ def options() -> argparse.Namespace:
     faults = [one.name for one in FAULTS]
     parser.add_argument("--designs", nargs="+", default=[], metavar="NAME", choices=names)
     parser.add_argument("--scenarios", nargs="+", default=[], metavar="NAME", choices=faults)
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--results", type=Path, metavar="FILE", help=f"else {RESULTS.name}")
     parser.add_argument("--again", action="store_true", help="also what was run before")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--quick", action="store_true", help="tests the wiring; measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="shortened: tests the wiring, measures nothing"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="for the logs of every run")
     parser.add_argument("--list", action="store_true", help="the names, and nothing else")
     parser.add_argument("--dry", action="store_true", help="run nothing; tables of what was run")
@@ -42,27 +50,68 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def work(todo: list[Work], store: Store, rules: Rules, jobs: int) -> None:
-    """Make runs, several at a time, and keep the result of each."""
-    room = asyncio.Semaphore(jobs)
+class Progress:
+    """Prints each result, how many there are, and how long the rest will take."""
 
-    async def one(design: Design, fault: Fault) -> None:
+    def __init__(self, todo: Sequence[Work], rules: Rules, jobs: int) -> None:
+        self._left, self._rules, self._jobs = list(todo), rules, jobs
+        self._all = len(todo)
+        print(f"{self._all} runs, about {self._minutes()} minutes\n", flush=True)
+
+    def done(self, item: Work, result: Result) -> None:
+        """A run has ended."""
+        self._left.remove(item)
+        count = f"{self._all - len(self._left)} of {self._all}"
+        said = brief(result.seen) if result.seen else f"not measured: {result.reason}"
+        name = f"{result.design} {result.scenario}"
+        print(f"{count}, {self._minutes()} min left; {name}: {said}", flush=True)
+
+    def _minutes(self) -> int:
+        together = sum(seconds(fault, self._rules) for _, fault in self._left if fault.parallel)
+        alone = sum(seconds(fault, self._rules) for _, fault in self._left if not fault.parallel)
+        return math.ceil((together / self._jobs + alone) / 60)
+
+
+async def work(todo: Sequence[Work], store: Store, rules: Rules, session: Session) -> None:
+    """Make runs, several at a time, and keep the result of each as soon as it is there."""
+    room = asyncio.Semaphore(session.jobs)
+    progress = Progress(todo, rules, session.jobs)
+
+    async def one(item: Work) -> None:
         async with room:
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            try:
-                result = Result(design.name, fault.name, at, await run(design, fault, rules))
-            except SidecarError as error:
-                result = Result(design.name, fault.name, at, reason=str(error))
+            result = await outcome(*item, rules, session)
             store.put(result)
-            print(f"{at} {design.name} {fault.name}: {result.seen or result.reason}", flush=True)
+            progress.done(item, result)
 
-    for parallel in (True, False):
-        chosen_now = [one(*item) for item in todo if item[1].parallel is parallel]
-        if parallel:
-            await asyncio.gather(*chosen_now)
-        else:
-            for coroutine in chosen_now:
-                await coroutine
+    async with asyncio.TaskGroup() as together:
+        for item in todo:
+            if item[1].parallel:
+                together.create_task(one(item))
+    for item in todo:
+        if not item[1].parallel:
+            await one(item)
+
+
+async def outcome(design: Design, fault: Fault, rules: Rules, session: Session) -> Result:
+    """Make one run; whatever happens to it, the others go on."""
+    at = now()
+    try:
+        reason = connect.unfit() if design.peer == CONNECT else ""
+        found = None if reason else await run(design, fault, rules)
+    except (SidecarError, OSError, subprocess.SubprocessError) as error:
+        found, reason = None, str(error)
+    return Result(design.name, fault.name, at, session, found, reason)
+
+
+def brief(found: Seen) -> str:
+    """What was seen, for a line of progress."""
+    rto = "not recovered" if found.rto is None else f"RTO {found.rto:.1f} s"
+    return f"{found.failed} failed, {found.wrong} wrong of {found.sent}, {rto}"
+
+
+def now() -> str:
+    """ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> str:
@@ -86,16 +135,18 @@ def main() -> int:
         return 0
     report.begin("The designs that people run in front of Tritons, and this project")
     rules = Rules(_QUICK if wished.quick else 1.0, wished.keep)
-    store = Store(wished.results / "quick" if wished.quick else wished.results)
+    # What was shortened is no result.
+    store = Store(wished.results or (None if wished.quick else RESULTS))
     todo = [] if wished.dry else missing(store, wished)
-    total = sum(seconds(fault, rules) for _, fault in todo) / wished.jobs
-    print(f"{len(todo)} runs, about {total / 60:.0f} minutes\n", flush=True)
     try:
-        programs.provide()
+        if todo:
+            asyncio.run(work(todo, store, rules, session(wished)))
     except PartMissing as error:
         sys.exit(str(error))
-    asyncio.run(work(todo, store, rules, wished.jobs))
-    text = tables.page(store, about(wished))
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was measured is kept, and the same command continues")
+        return _INTERRUPTED
+    text = tables.page(store)
     print(text)
     if wished.write:
         write(store, text)
@@ -124,15 +175,18 @@ def write(store: Store, text: str) -> None:
     picture.draw(store, PICTURE)
 
 
-def about(wished: argparse.Namespace) -> list[str]:
-    """What the tables were made with."""
-    jobs = f", {wished.jobs} runs at a time" if wished.jobs > 1 else ""
-    return [
-        "`python -m benchmarks.peers`",
-        f"{report.machine()}{jobs}",
-        versions(),
-        f"load: {SPEC}",
-    ]
+def session(wished: argparse.Namespace) -> Session:
+    """What the runs of this call are made with; programs that are not here are fetched.
+
+    Raises:
+        PartMissing: one cannot be had.
+    """
+    command = ["python", "-m", "benchmarks.peers", f"--jobs={wished.jobs}"]
+    command += ["--again"] if wished.again else []
+    command += ["--designs", *wished.designs] if wished.designs else []
+    command += ["--scenarios", *wished.scenarios] if wished.scenarios else []
+    machine = report.machine()
+    return Session(now(), shlex.join(command), machine, versions(), str(SPEC), wished.jobs)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """The designs: what runs where, and what an operator of each does for a planned switchover. Pure.
 
 A design's files are in designs/NAME, as an operator would write them for host-0; `for_host` makes
-those of another host. `as_used` is what people run, `tuned` the same design as good as we could
-make it.
+those of another host, `with_hosts` and `with_third_server` a design with one more. `as_used` is
+what people run, `tuned` the same design as good as we could make it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sidecar.drill.cluster.layout import EDGE
+
 FOLDER = Path(__file__).parent / "designs"
-EDGE = "edge"
 FRONT = "127.0.0.1:8080"  # as clients at the edge reach a proxy there
 VIRTUAL = "10.2.0.100:8001"
 
@@ -92,6 +93,16 @@ _ENVOY = (
 _CADDY = (
     Process("caddy", EDGE, ("caddy", "run", "--config", "Caddyfile", "--adapter", "caddyfile")),
 )
+CONNECT = "connect"
+
+
+def _connect() -> tuple[Process, ...]:
+    """A sidecar proxy next to each Triton, and one for the clients."""
+    command = ("consul", "connect", "envoy", "-ignore-envoy-compatibility", "-sidecar-for")
+    where = {EDGE: "clients", "host-0": "triton", "host-1": "triton"}
+    return tuple(Process(f"proxy-{place}", place, (*command, of)) for place, of in where.items())
+
+
 _INFERENCE = "an inference with a known answer each second instead of /v2/health/ready"
 
 DESIGNS = (
@@ -200,6 +211,22 @@ DESIGNS = (
         switchover_at="",
     ),
     Design(
+        f"{CONNECT}/as_used",
+        "Consul Connect, an Envoy of Consul beside each Triton and the clients",
+        processes=_connect(),
+        consul=True,
+        switchover_at="",
+    ),
+    Design(
+        f"{CONNECT}/tuned",
+        "the same, tuned",
+        "Consul's check is an inference, each second; least_request; requests are repeated after "
+        "an error; two errors eject an instance for 5 s",
+        processes=_connect(),
+        consul=True,
+        switchover_at="",
+    ),
+    Design(
         OURS,
         "this project, defaults",
         consul=True,
@@ -229,10 +256,34 @@ def for_host(text: str, number: int, address: str) -> str:
     return text
 
 
+def with_hosts(design: Design, count: int) -> Design:
+    """A design on at least so many hosts; what runs on the second runs on each further one."""
+    further = [
+        replace(one, name=one.name.replace("1", str(number)), where=f"host-{number}")
+        for number in range(design.hosts, count)
+        for one in design.processes
+        if one.where == "host-1"
+    ]
+    hosts = max(design.hosts, count)
+    return replace(design, hosts=hosts, processes=(*design.processes, *further))
+
+
+def with_third_server(text: str) -> str:
+    """A file with a third server, set like the second one, if it names servers and lacks that."""
+    second, third = "10.2.0.22", "10.2.0.23"
+    if third in text:
+        return text
+    lines = []
+    for line in text.splitlines(keepends=True):
+        if f"10.2.0.21 {second}" in line:
+            lines.append(line.replace(second, f"{second} {third}"))
+        else:
+            lines += [line, line.replace(second, third)] if second in line else [line]
+    return "".join(lines)
+
+
 # What is not measured, and why.
 MISSING = {
     "Traefik, fabio": "no Debian release has them, and neither can be built from the modules that "
     "Go's proxy offered",
-    "Consul Connect's sidecar": "Consul 1.8 of Debian configures Envoy through xDS v2, which "
-    "Envoy 1.40 no longer has",
 }

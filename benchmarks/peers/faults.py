@@ -1,93 +1,72 @@
-"""The faults, each as an async context: it is caused at once, and removed when the context ends."""
+"""The faults: the injections of this project's drills, where they mean the same for every design.
+
+Each is an async context on the hosts: it is caused at once, and removed when the context ends.
+"""
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from benchmarks.peers.hosts import LOADING, Hosts
-from sidecar.drill.load.process import Place, load
+from benchmarks.peers.hosts import Hosts
+from benchmarks.peers.site import LOADING, SERVED
+from sidecar.drill.injections import consul, hosts, load, models, processes
+from sidecar.drill.injections.pairs import both
 from sidecar.drill.load.spec import OpenLoop
+from sidecar.drill.misbehaving_models import STREAM, UNARY
+from sidecar.drill.scenario import Injection, Violated
 
 OVERLOAD = 3.0  # times what one Triton can answer
 _CAPACITY = 180.0  # requests a second that one Triton answers, each in 5 ms
 _MAINTENANCE = 15.0  # seconds between a switchover and the restart that it was for
-
-Injection = Callable[[Hosts, int], AbstractAsyncContextManager[None]]
+_CONSUL_GONE = 20.0  # seconds without Consul until the crash
+_SURVIVORS = 3  # hosts of which one survives two victims
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of one host.
+    """A fault of one host, or of all.
 
-    `lasts`: seconds until it is removed, and during which is measured; `late`: these begin when the
-    injection is complete. One that is not `parallel` takes the whole machine.
+    Attributes:
+        name, title: what is typed, and a few words for the table.
+        inject: causes it.
+        lasts: seconds until it is removed, and during which is measured.
+        takes_a_while: these begin with the injection, not when it is complete.
+        parallel: whether other runs may go on; otherwise it takes the whole machine.
+        hosts: how many are needed; a design with fewer gets further ones.
     """
 
     name: str
     title: str
-    inject: Injection
+    inject: Injection[Hosts]
     lasts: float = 120.0
-    late: bool = False
+    takes_a_while: bool = False
     parallel: bool = True
+    hosts: int = 2
+
+
+def misbehaving(**control: object) -> Injection[Hosts]:
+    """All models that clients ask show a fault, and take as long to load as before."""
+    told = {**control, "load_seconds": LOADING}
+    return both(models.misbehaving(UNARY, **told), models.misbehaving(STREAM, **told), after=0.0)
 
 
 @asynccontextmanager
-async def crash(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """SIGKILL to Triton, which comes back and loads its models."""
-    hosts.send(f"triton-{victim}", signal.SIGKILL)
+async def stubs_killed(stage: Hosts, victim: str) -> AsyncIterator[None]:
+    """The processes in which Triton runs its models die; whether they are reloaded is measured."""
+    processes.kill_stubs(stage, victim, SERVED)
     yield
 
 
 @asynccontextmanager
-async def freeze(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """SIGSTOP to Triton and all that it started."""
-    hosts.send(f"triton-{victim}", signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        hosts.send(f"triton-{victim}", signal.SIGCONT)
-
-
-@asynccontextmanager
-async def hung_model(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """No inference ends any more, until Triton is restarted."""
-    hosts.tell(victim, fault="hang", until_restart=True)
-    try:
-        yield
-    finally:
-        hosts.tell(victim)
-
-
-@asynccontextmanager
-async def wrong_answers(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """The models answer in time, and wrong."""
-    hosts.tell(victim, fault="wrong", load_seconds=LOADING)
-    try:
-        yield
-    finally:
-        hosts.tell(victim, load_seconds=LOADING)
-
-
-@asynccontextmanager
-async def stubs_killed(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """The processes in which Triton runs its models die, and Triton does not."""
-    for stub in hosts.stubs(victim):
-        with suppress(ProcessLookupError):
-            os.kill(stub, signal.SIGKILL)
-    yield
-
-
-@asynccontextmanager
-async def switchover(hosts: Hosts, victim: int) -> AsyncIterator[None]:
+async def switchover(stage: Hosts, victim: str) -> AsyncIterator[None]:
     """The operator moves traffic away, and then restarts that Triton."""
-    await hosts.switch_over(victim)
+    await stage.switch_over(victim)
 
     async def maintain() -> None:
         await asyncio.sleep(_MAINTENANCE)
-        hosts.send(f"triton-{victim}", signal.SIGTERM)
+        stage.restart(victim)
 
     maintaining = asyncio.create_task(maintain())
     try:
@@ -97,69 +76,34 @@ async def switchover(hosts: Hosts, victim: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def consul_gone_crash(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """Consul's servers are gone for 20 s, and then Triton crashes."""
-    hosts.servers_away()
-    try:
-        await asyncio.sleep(20.0)
-        hosts.send(f"triton-{victim}", signal.SIGKILL)
-        yield
-    finally:
-        hosts.servers_back()
-
-
-@asynccontextmanager
-async def partition(hosts: Hosts, victim: int) -> AsyncIterator[None]:
-    """Packets between the host and the edge, and the other hosts, are dropped."""
-    hosts.cut(victim)
-    try:
-        yield
-    finally:
-        hosts.join(victim)
-
-
-@asynccontextmanager
-async def overload(hosts: Hosts, _: int) -> AsyncIterator[None]:
+async def overload(stage: Hosts, victim: str) -> AsyncIterator[None]:
     """Further clients send three times what a Triton can answer."""
     spec = OpenLoop(rate=OVERLOAD * _CAPACITY, streams=0, connections=16, in_flight=2000)
-    async with AsyncExitStack() as stack:
-        crowd = load(
-            spec,
-            hosts.design.address,
-            hosts.reference,
-            Place(hosts.folder / "logs" / "crowd.log", hosts.enter("edge"), hosts.env),
-            canaries=hosts.questions,
-        )
-        await stack.enter_async_context(crowd)
+    async with stage.loaded(spec, began=time.monotonic(), seed=1):
         yield
 
 
 @asynccontextmanager
-async def query_of_death(hosts: Hosts, _: int) -> AsyncIterator[None]:
-    """A client repeats a request that kills the Triton which executes it."""
-    sending = await asyncio.create_subprocess_exec(
-        *hosts.enter("edge"),
-        *hosts.python("-m", "benchmarks.peers.deadly", hosts.design.address),
-        env=hosts.env,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(sending.pid, signal.SIGKILL)
-        await sending.wait()
+async def query_of_death(stage: Hosts, victim: str) -> AsyncIterator[None]:
+    """A client repeats a request that kills the Triton which executes it, however many it kills."""
+    with suppress(Violated):
+        async with load.query_of_death(stage, victim):
+            yield
 
 
 FAULTS = (
-    Fault("crash", "crash", crash),
-    Fault("freeze", "freeze (SIGSTOP)", freeze),
-    Fault("hung_model", "hung model", hung_model),
-    Fault("wrong_answers", "wrong answers", wrong_answers),
+    Fault("crash", "crash", processes.triton_killed),
+    Fault("freeze", "freeze (SIGSTOP)", processes.triton_frozen),
+    Fault("hung_model", "hung model", misbehaving(fault="hang", until_restart=True)),
+    Fault("wrong_answers", "wrong answers", misbehaving(fault="wrong")),
     Fault("stubs_killed", "all stubs killed", stubs_killed),
-    Fault("switchover", "planned switchover", switchover, lasts=60.0),
-    Fault("consul_gone_crash", "Consul gone, then crash", consul_gone_crash, late=True),
-    Fault("partition", "host cut off", partition),
+    Fault("switchover", "planned switchover", switchover, lasts=60.0, takes_a_while=True),
+    Fault(
+        "consul_gone_crash",
+        "Consul gone, then crash",
+        both(consul.servers_gone, processes.triton_killed, after=_CONSUL_GONE),
+    ),
+    Fault("partition", "host cut off", hosts.cut_off("both")),
     Fault("overload", "3x overload", overload, lasts=60.0, parallel=False),
-    Fault("query_of_death", "query of death", query_of_death, lasts=60.0),
+    Fault("query_of_death", "query of death", query_of_death, lasts=60.0, hosts=_SURVIVORS),
 )

@@ -7,16 +7,17 @@ from benchmarks import markdown
 from benchmarks.peers.design import DESIGNS, MISSING, OURS
 from benchmarks.peers.faults import FAULTS, Fault
 from benchmarks.peers.figures import Seen
-from benchmarks.peers.store import Store
+from benchmarks.peers.store import Result, Session, Store
 
 _HEAD = (
     *("design", "failed", "wrong", "of", "longest gap", "RTO", "p99, before"),
     *("bad requests, ours to it", "RTO, ours to it"),
 )
+_EMPTY = ("",) * (len(_HEAD) - 2)
 _CHANCE = 0.5  # seconds
 
 
-def page(store: Store, about: Sequence[str]) -> str:
+def page(store: Store) -> str:
     """All tables, one for each scenario that was run, below what they were made with."""
     found = [_scenario(store, fault) for fault in FAULTS]
     missing = "\n".join(f"- {name}: {why}." for name, why in MISSING.items())
@@ -24,25 +25,46 @@ def page(store: Store, about: Sequence[str]) -> str:
     if not_run:
         missing += f"\n- No design yet: {', '.join(not_run)}."
     texts = [*(table for table in found if table), f"### Not measured\n\n{missing}"]
-    return markdown.section(about, "\n\n".join(texts))
+    return markdown.section(about(store.sessions), "\n\n".join(texts))
+
+
+def about(sessions: Sequence[Session]) -> list[str]:
+    """What the results were made with, a line for each call of the benchmark."""
+    lines, before = [], ""
+    for one in sessions:
+        jobs = f"{one.jobs} runs at a time" if one.jobs > 1 else "one run at a time"
+        made_with = f"{one.machine}; {one.versions}; load: {one.load}"
+        same = "; all else as before" if made_with == before else f"; {made_with}"
+        lines.append(f"{one.began[:10]}, `{one.command}`, {jobs}{same}")
+        before = made_with
+    return lines
 
 
 def _scenario(store: Store, fault: Fault) -> str:
-    found = [(one, result) for one in DESIGNS if (result := store.get(one, fault))]
-    seen = {one.name: result.seen for one, result in found if result.seen}
+    found = [(one.name, store.get(one, fault)) for one in DESIGNS]
+    seen = {name: result.seen for name, result in found if result and result.seen}
     if not seen:
         return ""
-    ours = seen.pop(OURS, None)
-    rows = [_row(name, each, ours) for name, each in seen.items()]
-    if ours:
-        rows.append(_row(OURS, ours, ours))
+    ours = seen.get(OURS)
+    rows = [
+        _row(name, seen[name], ours) if name in seen else (f"`{name}`", "not measured", *_EMPTY)
+        for name, _ in found
+    ]
     lines = [f"### {fault.title}", "", markdown.table(_HEAD, rows)]
-    if ours and seen:
-        lines += ["", summary(ours, seen)]
-    missing = [f"{one.name}: {result.reason}" for one, result in found if not result.seen]
-    absent = [f"`{one.name}`" for one in DESIGNS if not store.get(one, fault)]
-    missing += [f"not run yet: {', '.join(absent)}"] if absent else []
-    return "\n".join([*lines, *(f"\nNot measured: {line}." for line in missing)])
+    peers = {name: each for name, each in seen.items() if name != OURS}
+    if ours and peers:
+        lines += ["", summary(ours, peers)]
+    return "\n".join([*lines, *(f"\n{line}" for line in _reasons(found))])
+
+
+def _reasons(found: Sequence[tuple[str, Result | None]]) -> list[str]:
+    """Why designs were not measured, a line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, result in found:
+        if not (result and result.seen):
+            reason = result.reason if result else "not run yet"
+            reasons.setdefault(reason, []).append(f"`{name}`")
+    return [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
 
 
 def summary(ours: Seen, peers: Mapping[str, Seen]) -> str:

@@ -64,13 +64,15 @@ class Consul:
 class Layout:
     """The namespaces, the parts with the namespace of each, and the files that they read.
 
-    `mesh` is the plan of the local mesh that it is made of, for its folders and links.
+    `mesh` is the plan of the local mesh that it is made of, for its folders and links; `front` is
+    where clients at the edge connect.
     """
 
     members: tuple[Namespace, ...]
     parts: tuple[tuple[str, Part], ...]
     files: Mapping[Path, str]
     mesh: Plan
+    front: str = f"127.0.0.1:{PORTS.envoy}"
 
     def address(self, name: str) -> str:
         """The address of a namespace on the data network."""

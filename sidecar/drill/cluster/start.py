@@ -7,10 +7,11 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
 from sidecar.drill.cluster.layout import (
@@ -33,6 +34,7 @@ from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
 
 MODELS = (load.UNARY, load.STREAM)
+StageT = TypeVar("StageT", bound=ClusterStage)
 
 
 @asynccontextmanager
@@ -71,6 +73,22 @@ async def cluster(
         os.environ,
         settings or {},
     )
+    async with run(layout, ClusterStage) as running:
+        meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
+        yield running
+
+
+@asynccontextmanager
+async def run(
+    layout: Layout,
+    stage: Callable[[Layout, NetworkNamespaces, Mapping[str, Supervisor], Mesh], StageT],
+) -> AsyncIterator[StageT]:
+    """Run what a layout says during the context, which begins after the stage's `begin`.
+
+    Raises:
+        PartMissing: namespaces cannot be created.
+        Unavailable: it did not begin.
+    """
     _write(layout)
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
     async with AsyncExitStack() as stack:
@@ -79,11 +97,10 @@ async def cluster(
         mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
         placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
         supervisors = {part.name: Supervisor(part) for part in placed}
-        running = ClusterStage(layout, namespaces, supervisors, mesh)
+        running = stage(layout, namespaces, supervisors, mesh)
         supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
         stack.push_async_callback(_end, supervising)
         await running.begin()
-        meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
         yield running
 
 
@@ -96,7 +113,7 @@ def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iter
     targets = (
         [f"{server}:{PORTS.consul_http}" for server in servers],
         [f"127.0.0.1:{PORTS.envoy_admin}"],
-        [f"127.0.0.1:{PORTS.envoy}"],
+        [layout.front],
         [f"127.0.0.1:{PORTS.xds}"],
         *([f"{address}:{TRITON_HTTP}"] for address in hosts),
     )

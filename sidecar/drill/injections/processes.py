@@ -102,6 +102,11 @@ def stubs(group: int, model: str) -> Sequence[int]:
     return found
 
 
+def kill_stubs(stage: MeshStage, victim: str, models: Sequence[str]) -> None:
+    """SIGKILL to the stubs of models, which nothing here undoes."""
+    _signal(_stubs(stage, victim, models), signal.SIGKILL)
+
+
 def stubs_killed(*models: str) -> Injection[MeshStage]:
     """The stubs of models die, as by the kernel's out-of-memory killer, while Triton lives.
 
@@ -110,7 +115,7 @@ def stubs_killed(*models: str) -> Injection[MeshStage]:
 
     @asynccontextmanager
     async def killed(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-        _signal(_stubs(stage, victim, models), signal.SIGKILL)
+        kill_stubs(stage, victim, models)
         try:
             yield
         finally:

@@ -104,7 +104,7 @@ class Stage:
         except FileNotFoundError:
             return {}
         if control.get("until_restart") and self._loaded_with == self._written():
-            return {}
+            return {key: value for key, value in control.items() if key == "load_seconds"}
         return control
 
     def _written(self) -> int | None:
