@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import math
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -98,8 +97,10 @@ async def outcome(design: Design, fault: Fault, rules: Rules, session: Session) 
     try:
         reason = connect.unfit() if design.peer == CONNECT else ""
         found = None if reason else await run(design, fault, rules)
-    except (SidecarError, OSError, subprocess.SubprocessError) as error:
+    except SidecarError as error:
         found, reason = None, str(error)
+    except Exception as error:  # noqa: BLE001 -- hours of other runs do not depend on it
+        found, reason = None, repr(error)
     return Result(design.name, fault.name, at, session, found, reason)
 
 

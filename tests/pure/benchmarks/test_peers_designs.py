@@ -1,10 +1,20 @@
 """The designs of benchmarks/peers, and their files."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks.peers.design import DESIGNS, FOLDER, OURS, Design, chosen, for_host
+from benchmarks.peers.design import (
+    DESIGNS,
+    FOLDER,
+    OURS,
+    Design,
+    chosen,
+    for_host,
+    with_hosts,
+    with_third_server,
+)
 
 _PEERS = [one for one in DESIGNS if one.name != OURS]
 _EACH_PEER = pytest.mark.parametrize("design", _PEERS, ids=lambda design: design.name)
@@ -51,3 +61,39 @@ def test_designs_are_chosen_by_name_or_variant() -> None:
     assert [one.name for one in chosen(["envoy"])] == ["envoy/as_used", "envoy/tuned"]
     assert [one.name for one in chosen(["envoy/tuned", OURS])] == ["envoy/tuned", OURS]
     assert chosen([]) == DESIGNS
+
+
+@pytest.mark.parametrize("name", ["keepalived/tuned", "connect/as_used"])
+def test_a_third_host_runs_what_the_second_runs(name: str) -> None:
+    [design] = chosen([name])
+    made = with_hosts(design, 3)
+    assert made.hosts == 3
+    second, third = ([one for one in made.processes if one.where == f"host-{n}"] for n in (1, 2))
+    assert [one.argv for one in second] == [one.argv for one in third] != []
+    assert len({one.name for one in made.processes}) == len(made.processes)
+
+
+def test_a_design_with_enough_hosts_stays_as_it_is() -> None:
+    [design] = chosen(["nginx_weights/tuned"])
+    assert with_hosts(design, 2) == design
+
+
+_NAMES_SERVERS = [
+    path
+    for path in sorted(FOLDER.glob("nginx_*/*/*"))
+    if "10.2.0.22" in path.read_text() or "10.2.0.23" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", _NAMES_SERVERS, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_the_third_server_is_wherever_the_second_is(path: Path) -> None:
+    text = with_third_server(path.read_text())
+    assert text.count("10.2.0.22") == text.count("10.2.0.23") > 0
+
+
+def test_a_third_server_is_set_like_the_second() -> None:
+    pair = "server 10.2.0.21:8001;\nserver 10.2.0.22:8001 backup;\n"
+    assert with_third_server(pair) == pair + "server 10.2.0.23:8001 backup;\n"
+    assert with_third_server("for h in 10.2.0.21 10.2.0.22; do\n") == (
+        "for h in 10.2.0.21 10.2.0.22 10.2.0.23; do\n"
+    )
