@@ -93,14 +93,13 @@ async def work(todo: Sequence[Work], store: Store, rules: Rules, session: Sessio
 
 async def outcome(design: Design, fault: Fault, rules: Rules, session: Session) -> Result:
     """Make one run; whatever happens to it, the others go on."""
-    at = now()
+    at, found, reason = now(), None, ""
     try:
-        reason = connect.unfit() if design.peer == CONNECT else ""
-        found = None if reason else await run(design, fault, rules)
+        found = await run(design, fault, rules)
     except SidecarError as error:
-        found, reason = None, str(error)
+        reason = str(error)
     except Exception as error:  # noqa: BLE001 -- hours of other runs do not depend on it
-        found, reason = None, repr(error)
+        reason = repr(error)
     return Result(design.name, fault.name, at, session, found, reason)
 
 
@@ -118,14 +117,9 @@ def now() -> str:
 def versions() -> str:
     """The versions of all programs."""
     found = [f"{name} {programs.version(name, path)}" for name, path in programs.provide().items()]
-    consul = ".".join(map(str, parts.consul_version(parts.find("consul"))))
-    return ", ".join(
-        [
-            *found,
-            f"Consul {consul}",
-            parts.find("envoy").parents[2].name.replace("envoy-", "Envoy "),
-        ]
-    )
+    consul = f"Consul {parts.consul_release(parts.find('consul'))}"
+    envoy = parts.find("envoy").parents[2].name.replace("envoy-", "Envoy ")
+    return ", ".join([*found, consul, envoy])
 
 
 def main() -> int:
@@ -141,7 +135,9 @@ def main() -> int:
     todo = [] if wished.dry else missing(store, wished)
     try:
         if todo:
-            asyncio.run(work(todo, store, rules, session(wished)))
+            made_with = session(wished)
+            todo = possible(todo, store, made_with)
+            asyncio.run(work(todo, store, rules, made_with))
     except PartMissing as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
@@ -152,6 +148,17 @@ def main() -> int:
     if wished.write:
         write(store, text)
     return 1 if any((one := store.get(*item)) and one.reason for item in todo) else 0
+
+
+def possible(todo: Sequence[Work], store: Store, session: Session) -> list[Work]:
+    """The runs that can be made here; why others cannot is their result."""
+    found = []
+    for design, fault in todo:
+        if reason := connect.unfit() if design.peer == CONNECT else "":
+            store.put(Result(design.name, fault.name, now(), session, reason=reason))
+        else:
+            found.append((design, fault))
+    return found
 
 
 def missing(store: Store, wished: argparse.Namespace) -> list[Work]:
