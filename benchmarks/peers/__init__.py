@@ -3,6 +3,7 @@
     python -m benchmarks.peers --designs nginx_backup ours --scenarios crash freeze
 
 Start with design.py (what a design is); each has a folder with the files that its operators would
-write. hosts.py runs Tritons and Consul in network namespaces, faults.py injects, run.py measures
-one design under one fault, and tables.py makes the tables of docs/comparison.md.
+write. site.py and hosts.py put it on a cluster of this project's drills, faults.py injects what
+drills inject, run.py measures one design under one fault, store.py keeps the results in
+results.json, and tables.py makes the tables of docs/comparison.md.
 """

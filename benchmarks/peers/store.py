@@ -1,7 +1,4 @@
-"""The results of runs in one file, which is committed: tables are made of it, and it is continued.
-
-Acts: through what it imports or is given.
-"""
+"""The results of runs in one committed file: tables are made of it, and it is continued."""
 
 import json
 import math
