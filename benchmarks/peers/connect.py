@@ -48,7 +48,8 @@ def unfit() -> str:
     if not done.returncode:
         return ""
     said = " ".join((done.stderr.strip() or "no reason given").splitlines()[-1].split())
+    said = said.rpartition("): ")[2].partition(")")[0]  # around it is where it is
     return (
         "Envoy rejects the bootstrap that `consul connect envoy` of Consul "
-        f"{parts.consul_release(consul)} writes ({said[-_SHOWN:].strip(': ')})"
+        f"{parts.consul_release(consul)} writes ({said[-_SHOWN:]})"
     )
