@@ -73,7 +73,7 @@ def summary(ours: Seen, peers: Mapping[str, Seen]) -> str:
     compared = (
         f"Best peer: `{best}`, {_bad(peers[best])} failed or wrong, {_time(peers[best].rto)}; "
         f"ours {_bad(ours)}, {_time(ours.rto)}; ours to it {ratio(_bad(ours), _bad(peers[best]))} "
-        f"and {ratio(ours.rto, peers[best].rto)}."
+        f"and {ratio(ours.rto, peers[best].rto) or 'ours did not recover'}."
     )
     better = [f"`{name}`" for name, each in peers.items() if _better(each, ours)]
     return f"{compared} Better than ours: {', '.join(better)}." if better else compared
@@ -84,9 +84,12 @@ def _rank(seen: Seen) -> tuple[int, float, float]:
 
 
 def _better(peer: Seen, ours: Seen) -> bool:
-    """Fewer bad requests, or as many and an outage that was shorter by more than chance."""
-    by = (math.inf if ours.rto is None else ours.rto) - _rank(peer)[1]
-    return _bad(peer) < _bad(ours) or (_bad(peer) == _bad(ours) and by > _CHANCE)
+    """Fewer bad requests, else a shorter outage, else faster answers; times by more than chance."""
+    if _bad(peer) != _bad(ours):
+        return _bad(peer) < _bad(ours)
+    if peer.rto is None and ours.rto is None:
+        return ours.p99 - peer.p99 > _CHANCE
+    return _rank(ours)[1] - _rank(peer)[1] > _CHANCE
 
 
 def _bad(seen: Seen) -> int:

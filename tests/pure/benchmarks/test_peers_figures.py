@@ -72,6 +72,14 @@ def test_a_summary_names_every_peer_that_is_better_than_ours() -> None:
     assert said.endswith("Better than ours: `a`, `b`.")
 
 
+def test_of_two_that_do_not_recover_the_one_with_faster_answers_is_better() -> None:
+    ours, peer = (Seen(100, 0, 0, 1.0, None, p99, 0.01) for p99 in (19.0, 7.0))
+    said = summary(ours, {"a": peer})
+    assert "equal and ours did not recover." in said
+    assert said.endswith("Better than ours: `a`.")
+    assert "Better than ours" not in summary(peer, {"a": ours})
+
+
 def test_among_peers_with_as_many_bad_requests_the_one_that_recovers_first_is_best() -> None:
     said = summary(_seen(0, 0.0), {"a": _seen(0, 6.0), "b": _seen(0, 0.2), "c": _seen(0, None)})
     assert said.startswith("Best peer: `b`")
