@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.drill.record import Environment
-from sidecar.drill.stage.http import request
+from sidecar.drill.stage import http
 from sidecar.local.meshfile import Mesh
 from sidecar.runtime.timestamps import timestamp
 
@@ -38,8 +38,8 @@ async def versions(mesh: Mesh) -> dict[str, str]:
     Raises:
         SidecarError: one does not answer.
     """
-    consul = json.loads(await request("GET", f"http://{mesh.consul.http}/v1/agent/self"))
-    envoy = json.loads(await request("GET", f"http://{mesh.envoy.admin}/server_info"))
+    consul = json.loads(await http.consul(mesh, "GET", "agent/self"))
+    envoy = json.loads(await http.request("GET", f"http://{mesh.envoy.admin}/server_info"))
     return {"Consul": consul["Config"]["Version"], "Envoy": envoy["version"].split("/")[1]}
 
 

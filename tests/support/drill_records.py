@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
-from sidecar.drill.record import Environment, Figures, Record, Run, Violation
+from sidecar.drill.record import Environment, Figures, ProcessTrend, Record, Run, Violation
 from sidecar.drill.samples import Mark, Outcome, Sample
 
 INSTANCES = ("triton-0", "triton-1", "triton-2")
@@ -28,6 +29,17 @@ def record(*runs: Run) -> Record:
     """A record of these runs; without any, of one of each kind."""
     made = runs or (crash(), wrong_answers(), aborted(), skipped())
     return Record(ENVIRONMENT, OBJECTIVES, made)
+
+
+def soaked(*runs: Run) -> Record:
+    """The same of a soak, in which a process grew."""
+    processes = (
+        ProcessTrend("envoy", 1, 600.0, 80 << 20, 1 << 20, 0.0, 1 << 20, 10, 12),
+        ProcessTrend("drill sidecar.drill.load", 9, 0.0, 50 << 20),
+        ProcessTrend("xds", 1, 600.0, 80 << 20, 40 << 20, 30 << 20, 6 << 20, 10, 12),
+    )
+    objectives = OBJECTIVES | {"memory_growth": 16.0}
+    return replace(record(*runs), objectives=objectives, processes=processes)
 
 
 def crash(round_: int = 1, rate: int = 200, seed: int = 7, slower: float = 1.0) -> Run:

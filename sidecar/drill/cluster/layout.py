@@ -7,7 +7,7 @@ import dataclasses
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from sidecar.local.planning.plan import (
 EDGE, EDGE_AGENT = "edge", "agent-edge"
 SESSION_TTL = 10  # seconds; the shortest that Consul takes
 
+_EDGE = Namespace(EDGE, 201, NETWORKS)
+EDGE_ADDRESS = _EDGE.address("data")
+
 # Each namespace has all ports to itself.
 _INSTANCE = InstancePorts(
     triton_grpc=8001, triton_http=8000, triton_metrics=8002, sidecar_grpc=9001, sidecar_metrics=9002
@@ -47,17 +50,29 @@ TRITON, TRITON_HTTP = _INSTANCE.triton_grpc, _INSTANCE.triton_http
 
 Tables = Mapping[str, Mapping[str, object]]
 
+# The ACL part of an agent's settings, without ACLs.
+OPEN: Mapping[str, object] = {"acl": {"enabled": False, "default_policy": "allow"}}
+
 
 @dataclass(frozen=True, slots=True)
 class Consul:
     """The Consul of a cluster: how many `servers`, and the settings' texts of those and of clients.
 
-    The texts are those that this project ships.
+    The texts are those that this project ships. `acl` is that part of every agent's settings.
     """
 
     servers: int
     server: str
     client: str
+    acl: Mapping[str, object] = field(default_factory=lambda: OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Tables merged into every sidecar's settings, and into the control plane's."""
+
+    sidecars: Tables = field(default_factory=dict)
+    control_plane: Tables = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,7 @@ def build(
     sources: Sources,
     consul: Consul,
     environ: Mapping[str, str],
-    settings: Tables,
+    settings: Settings,
 ) -> Layout:
     """The layout of a cluster with a host for each of `options.instances`.
 
@@ -115,7 +130,7 @@ def build(
         sources: contents of the assets.
         consul: how many servers, and the settings of all agents.
         environ: the environment from which those of the parts are derived.
-        settings: tables merged into every sidecar's settings, over those of a local mesh.
+        settings: what is merged over the settings of a local mesh.
     """
     ports = dataclasses.replace(PORTS, instances=PORTS.instances * options.instances)
     # All traffic stays inside the namespaces.
@@ -130,7 +145,7 @@ def build(
             Namespace(name, 21 + n, NETWORKS)
             for n, name in enumerate(named("host", options.instances))
         ),
-        Namespace(EDGE, 201, NETWORKS),
+        _EDGE,
     )
     draft = _Draft(mesh, members, settings, programs.consul_version)
     return Layout(
@@ -145,7 +160,7 @@ class _Draft:
     """Builds the parts and files of one layout from those of a local mesh."""
 
     def __init__(
-        self, mesh: Plan, members: Sequence[Namespace], settings: Tables, consul: Version
+        self, mesh: Plan, members: Sequence[Namespace], settings: Settings, consul: Version
     ) -> None:
         self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
         self.folder = mesh.options.folder
@@ -196,8 +211,8 @@ class _Draft:
                     "data_dir": str(self.folder / name / "data"),
                     "bind_addr": member.address("consul"),
                     "connect": {"enabled": False},
-                    "acl": {"enabled": False, "default_policy": "allow"},
                     "log_level": "warn",
+                    **consul.acl,
                 }
                 # For observers, which connect from the edge.
                 | ({"client_addr": "0.0.0.0"} if member in servers else {})
@@ -213,7 +228,7 @@ class _Draft:
         path = self.folder / "xds.toml"
         document = tomllib.loads(self.mesh.files[path])
         document["xds"] |= {"listen": f"0.0.0.0:{PORTS.xds}", "advertise": edge}
-        return {**files, path: toml.dumps(document)}
+        return {**files, path: _merged(document, self.settings.control_plane)}
 
     def sidecar(self, text: str, address: str) -> str:
         document: dict[str, Any] = tomllib.loads(text)
@@ -223,10 +238,7 @@ class _Draft:
             "election": {"session_ttl": f"{SESSION_TTL}s"},
             "consul": {"timeout": "3s"},  # at most a third of it
         }
-        for changed in (changes, self.settings):
-            for table, values in changed.items():
-                document[table] = {**document.get(table, {}), **values}
-        return toml.dumps(document)
+        return _merged(document, changes, self.settings.sidecars)
 
     def member(self, name: str) -> Namespace:
         [found] = [member for member in self.members if member.name == name]
@@ -238,6 +250,15 @@ def agent_of(member: str) -> str:
     if member.startswith("server"):
         return member
     return EDGE_AGENT if member == EDGE else beside(member, "agent")
+
+
+def _merged(document: Mapping[str, Any], *changes: Tables) -> str:
+    """A document as TOML, with the keys of tables over its own."""
+    made = dict(document)
+    for changed in changes:
+        for table, values in changed.items():
+            made[table] = {**made.get(table, {}), **values}
+    return toml.dumps(made)
 
 
 def _open(triton: Part) -> Part:

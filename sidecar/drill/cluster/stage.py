@@ -35,7 +35,7 @@ from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local import consul_view
 from sidecar.local.meshfile import Mesh
-from sidecar.local.processes import part_probe
+from sidecar.local.planning.plan import token_file
 from sidecar.runtime.errors import Rejected, Unavailable
 
 _CONTROL_PLANE = "triton-sidecar-xds"
@@ -137,7 +137,7 @@ class ClusterStage(MeshStage):
             *(f"-http-addr=127.0.0.1:{PORTS.consul_http}", "-enable" if enable else "-disable"),
         )
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+            *command, env=self._with_token("management"), stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         )
         output, _ = await process.communicate()
         if process.returncode:
@@ -227,7 +227,11 @@ class ClusterStage(MeshStage):
         return found
 
     async def _ask(self, path: str) -> str:
-        return await part_probe.get(f"http://{self._mesh.consul.http}/v1/{path}")
+        try:
+            async with asyncio.timeout(_LOOK):
+                return await self.consul("GET", path)
+        except (Rejected, TimeoutError) as error:
+            raise Unavailable(f"Consul: {path}: {error!r}") from error
 
     async def _missing(self) -> str:
         dead = [name for name, each in self._supervisors.items() if each.pid is None]
@@ -267,4 +271,9 @@ class ClusterStage(MeshStage):
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str]]:
         """`triton-sidecar` at the edge, where Consul's agent is at its usual address."""
         command = (*self.namespaces.enter(EDGE), sys.executable, "-m", "sidecar", *arguments)
-        return command, self.layout.parts[0][1].env
+        return command, self._with_token("operator")
+
+    def _with_token(self, role: str) -> Mapping[str, str]:
+        """The environment of a program that asks Consul, with the token of a role if it has one."""
+        env, file = self.layout.parts[0][1].env, token_file(self.layout.mesh.options, role)
+        return {**env, "CONSUL_HTTP_TOKEN_FILE": str(file)} if file else env

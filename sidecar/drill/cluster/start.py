@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
+from sidecar.drill.cluster.grants import Grants
 from sidecar.drill.cluster.layout import (
     EDGE,
+    OPEN,
     PORTS,
     TRITON,
     TRITON_HTTP,
     Consul,
     Layout,
-    Tables,
+    Settings,
     build,
     named,
 )
@@ -43,8 +46,9 @@ async def cluster(
     *,
     instances: int = 3,
     servers: int = 3,
-    settings: Tables | None = None,
+    settings: Settings | None = None,
     models: Sequence[str] = MODELS,
+    acl: bool = False,
 ) -> AsyncIterator[ClusterStage]:
     """Run a cluster during the context; it is healthy when the context begins.
 
@@ -52,28 +56,33 @@ async def cluster(
         folder: an empty one, absolute; the logs stay there.
         instances: hosts with an agent, a Triton and a sidecar.
         servers: Consul servers.
-        settings: tables merged into those of every sidecar, such as
-            `{"election": {"session_ttl": "15s"}}`.
+        settings: tables merged into those of the sidecars and of the control plane, such as
+            `Settings({"election": {"session_ttl": "15s"}})`.
         models: names of folders in triton_models that every Triton serves.
+        acl: whether Consul denies what no token permits, and every part has its own.
 
     Raises:
         PartMissing: a program is missing, or namespaces cannot be created.
+        Unavailable: the cluster is not healthy in time, or its Consul grants no tokens.
     """
     served = tuple(assets.folder("triton_models") / name for name in models)
-    options = MeshOptions(folder=folder, instances=instances, models=served, demo_models=False)
+    options = MeshOptions(
+        folder=folder, instances=instances, models=served, demo_models=False, acl=acl
+    )
     programs, sources = launch.find_programs(), launch.read_sources(options)
     consul = assets.folder("consul")
     texts = (consul / "server.hcl").read_text(), (consul / "client.hcl").read_text()
+    grants = Grants(str(uuid.uuid4())) if acl else None
     layout = build(
         secrets.token_hex(4),
         options,
         programs,
         sources,
-        Consul(servers, *texts),
+        Consul(servers, *texts, grants.agent if grants else OPEN),
         os.environ,
-        settings or {},
+        settings or Settings(),
     )
-    async with run(layout, ClusterStage) as running:
+    async with run(layout, ClusterStage, grants) as running:
         meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
         yield running
 
@@ -82,6 +91,7 @@ async def cluster(
 async def run(
     layout: Layout,
     stage: Callable[[Layout, NetworkNamespaces, Mapping[str, Supervisor], Mesh], StageT],
+    grants: Grants | None = None,
 ) -> AsyncIterator[StageT]:
     """Run what a layout says during the context, which begins after the stage's `begin`.
 
@@ -89,7 +99,7 @@ async def run(
         PartMissing: namespaces cannot be created.
         Unavailable: it did not begin.
     """
-    _write(layout)
+    _write(layout, grants.files(layout.mesh.options.folder) if grants else {})
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
     async with AsyncExitStack() as stack:
         stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
@@ -98,8 +108,18 @@ async def run(
         placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
         supervisors = {part.name: Supervisor(part) for part in placed}
         running = stage(layout, namespaces, supervisors, mesh)
+        # An agent remembers for a while that there is no such token.
+        waiting = [
+            one for name, one in supervisors.items() if grants and name not in running.servers
+        ]
+        for one in waiting:
+            one.hold_down()
         supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
         stack.push_async_callback(_end, supervising)
+        if grants:
+            await grants.grant(mesh.consul.http)
+        for one in waiting:
+            one.release()
         await running.begin()
         yield running
 
@@ -131,8 +151,8 @@ def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iter
         )
 
 
-def _write(layout: Layout) -> None:
-    for path, text in layout.files.items():
+def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:
+    for path, text in {**layout.files, **tokens}.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     for place, target in layout.mesh.links.items():

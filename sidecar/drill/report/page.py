@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from sidecar.drill.record import Record, Run
-from sidecar.drill.report import figures, repeat, window
+from sidecar.drill.report import figures, processes, repeat, window
 from sidecar.drill.report.figures import Row, duration
 from sidecar.drill.report.window import Window
 from sidecar.runtime.errors import PartMissing
@@ -90,6 +90,8 @@ def render(record: Record) -> str:
         headline=headline(record),
         repeat=repeat.everything(record.environment),
         sections=_sections(record),
+        # The worst first.
+        processes=sorted(processes.rows(record), key=lambda row: not row.grows),
         most=MOST_DRAWN,
         summary_kinds=[kind for kind in figures.KINDS if kind.name in _SUMMARY],
         objectives=[(figures.title(n), _bound(n, v)) for n, v in record.objectives.items()],

@@ -10,12 +10,11 @@ from rich.text import Text
 
 from sidecar.drill.record import Record, Run
 from sidecar.drill.report import figures
+from sidecar.drill.report import processes as process_rows
 from sidecar.drill.report.comparison import Change, Comparison, Side
 from sidecar.drill.report.figures import KINDS, NOT_SEEN, Kind
-from sidecar.drill.soak import resource_growth
 from sidecar.runtime.terminal import Column, Grid, show
 
-_MIB: Final = 1 << 20
 _STYLES: Final = {"passed": "green", "failed": "red", "aborted": "yellow", "skipped": "cyan"}
 _CHANGES: Final[dict[Change, str]] = {"worse": "red", "better": "green", "unknown": "dim"}
 _SHOWN: Final = (
@@ -93,18 +92,16 @@ def table(record: Record) -> Grid:
 
 def processes(record: Record) -> Grid:
     """A row for each process of a soak: its memory, and how that and its descriptors changed."""
-    grid, bound = Grid(_PROCESSES), record.objectives["memory_growth"]
-    for each in record.processes:
-        judged = each.slope is not None
-        grown = resource_growth.grows(each, bound)
+    grid = Grid(_PROCESSES)
+    for row in process_rows.rows(record):
         grid.add(
-            each.name,
-            str(each.lives),
-            f"{each.rss / _MIB:.1f} MiB",
-            f"{each.slope / _MIB:+.2f} MiB" if each.slope is not None else NOT_SEEN,
-            figures.duration(each.observed) if judged else "",
-            Text("grows", "red") if grown else "flat" if judged else "too short-lived",
-            f"{each.descriptors_before} → {each.descriptors_after}",
+            row.name,
+            row.lives,
+            row.memory,
+            row.per_hour,
+            row.judged_over,
+            Text(row.verdict, "red" if row.grows else ""),
+            row.descriptors,
         )
     return grid
 

@@ -1,4 +1,4 @@
-"""What a mesh has in Consul: services, checks, sessions and keys, except its history.
+"""What a mesh has in Consul: services, checks, sessions and keys, and, apart, its history.
 
 Acts: through its arguments.
 """
@@ -7,8 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
+from sidecar.drill.soak.tenures import Tenure
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.election.keys import history, orders
+from sidecar.local import consul_view
 from sidecar.local.planning.plan import SERVICE
 
 
@@ -30,6 +32,18 @@ async def consul_entries(stage: MeshStage) -> Mapping[str, int]:
         services = (listed or {}).get("Services", {})
         found.update(f"service {service} of {node['Node']}" for service in services)
     return found
+
+
+async def tenures_in_history(stage: MeshStage) -> tuple[Tenure, ...]:
+    """Who was primary, in every epoch that the history still has.
+
+    Raises:
+        Unavailable: Consul does not answer.
+        Rejected: it refuses the token.
+    """
+    async with consul_view.connect(stage.now) as consul:
+        stored = (await consul.kv_prefix(history.prefix(SERVICE))).value
+    return tuple(Tenure(entry.epoch, entry.to) for entry in history.read(SERVICE, stored))
 
 
 def _history(key: str) -> bool:

@@ -1,6 +1,6 @@
 """What came of a soak as a whole. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sidecar.drill.record import SOAK, Figures, Record, Run, Violation
@@ -35,6 +35,7 @@ def judged(
     memory_growth: float,
     before: Inventory,
     after: Inventory,
+    further: Iterable[Violation] = (),
 ) -> Record:
     """The record with the processes, and with the run that is about all of it.
 
@@ -45,6 +46,7 @@ def judged(
         memory_growth: MiB an hour by which a process may grow.
         before: what existed in the beginning.
         after: what exists at the end.
+        further: what else was violated.
     """
     middle = (readings[0].at + readings[-1].at) / 2 if readings else 0.0
     processes = trends(readings, middle, before, after)
@@ -53,6 +55,7 @@ def judged(
         *of_epochs(primaries),
         *growing(processes, memory_growth),
         *leaks(before, after),
+        *further,
     )
     whole = Run(
         SOAK,

@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,13 +22,21 @@ from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.conduct import Conditions
 from sidecar.drill.environment import environment
 from sidecar.drill.objectives import Objectives, ObjectivesByScenario
-from sidecar.drill.record import Record, Run
+from sidecar.drill.record import Record, Run, Violation
 from sidecar.drill.samples import Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.series import endless
 from sidecar.drill.session import MODELS, NOT_STEADY, attempt
-from sidecar.drill.soak import outcome, resources
-from sidecar.drill.soak.consul_entries import consul_entries
+from sidecar.drill.soak import (
+    features,
+    notifications,
+    outcome,
+    receiver,
+    resources,
+    tenures,
+)
+from sidecar.drill.soak.consul_entries import consul_entries, tenures_in_history
+from sidecar.drill.soak.policy_changes import PolicyChanges
 from sidecar.drill.soak.resource_growth import Inventory, Reading, inventory, leaks
 from sidecar.drill.stage.waiting import until
 from sidecar.local import timeline
@@ -39,6 +47,7 @@ _READINGS = 360  # of each process in a soak of any length
 _FASTEST = 2.0  # seconds between two readings
 _WARM_UP = 15.0  # seconds of a steady mesh before the beginning is recorded
 _SETTLES = 180.0  # seconds in which what the last faults have left must be gone
+_DELIVERY = 60.0  # seconds in which the last notification must arrive: two retries
 _LOOK = 5.0
 _KEPT = 20  # failed runs whose samples are kept
 
@@ -47,12 +56,6 @@ _KEPT = 20  # failed runs whose samples are kept
 OBJECTIVES = ObjectivesByScenario(
     Objectives(detection=120.0, rto=120.0, longest_gap=60.0, wrong_window=30.0, recovered=180.0)
 )
-# What a mesh has switched off by default, or what the local mesh leaves out.
-EVERYTHING: Mapping[str, Mapping[str, object]] = {
-    "drill": {"allow": ["crash", "freeze", "stubs-killed", "stubs-frozen"]},
-    "hooks": {"on_role_change": ["true"], "on_verdict_change": ["true"], "on_drill": ["true"]},
-    "recovery": {"load": True},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ async def hold(soak: Soak) -> Record:
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-soak-") as folder:
         place, clean = Path(folder), False
         try:
-            async with start.cluster(place, models=MODELS, settings=EVERYTHING) as stage:
+            settings = features.settings(receiver.SETTINGS)
+            async with start.cluster(place, models=MODELS, settings=settings, acl=True) as stage:
                 record = await _on(stage, soak)
             clean = record.passed
         finally:
@@ -112,23 +116,49 @@ async def _on(stage: ClusterStage, soak: Soak) -> Record:
     conditions = soak.conditions
     about = environment(await stage.surroundings(), conditions.seed, str(conditions.load))
     record = Record(about, soak.objectives.named())
-    await asyncio.sleep(_WARM_UP)
-    before = await _inventory(stage)
-    async with _watched(stage, soak.seconds) as watch:
-        record = await _faults(stage, soak, record)
-    soak.conditions.tell("waiting until nothing is left of the faults")
-    after = await _settled(stage, before)
-    return outcome.judged(
-        record,
-        watch.readings,
-        watch.primaries,
-        soak.objectives.general.memory_growth,
-        before,
-        after,
+    policies, kept = PolicyChanges(stage, conditions.seed), stage.folder / "notifications.jsonl"
+    with receiver.receiver(stage, kept):
+        await policies.begin()
+        await asyncio.sleep(_WARM_UP)
+        before = await _inventory(stage)
+        async with _watched(stage, soak.seconds) as watch:
+            record = await _faults(stage, soak, record, policies)
+        soak.conditions.tell("waiting until nothing is left of the faults")
+        after = await _settled(stage, before)
+        found = (
+            *policies.violations(),
+            *await _of_primaries(stage, record.runs, watch, kept),
+        )
+    growth = soak.objectives.general.memory_growth
+    return outcome.judged(record, watch.readings, watch.primaries, growth, before, after, found)
+
+
+async def _of_primaries(
+    stage: ClusterStage, runs: Sequence[Run], watch: _Watch, kept: Path
+) -> Iterable[Violation]:
+    """Whether there was one primary at any time, and the notifications said who."""
+    history, published = await tenures_in_history(stage), tenures.marked(runs)
+    last = max(history, default=None)
+    if last is None or not watch.primaries or last.epoch <= int(watch.primaries[0].detail):
+        last = None  # nobody has taken the role since the receiver began
+    with suppress(Unavailable):
+        await until(
+            lambda: not any(notifications.judged(receiver.received(kept), last)),
+            "the last notification",
+            patience=_DELIVERY,
+            pause=_LOOK,
+        )
+    received = receiver.received(kept)
+    claims = (*notifications.claims(received), *published, *tenures.of_marks(watch.primaries))
+    return (
+        *tenures.contradictions(history, claims),
+        *notifications.judged(received, last),
     )
 
 
-async def _faults(stage: ClusterStage, soak: Soak, record: Record) -> Record:
+async def _faults(
+    stage: ClusterStage, soak: Soak, record: Record, policies: PolicyChanges
+) -> Record:
     """Inject one fault after another until the time is over."""
     ends = time.monotonic() + soak.seconds
     possible = [each for each in soak.scenarios if not each.needs - stage.offers]
@@ -138,7 +168,8 @@ async def _faults(stage: ClusterStage, soak: Soak, record: Record) -> Record:
             break
         soak.conditions.tell(f"fault {number}: {scenario.name}")
         objectives = soak.objectives.of(scenario.name)
-        made = await attempt(stage, scenario, objectives, soak.conditions, number)
+        async with policies.during(scenario, number):
+            made = await attempt(stage, scenario, objectives, soak.conditions, number)
         run = outcome.with_all_failures(made)
         _tell(soak, run)
         record = replace(record, runs=(*record.runs, _kept(record, run)))

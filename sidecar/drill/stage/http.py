@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from sidecar.local.meshfile import Mesh
 from sidecar.runtime.errors import NotFound, Rejected, Unavailable
 
 _NOT_FOUND = 404
@@ -36,6 +37,19 @@ async def request(
         kind = NotFound if answer.status == _NOT_FOUND else Rejected
         raise kind(f"{method} {url}: {answer.status} {text}")
     return text
+
+
+async def consul(mesh: Mesh, method: str, path: str, body: object = None) -> str:
+    """A request to a local mesh's Consul, below `/v1/`, with the management token.
+
+    Raises:
+        As `request`.
+    """
+    headers = {}
+    if mesh.consul.token_file is not None:
+        token = (mesh.consul.token_file.parent / "management").read_text().strip()
+        headers["X-Consul-Token"] = token
+    return await request(method, f"http://{mesh.consul.http}/v1/{path}", body, headers)
 
 
 def _sent(body: object) -> dict[str, Any]:

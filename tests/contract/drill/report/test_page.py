@@ -46,6 +46,16 @@ def test_what_a_mesh_says_is_text_and_never_html() -> None:
     assert text.count("&lt;script&gt;") >= 8
 
 
+def test_only_a_soak_has_a_table_of_processes() -> None:
+    assert "<h2>Processes</h2>" not in page.render(drill_records.record(drill_records.skipped()))
+    text = page.render(drill_records.soaked(drill_records.skipped()))
+    assert re.findall(r'<td class="status(?: unmet)?">(.*)</td>', text)[-3:] == [
+        "grows",
+        "flat",
+        "too short-lived",
+    ]
+
+
 def test_a_page_names_no_other_place() -> None:
     text = page.render(drill_records.record())
     allowed = ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")

@@ -19,7 +19,7 @@ WIDTHS = (320, 375, 768, 1280)
 
 @pytest.fixture(scope="module")
 def record() -> Record:
-    return drill_records.record(
+    return drill_records.soaked(
         drill_records.crash(),
         drill_records.wrong_answers(),
         drill_records.aborted(),
@@ -56,6 +56,16 @@ def test_every_run_is_there_by_title_and_status_in_words(
         assert run.title in head
         assert run.status in head
         assert run.reason in text
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_processes_of_a_soak_are_there_the_growing_one_first(tab: Tab, width: int) -> None:
+    tab.open("page.html", width)
+    rows = tab.run("[...document.querySelectorAll('.processes tbody tr')].map(e => e.innerText)")
+    assert len(rows) == 3
+    assert rows[0].split()[:2] == ["xds", "grows"]
+    for shown in ("+40.00 MiB", "10 min", "80.0 MiB", "10 → 12"):
+        assert shown in rows[0]
 
 
 def test_it_asks_for_nothing_but_itself_and_runs_no_script(tab: Tab) -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.drill.record import ProcessTrend
 from sidecar.drill.report import comparison, text
 from tests.support import drill_records
 
@@ -62,15 +61,10 @@ def test_records_that_share_no_scenario_cannot_be_compared(
 
 
 def test_a_soaks_processes_are_in_a_table() -> None:
-    trends = (
-        ProcessTrend("xds", 1, 600.0, 80 << 20, 40 << 20, 30 << 20, 6 << 20, 10, 12),
-        ProcessTrend("envoy", 1, 600.0, 80 << 20, 1 << 20, 0.0, 1 << 20, 10, 12),
-        ProcessTrend("load", 9, 0.0, 50 << 20),
-    )
-    soaked = replace(drill_records.record(), objectives={"memory_growth": 16.0}, processes=trends)
+    soaked = drill_records.soaked(drill_records.crash(rate=1))
     rows = [[cell.plain for cell in row] for row in text.processes(soaked).rows]
     assert [(row[0], row[3], row[5]) for row in rows] == [
-        ("xds", "+40.00 MiB", "grows"),
         ("envoy", "+1.00 MiB", "flat"),
-        ("load", "not seen", "too short-lived"),
+        ("drill sidecar.drill.load", "not seen", "too short-lived"),
+        ("xds", "+40.00 MiB", "grows"),
     ]
