@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
 from sidecar.drill.misbehaving_models import MORTAL, UNARY
 from sidecar.drill.scenario import Need
-from sidecar.drill.stage import http
+from sidecar.drill.stage import envoy_hosts, http
 from sidecar.drill.stage.dead_mans_switch import WITHIN, thawed_at_the_end
+from sidecar.drill.stage.envoy_hosts import Host
 from sidecar.drill.stage.observation import Observation, observed
 from sidecar.drill.stage.waiting import PATIENCE, until
 from sidecar.local import consul_view, control, meshfile
@@ -38,31 +39,9 @@ from sidecar.local.processes import process
 from sidecar.registry.registration import COLD
 from sidecar.runtime.errors import SidecarError, Unavailable
 from sidecar.runtime.threads import in_daemon_thread
-from sidecar.xds.config.endpoints import is_release, service_of
 
 _SURVIVORS = 3  # instances of which one survives two victims
 _PAUSE = 0.2  # seconds between two checks of a whole mesh, which take a while themselves
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """An instance as Envoy has it."""
-
-    priority: int
-    health: Mapping[str, Any]
-    active: int
-    weight: int
-
-    @property
-    def usable(self) -> bool:
-        """Whether Envoy may choose it."""
-        return self.health == {"eds_health_status": "HEALTHY"}
-
-    def merged(self, other: "Host") -> "Host":
-        """The same instance in two clusters; it is as bad as in the worse one."""
-        worse = other if self.usable else self
-        priority = max(self.priority, other.priority)
-        return replace(worse, priority=priority, active=self.active + other.active)
 
 
 @dataclass
@@ -256,24 +235,11 @@ class MeshStage:
         return seen.reason if seen else "not in the catalog"
 
     async def hosts(self) -> dict[str, Host]:
-        """The instances that Envoy has, by id.
-
-        Former clusters, with requests in flight from before a change of the policy, count as well,
-        and so does that of a release.
-        """
+        """The instances that Envoy has, by id."""
         mesh = self.now
         names = {instance.triton.grpc: instance.id for instance in mesh.instances}
-        found: dict[str, Host] = {}
         text = await http.request("GET", f"http://{mesh.envoy.admin}/clusters?format=json")
-        for cluster in json.loads(text)["cluster_statuses"]:
-            if service_of(cluster["name"]) != SERVICE:
-                continue
-            for host in cluster.get("host_statuses", ()):
-                name, seen = _host(host, names)
-                if is_release(cluster["name"]):
-                    seen = replace(seen, priority=0)  # the other cluster's counts
-                found[name] = found[name].merged(seen) if name in found else seen
-        return found
+        return envoy_hosts.read(text, SERVICE, names)
 
     async def avoided(self, instance: str, *, idle: bool = False) -> None:
         """Wait until Envoy sends an instance no new request, and with `idle` has none there."""
@@ -359,16 +325,3 @@ class MeshStage:
         logs = sorted((self.folder / "logs").glob("*.log"))
         texts = [(log.stem, log.read_text(errors="replace").splitlines()) for log in logs]
         return [(name, "\n".join(text[-lines:])) for name, text in texts]
-
-
-def _host(status: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, Host]:
-    """A host as Envoy's admin pages show it, with its instance's id, or else its address."""
-    socket = status["address"]["socket_address"]
-    stats = {stat["name"]: int(stat.get("value", 0)) for stat in status["stats"]}
-    address = f"{socket['address']}:{socket['port_value']}"
-    return names.get(address, address), Host(
-        status.get("priority", 0),
-        status["health_status"],
-        stats["rq_active"],
-        status.get("weight", 1),
-    )

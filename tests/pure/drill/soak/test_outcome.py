@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.drill.record import SOAK, Environment, Figures, Record, Run
+from sidecar.drill.record import SOAK, Environment, Figures, Record, Run, Violation
 from sidecar.drill.samples import Mark, Sample
 from sidecar.drill.soak.outcome import judged, with_all_failures
 from sidecar.drill.soak.resource_growth import Inventory, Reading
@@ -61,6 +61,12 @@ def test_what_is_left_behind_fails_it() -> None:
 def test_an_epoch_that_goes_back_fails_it() -> None:
     run = whole(primaries=(*TAKEN, Mark(3.0, "primary", "triton-0", "8")))
     assert [each.code for each in run.violations] == ["epochs"]
+
+
+def test_whatever_else_was_violated_fails_it() -> None:
+    second = Violation("primaries", "triton-0 in epoch 5", "triton-1")
+    run = judged(RECORD, FLAT, TAKEN, 16.0, EXISTS, EXISTS, (second,)).runs[-1]
+    assert (run.status, run.violations) == ("failed", (second,))
 
 
 def test_a_soak_without_a_fault_proves_nothing() -> None:
