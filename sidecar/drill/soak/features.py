@@ -1,6 +1,8 @@
-"""What a soak has switched on beyond the defaults. Pure.
+"""What a soak has switched on beyond the defaults.
 
 docs/drills.md lists it, and what is left out and why.
+
+Acts: through what it imports or is given.
 """
 
 from collections.abc import Mapping
