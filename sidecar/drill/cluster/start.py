@@ -33,7 +33,7 @@ from sidecar.drill.cluster.port_forwarding import forwarded_ports
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.supervisor import Supervisor, supervise
 from sidecar.local import assets, launch, load, meshfile
-from sidecar.local.meshfile import ConsulAddresses, EnvoyAddresses, Mesh
+from sidecar.local.meshfile import EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
 
 MODELS = (load.UNARY, load.STREAM)
@@ -144,7 +144,7 @@ def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iter
         )
         yield replace(
             plain,
-            consul=ConsulAddresses(http=consul, ui=f"http://{consul}/ui/"),
+            consul=replace(plain.consul, http=consul, ui=f"http://{consul}/ui/"),
             envoy=EnvoyAddresses(envoy, admin),
             xds=replace(plain.xds, address=xds),
             instances=instances,
