@@ -55,8 +55,7 @@ async def _everything_violated(stage: ClusterStage, victim: str) -> AsyncIterato
     url = receiver.SETTINGS["documents"]["url"]  # type: ignore[index]
     posts = "import sys, urllib.request as r; r.urlopen(sys.argv[1], b'no document')"
     await asyncio.to_thread(subprocess.run, [*edge, sys.executable, "-c", posts, url], check=True)
-    tritons = [part for part in stage.parts if part.startswith("triton")]
-    with stage.away(*tritons):
+    with stage.away("envoy"):
         await asyncio.sleep(5.0)
         yield
 
