@@ -49,7 +49,8 @@ _WARM_UP = 15.0  # seconds of a steady mesh before the beginning is recorded
 _SETTLES = 180.0  # seconds in which what the last faults have left must be gone
 _DELIVERY = 60.0  # seconds in which the last notification must arrive: two retries
 _LOOK = 5.0
-_KEPT = 20  # failed runs whose samples are kept
+_KEPT = 20  # runs whose samples are kept: those that failed, and those with a slow request
+_SLOW = 10.0  # seconds after which a request is looked at, although nothing failed
 
 # A soak is about what only time shows, on machines that may be busy: `drill run` measures how long
 # a failover takes.
@@ -95,7 +96,7 @@ async def hold(soak: Soak) -> Record:
             settings = features.settings(receiver.SETTINGS)
             async with start.cluster(place, models=MODELS, settings=settings, acl=True) as stage:
                 record = await _on(stage, soak)
-            clean = record.passed
+            clean = record.passed and not any(map(_slow, record.runs))
         finally:
             if not clean and (place / "logs").is_dir():
                 shutil.copytree(place / "logs", soak.folder / "logs", dirs_exist_ok=True)
@@ -191,8 +192,12 @@ def _tell(soak: Soak, run: Run) -> None:
 def _kept(record: Record, run: Run) -> Run:
     """The run as it stays in memory: samples are many, and pictures are made of few."""
     with_samples = sum(bool(each.samples) for each in record.runs)
-    keep = run.status != "passed" and with_samples < _KEPT
+    keep = (run.status != "passed" or _slow(run)) and with_samples < _KEPT
     return run if keep else replace(run, samples=())
+
+
+def _slow(run: Run) -> bool:
+    return (run.figures.slowest or 0.0) > _SLOW
 
 
 @asynccontextmanager
