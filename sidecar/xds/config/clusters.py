@@ -203,9 +203,11 @@ def _retries(policy: TrafficPolicy) -> int:
 
 def _balancing(policy: TrafficPolicy) -> Table:
     """How the requests of one priority are distributed over its hosts."""
-    # A ring omits degraded hosts, and where requests wait there is only one other host.
+    # Retries on a ring stay in their priority (envoy#9042), where a primary is alone: what was in
+    # flight on it would meet it again. A ring also omits degraded hosts, which waiting requests
+    # need.
     ring = policy.affinity.header or policy.affinity.sequence_header
-    if ring and not no_healthy_upstream.waits(policy):
+    if ring and policy.mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED):
         return {"lb_policy": "RING_HASH"}
     window = policy.limits.slow_start
     ramp = {"slow_start_config": {"slow_start_window": seconds(window)}} if window else {}

@@ -123,7 +123,7 @@ def test_the_number_of_former_clusters_is_bounded() -> None:
         ({"health_check": HealthCheck(interval=7.0)}, True),
         ({"outlier_detection": OutlierDetection(consecutive_local_origin_failure=7)}, True),
         ({"connection": Connection(connect_timeout=7.0)}, True),
-        ({"affinity": Affinity(header="x-user")}, True),
+        ({"mode": Mode.ACTIVE_ACTIVE, "affinity": Affinity(header="x-user")}, True),
         ({"mode": Mode.WEIGHTED}, True),
         ({"limits": Limits(slow_start=7.0)}, True),
         ({"limits": Limits(max_connections=7)}, True),

@@ -151,11 +151,13 @@ def test_a_service_in_mode_strict_lowers_no_other_limit() -> None:
 
 
 def test_affinity_headers_make_no_ring_of_one_host() -> None:
-    """A ring would leave out a degraded host."""
-    affinity = Affinity("x-session", "x-sequence")
+    """A ring would leave out a degraded host, and retry in the priority of a primary that died."""
+    affinity = Affinity("", "x-sequence")
     ring, least = cluster_pb2.Cluster.RING_HASH, cluster_pb2.Cluster.LEAST_REQUEST
     assert cluster(replace(STRICT, affinity=affinity)).lb_policy == least
-    assert cluster(replace(DEFAULTS, affinity=affinity)).lb_policy == ring
+    assert cluster(replace(DEFAULTS, affinity=affinity)).lb_policy == least
+    sharing = replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE, affinity=affinity)
+    assert cluster(sharing).lb_policy == ring
 
 
 def test_waiting_bodies_get_half_of_the_memory() -> None:
