@@ -14,7 +14,7 @@ ip link set lo up
 agent=$!
 trap 'kill $agent' EXIT
 for _ in $(seq 60); do
-    "$CONSUL" connect envoy -bootstrap -sidecar-for=triton > bootstrap.json 2> why && break
+    "$CONSUL" connect envoy -bootstrap -sidecar-for=triton -grpc-addr=http://127.0.0.1:8502 > bootstrap.json 2> why && break
     sleep 0.5
 done
 [ -s bootstrap.json ] || { cat agent.log why >&2; exit 1; }

@@ -32,8 +32,9 @@ def settings(notify: Mapping[str, object]) -> Settings:
     return Settings(sidecars, {"xds": {"zone": _ZONE}})
 
 
-# Common to all policies.
+# Common to all policies. The load has no sequences, but each of its requests passes the filter.
 _POLICY: Final[Mapping[str, Any]] = {
+    "affinity": {"sequence_header": "x-sequence"},
     "locality": {"prefer_zone": True},
     "limits": {"max_stream_duration": "600s", "stream_idle_timeout": "300s"},
 }
