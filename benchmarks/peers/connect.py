@@ -8,13 +8,14 @@ from pathlib import Path
 
 from sidecar.local.programs import parts
 
-_ASKED = """
+_ASKED = r"""
 ip link set lo up
 "$CONSUL" agent -dev -log-level=err -config-file=service.json > agent.log 2>&1 &
 agent=$!
 trap 'kill $agent' EXIT
 for _ in $(seq 60); do
-    "$CONSUL" connect envoy -bootstrap -sidecar-for=triton -grpc-addr=http://127.0.0.1:8502 > bootstrap.json 2> why && break
+    "$CONSUL" connect envoy -bootstrap -sidecar-for=triton -grpc-addr=http://127.0.0.1:8502 \
+        > bootstrap.json 2> why && break
     sleep 0.5
 done
 [ -s bootstrap.json ] || { cat agent.log why >&2; exit 1; }
