@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks import consul_lock, report
 from benchmarks.candidates import ILL, WELL, candidates
 from benchmarks.report import ms, quantile, spread
-from sidecar.drill.cluster.layout import beside
+from sidecar.drill.cluster.layout import same_host
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.start import cluster
 from sidecar.local import load
@@ -109,7 +109,7 @@ async def _without_host(running: ClusterStage) -> float:
     async with follow(running.now) as seen:
         await until(lambda: seen.primary, "a primary")
         victim, epoch, began = seen.primary or "", seen.epoch, time.monotonic()
-        parts = (victim, beside(victim, "sidecar"), beside(victim, "agent"))
+        parts = (victim, same_host(victim, "sidecar"), same_host(victim, "agent"))
         with running.away(*parts):
             await until(lambda: seen.epoch > epoch, "a new epoch")
         taken = seen.first("primary", began)

@@ -104,10 +104,10 @@ def named(kind: str, count: int) -> tuple[str, ...]:
     return tuple(f"{kind}-{number}" for number in range(count))
 
 
-def beside(name: str, kind: str) -> str:
-    """The name of another kind with the same host as a part, an instance or a host.
+def same_host(name: str, kind: str) -> str:
+    """The name of a host, or of a part on it, from that of an instance or another part on it.
 
-    `beside("triton-1", "agent")` is `agent-1`; kinds are `host`, `agent`, `sidecar` and `triton`.
+    `same_host("triton-1", "agent")` is `agent-1`. Kinds: `host`, `agent`, `sidecar`, `triton`.
     """
     return f"{kind}-{name.rpartition('-')[2]}"
 
@@ -249,7 +249,7 @@ def agent_of(member: str) -> str:
     """The part that is the Consul agent of a namespace; a server has the namespace's name."""
     if member.startswith("server"):
         return member
-    return EDGE_AGENT if member == EDGE else beside(member, "agent")
+    return EDGE_AGENT if member == EDGE else same_host(member, "agent")
 
 
 def _merged(document: Mapping[str, Any], *changes: Tables) -> str:

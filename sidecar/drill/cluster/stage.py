@@ -1,7 +1,7 @@
 """A running cluster as the stage of drills: operations on its parts and networks, and its health.
 
     async with cluster(folder) as stage:
-        stage.cut(beside(await stage.primary(), "host"), "consul")
+        stage.cut(same_host(await stage.primary(), "host"), "consul")
         ...
         stage.heal()
         await stage.steady()
@@ -25,7 +25,7 @@ from typing import Literal
 
 from sidecar.drill.cluster import impairment
 from sidecar.drill.cluster.impairment import Impairment
-from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout, beside
+from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout, same_host
 from sidecar.drill.cluster.network_namespaces import NETWORKS, Network, NetworkNamespaces
 from sidecar.drill.cluster.supervisor import Supervisor
 from sidecar.drill.load.process import Place, RunningLoad, load
@@ -132,8 +132,8 @@ class ClusterStage(MeshStage):
             Rejected: the agent does not know the instance, or does not answer.
         """
         command = (
-            *self.namespaces.enter(beside(instance, "host")),
-            *(self._program(beside(instance, "agent")), "maint", f"-service={instance}"),
+            *self.namespaces.enter(same_host(instance, "host")),
+            *(self._program(same_host(instance, "agent")), "maint", f"-service={instance}"),
             *(f"-http-addr=127.0.0.1:{PORTS.consul_http}", "-enable" if enable else "-disable"),
         )
         process = await asyncio.create_subprocess_exec(

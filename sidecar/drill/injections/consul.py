@@ -6,7 +6,7 @@ Acts: through what it imports or is given.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sidecar.drill.cluster.layout import beside
+from sidecar.drill.cluster.layout import same_host
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.stage.waiting import until
 
@@ -38,7 +38,7 @@ async def servers_gone(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def agent_killed(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
     """The agent on the victim's host is killed, and restarted."""
-    await _killed(beside(victim, "agent"), stage)
+    await _killed(same_host(victim, "agent"), stage)
     yield
 
 

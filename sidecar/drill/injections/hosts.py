@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from sidecar.drill.cluster.layout import beside
+from sidecar.drill.cluster.layout import same_host
 from sidecar.drill.cluster.stage import ClusterStage, Cut
 from sidecar.drill.scenario import Injection
 from sidecar.drill.stage.waiting import until
@@ -21,7 +21,7 @@ def cut_off(network: Cut) -> Injection[ClusterStage]:
 
     @asynccontextmanager
     async def cut(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
-        host = beside(victim, "host")
+        host = same_host(victim, "host")
         try:
             stage.cut(host, network)
             yield
@@ -38,7 +38,7 @@ def impaired(network: Cut, *, loss: float = 0.0, delay: float = 0.0) -> Injectio
     async def impair(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
         async with AsyncExitStack() as impairing:
             for each in stage.networks(network):
-                context = stage.impaired(beside(victim, "host"), each, loss=loss, delay=delay)
+                context = stage.impaired(same_host(victim, "host"), each, loss=loss, delay=delay)
                 await impairing.enter_async_context(context)
             yield
 
@@ -52,7 +52,7 @@ def deaf(network: Cut) -> Injection[ClusterStage]:
     async def one_way(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
         async with AsyncExitStack() as impairing:
             for each in stage.networks(network):
-                context = stage.impaired(beside(victim, "host"), each, loss_in=1.0)
+                context = stage.impaired(same_host(victim, "host"), each, loss_in=1.0)
                 await impairing.enter_async_context(context)
             yield
 
@@ -64,7 +64,7 @@ def killed(*kinds: str) -> Injection[ClusterStage]:
 
     @asynccontextmanager
     async def kill(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
-        starts = {part: stage.starts(part) for part in (beside(victim, kind) for kind in kinds)}
+        starts = {part: stage.starts(part) for part in (same_host(victim, kind) for kind in kinds)}
         for part in starts:
             stage.kill(part)
             await asyncio.sleep(_GAP)
@@ -80,10 +80,10 @@ def killed(*kinds: str) -> Injection[ClusterStage]:
 @asynccontextmanager
 async def lost(stage: ClusterStage, victim: str) -> AsyncIterator[None]:
     """The host loses power: both networks at once, and all its processes."""
-    host = beside(victim, "host")
+    host = same_host(victim, "host")
     try:
         stage.cut(host, "both")
-        with stage.away(*(beside(victim, kind) for kind in _PARTS)):
+        with stage.away(*(same_host(victim, kind) for kind in _PARTS)):
             yield
     finally:
         stage.join(host, "both")
