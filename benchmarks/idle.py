@@ -6,6 +6,7 @@ sidecar next to a running Triton to its first PASSING; the time that `triton-sid
 Exit status 1 if a sidecar never reported SERVING.
 """
 
+import argparse
 import os
 import resource
 import shutil
@@ -145,7 +146,7 @@ def idle(mesh: Mesh) -> list[tuple[str, ...]]:
     parts = {
         "sidecar": instance.sidecar.pid,
         "control plane": mesh.xds.pid,
-        "beside them: Envoy": mesh.envoy.pid,
+        "next to them: Envoy": mesh.envoy.pid,
         "  Consul": mesh.consul.pid,
         "  Triton, without its models' processes": instance.triton.pid,
     }
@@ -183,7 +184,7 @@ def measure(mesh: Mesh) -> None:
         timed("python -c pass: its end (baseline)", nothing),
         timed("python -m sidecar --help: its end", ours),
         timed(
-            "triton-sidecar run beside a Triton: PASSING",
+            "triton-sidecar run next to a Triton: PASSING",
             [start(mesh, number) for number in range(_STARTS)],
         ),
         note=f"--help takes {ratio:.1f} times the baseline",
@@ -225,12 +226,13 @@ def copies(count: int) -> Iterator[list[Path]]:
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     report.begin("What the mesh's own processes take")
     with report.mesh(instances=1) as mesh:
         measure(mesh)
     report.table(
         f"The sidecar, idle for {_IDLE:g} s, probing copies of {_MODEL} every second",
-        ("beside", "resident", "peak", "of a core"),
+        ("next to", "resident", "peak", "of a core"),
         *(with_models(count) for count in (1, _MANY)),
     )
     return 0

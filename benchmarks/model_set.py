@@ -5,6 +5,7 @@ of the same files. The files are sparse: they are read in full, but not from a d
 are those of reading and hashing. Exit status 1 if a second scan of unchanged files reads anything.
 """
 
+import argparse
 import asyncio
 import os
 import resource
@@ -144,6 +145,7 @@ def measure(count: int) -> bool:
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     report.begin("What the digest of a model set takes")
     version = subprocess.run(["sha256sum", "--version"], capture_output=True, text=True, check=True)
     print(f"baseline {version.stdout.splitlines()[0]}\n")

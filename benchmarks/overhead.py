@@ -5,6 +5,7 @@ that the client adds as little as possible. The two routes take turns, so that o
 machine affects both. Exit status 1 if a request failed or an answer was wrong.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -150,6 +151,7 @@ async def measure(mesh: Mesh) -> int:
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     report.begin("What the way through Envoy costs")
     with report.mesh(instances=1) as mesh:
         return asyncio.run(measure(mesh))

@@ -12,6 +12,7 @@ which is Consul's shortest interval.
 Exit status 1 if a change did not arrive.
 """
 
+import argparse
 import asyncio
 import random
 import re
@@ -293,6 +294,7 @@ async def measure(mesh: Mesh) -> None:
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     report.begin("From a verdict to Envoy's endpoints")
     with report.mesh(instances=1) as mesh:
         asyncio.run(measure(mesh))

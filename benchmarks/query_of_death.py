@@ -82,12 +82,14 @@ async def good(address: str, number: int, tally: LoadTally, until: float, *, str
                 tally.done.append((sent, time.monotonic() - sent))
 
 
-async def bad(address: str, deed: str, until: float, said: "Counter[str]", *, stream: bool) -> None:
+async def bad(
+    address: str, question: str, until: float, said: "Counter[str]", *, stream: bool
+) -> None:
     """Send the query of death until the end, each time on a new connection."""
     while time.monotonic() < until:
         async with aio.InferenceServerClient(address) as client:
             try:
-                await _ask(client, deed, stream=stream)
+                await _ask(client, question, stream=stream)
             except (InferenceServerException, grpc.aio.AioRpcError) as error:
                 said[str(error).partition("; ")[0][:110]] += 1
 
@@ -105,7 +107,7 @@ async def fallen(mesh: Mesh, until: float, found: "Counter[str]") -> None:
 
 
 async def measure(
-    mesh: Mesh, clients: int, deed: str, *, streams: bool
+    mesh: Mesh, clients: int, question: str, *, streams: bool
 ) -> tuple[LoadTally, "Counter[str]", "Counter[str]"]:
     """The outcome of the good clients, the crashes of each Triton, and the bad client's errors."""
     address, tally = mesh.envoy.grpc, LoadTally()
@@ -118,7 +120,7 @@ async def measure(
     ]
     tasks.append(asyncio.create_task(fallen(mesh, until + _CALM, down)))
     await asyncio.sleep(_CALM)
-    tasks.append(asyncio.create_task(bad(address, deed, until, said, stream=streams)))
+    tasks.append(asyncio.create_task(bad(address, question, until, said, stream=streams)))
     await asyncio.gather(*tasks)
     return tally, +down, said
 
@@ -127,17 +129,17 @@ def main() -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--deed", choices=("die", "freeze"), default="die")
+    parser.add_argument("--effect", choices=("die", "freeze"), default="die")
     parser.add_argument("--streams", action="store_true", help="one of two clients sends these")
     parser.add_argument("--without", action="store_true", help="switched off, for comparison")
     options = parser.parse_args()
     kind = "stream" if options.streams else "request"
-    report.begin(f"A {kind} that makes its Triton {options.deed}, beside {options.clients} clients")
+    report.begin(f"A {kind} that makes its Triton {options.effect}, {options.clients} others")
     with report.mesh(3, "--only-models", f"--models={MODEL}") as mesh:
         if options.without:
             switch_off(mesh)
         tally, down, said = asyncio.run(
-            measure(mesh, options.clients, options.deed, streams=options.streams)
+            measure(mesh, options.clients, options.effect, streams=options.streams)
         )
     cut = [each for each in tally.failed if _CUT in each.what]
     failed = len(tally.failed) - len(cut)
