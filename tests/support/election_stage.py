@@ -126,7 +126,7 @@ class Actor:
         self.published.set(verdict)
         await settle()
 
-    def told(self, kind: type[Event]) -> list[Event]:
+    def events_of(self, kind: type[Event]) -> list[Event]:
         return [event for event in self.events if isinstance(event, kind)]
 
 

@@ -126,12 +126,12 @@ class Bench:
         return self.prober.assessment.evidence
 
     @property
-    def said(self) -> list[str]:
+    def verdicts(self) -> list[str]:
         """Every state and reason without those before the models are proven, in order."""
         changes = [event.after for event in self.events if isinstance(event, VerdictChanged)]
-        said = [f"{verdict.state} {verdict.reason}" for verdict in changes]
-        said = [each for each in said if each != "starting NOT_PROVEN_YET"]
-        return [one for one, before in zip(said, ["", *said], strict=False) if one != before]
+        found = [f"{verdict.state} {verdict.reason}" for verdict in changes]
+        found = [each for each in found if each != "starting NOT_PROVEN_YET"]
+        return [one for one, before in zip(found, ["", *found], strict=False) if one != before]
 
     def found(self, layer: Layer = Layer.CANARY) -> list[Reason]:
         """Every reason of a layer's findings so far."""

@@ -28,7 +28,7 @@ async def test_while_paused_no_instance_takes_the_role() -> None:
         a, b = it.actors.values()
         await pause(it, it.clock.wall() + 100)
         assert a.participant.paused.value
-        assert list(a.told(Paused)) == [Paused(a.participant.paused.value)]
+        assert list(a.events_of(Paused)) == [Paused(a.participant.paused.value)]
         await a.passes(Verdict(State.CRITICAL, Reason.GPU_LOST))
         await it.clock.advance(60)
         assert (await it.primary(), b.role) == (None, Role.STANDBY)

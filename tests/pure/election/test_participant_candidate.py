@@ -153,4 +153,4 @@ async def test_failback_only_if_configured(failback: str, due: bool) -> None:
         a, b = it.actors.values()
         await it.clock.advance(200)
         assert a.role is Role.PRIMARY
-        assert (FailbackDue(True) in b.told(FailbackDue)) == due
+        assert (FailbackDue(True) in b.events_of(FailbackDue)) == due

@@ -58,7 +58,7 @@ async def test_another_model_set_is_reported_and_refuses_requests() -> None:
         b.model_set.set("triton-00000000000000bb")
         await settle()
         assert b.participant.differs
-        assert isinstance(b.told(ModelSetCompared)[-1], ModelSetCompared)
+        assert isinstance(b.events_of(ModelSetCompared)[-1], ModelSetCompared)
         reasons = {finding.reason for finding in b.assessment.evidence}
         assert Reason.MODEL_SET_DIFFERS in reasons
         b.model_set.set("triton-00000000000000aa")

@@ -87,7 +87,7 @@ async def test_an_ensemble_is_busy_while_its_step_works_and_hung_when_the_step_s
         inner = bench.triton.models["inner"]
         bench.chat.error, bench.chat.counts_errors = Overloaded("Exceeds maximum queue size"), False
         await bench.pass_(60, lambda: inner.count(successes=1, executions=1))
-        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        assert bench.verdicts == ["passing OK", "warning MODEL_BUSY"]
         await bench.pass_(30)
         assert (bench.verdict.state, bench.verdict.reason) == (State.CRITICAL, Reason.MODEL_HUNG)
 

@@ -109,7 +109,7 @@ async def test_dead_stubs_are_named_as_the_cause_even_if_a_canary_failed_first()
         bench.chat.error = Rejected("INTERNAL: Stub process 'chat_0_0' is not healthy.")
         await bench.pass_(60)
         assert bench.sent() > sent
-        assert bench.said[:2] == ["passing OK", "critical MODEL_STUB_DIED"]
+        assert bench.verdicts[:2] == ["passing OK", "critical MODEL_STUB_DIED"]
 
 
 async def test_the_end_of_another_model_s_stub_triggers_a_canary_at_once() -> None:
@@ -121,7 +121,7 @@ async def test_the_end_of_another_model_s_stub_triggers_a_canary_at_once() -> No
         await bench.pass_(0.2)
         assert bench.sent() > sent
         await bench.pass_(5)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
 
 
 async def test_stubs_that_end_with_their_model_or_become_unreadable_prove_nothing() -> None:
@@ -135,7 +135,7 @@ async def test_stubs_that_end_with_their_model_or_become_unreadable_prove_nothin
         load_anew(bench.chat, instances=1)  # Triton has already begun to end the stub
         stubs.end(8)
         await bench.pass_(5)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         bench.chat.ready = False
         stubs.end(7)
         await bench.pass_(5)
@@ -158,7 +158,7 @@ async def test_a_stub_that_dies_at_once_was_seen_before_the_model_is_proven() ->
     async with probing(model(instances=2), stubs=stubs) as bench:
         await stubs.began.wait()
         await bench.pass_(2)
-        assert bench.said == []
+        assert bench.verdicts == []
         stubs.end(7, 8)
         stubs.go_on.set()
         bench.chat.error = Rejected("INTERNAL: Stub process 'chat_0_0' is not healthy.")

@@ -39,7 +39,7 @@ async def test_an_unserved_model_that_never_loads_changes_nothing() -> None:
         broken = bench.triton.models["broken"]
         broken.ready = broken.loaded = bench.triton.ready = False
         await bench.pass_(30)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         [found] = [each for each in bench.evidence if each.layer is Layer.READY]
         assert found.remark == "models that are not served are not ready: broken"
 
@@ -63,5 +63,5 @@ async def test_a_serving_triton_without_a_ready_answer_in_time_is_a_warning() ->
         bench.triton.models["broken"].ready = bench.triton.models["broken"].loaded = False
         bench.triton.ready_error = DeadlineExceeded("no answer in time")
         await bench.pass_(60)
-        assert bench.said == ["passing OK", "warning SERVER_NOT_READY"]
+        assert bench.verdicts == ["passing OK", "warning SERVER_NOT_READY"]
         assert bench.verdict.detail == "ready: no answer in time"

@@ -26,7 +26,7 @@ from tests.support.virtual_clock import settle
 async def test_a_healthy_triton_passes_soon() -> None:
     async with probing() as bench:
         await bench.pass_(0.5)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         assert bench.prober.identity.value.triton_version == "2.51.0"
         assert [each.name for each in bench.prober.identity.value.models] == ["chat"]
 
@@ -54,7 +54,7 @@ async def test_a_killed_server_is_noticed_at_once_and_names_the_port() -> None:
         assert bench.verdict.models == frozenset()
         bench.triton.error = None
         await bench.pass_(3)
-        assert bench.said[1:] == ["critical PORT_UNREACHABLE", "passing OK"]
+        assert bench.verdicts[1:] == ["critical PORT_UNREACHABLE", "passing OK"]
 
 
 async def test_a_canary_that_fails_with_the_server_is_not_a_fault_of_the_model() -> None:
@@ -64,7 +64,7 @@ async def test_a_canary_that_fails_with_the_server_is_not_a_fault_of_the_model()
         await bench.pass_(3)
         bench.triton.error = None
         await bench.pass_(3)
-        assert not any("CANARY" in said for said in bench.said)
+        assert not any("CANARY" in said for said in bench.verdicts)
 
 
 async def test_an_unreachable_server_is_sent_no_canaries() -> None:
@@ -133,7 +133,7 @@ async def test_a_server_that_refuses_everything_is_not_busy() -> None:
         bench.chat.error = Unavailable("UNAVAILABLE: stub is dead")
         bench.chat.counts_errors = False
         await bench.pass_(10, lambda: bench.chat.count(failures=1))
-        assert bench.said[1:] == ["critical CANARY_FAILED"]
+        assert bench.verdicts[1:] == ["critical CANARY_FAILED"]
 
 
 async def test_a_sidecar_suspended_during_a_canary_reports_no_fault() -> None:
@@ -143,7 +143,7 @@ async def test_a_sidecar_suspended_during_a_canary_reports_no_fault() -> None:
         await bench.pass_(1.5)
         bench.clock._now += 120.0
         await bench.pass_(3)
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
 
 
 async def test_a_port_that_was_closed_for_a_moment_invalidates_every_proof() -> None:
@@ -156,7 +156,7 @@ async def test_a_port_that_was_closed_for_a_moment_invalidates_every_proof() -> 
         bench.triton.error = None
         await bench.pass_(3)
         assert bench.prober.assessment.restarts.value == 1
-        assert bench.said[1:] == ["critical NOT_PROVEN_YET", "passing OK"]
+        assert bench.verdicts[1:] == ["critical NOT_PROVEN_YET", "passing OK"]
 
 
 async def test_a_version_that_cannot_be_read_at_once_is_read_later() -> None:
@@ -174,10 +174,10 @@ async def test_new_settings_wake_a_sleeping_loop() -> None:
         await bench.pass_(3)
         bench.chat.reply = says("nonsense")
         await bench.pass_(3)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         bench.prober.configure([canary()], SETTINGS.rules)
         await bench.pass_(3)
-        assert bench.said[1:] == ["critical CANARY_WRONG_ANSWER"]
+        assert bench.verdicts[1:] == ["critical CANARY_WRONG_ANSWER"]
 
 
 async def test_unhealthy_models_share_the_probes_of_the_server() -> None:
@@ -205,7 +205,7 @@ async def test_a_server_that_loads_another_model_is_only_a_warning() -> None:
         await bench.pass_(5)
         bench.triton.ready = True
         await bench.pass_(5)
-        assert bench.said == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
+        assert bench.verdicts == ["passing OK", "warning SERVER_NOT_READY", "passing OK"]
 
 
 async def test_a_connection_that_this_machine_cannot_open_invalidates_no_proof() -> None:
@@ -215,7 +215,7 @@ async def test_a_connection_that_this_machine_cannot_open_invalidates_no_proof()
         await bench.pass_(0.1)
         bench.triton.error = None
         await bench.pass_(3)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         assert bench.prober.assessment.restarts.value == 0
 
 
@@ -256,7 +256,7 @@ async def test_short_freezes_do_not_change_the_verdict() -> None:
             await bench.pass_(0.8)
             bench.triton.frozen = False
             await bench.pass_(1.7)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
 
 
 async def test_a_suspended_sidecar_reports_no_fault() -> None:
@@ -266,7 +266,7 @@ async def test_a_suspended_sidecar_reports_no_fault() -> None:
         await bench.pass_(1.2)
         bench.clock._now += 120.0  # all timers are due at once
         await bench.pass_(10)
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
 
 
 async def test_maintenance_and_draining_override_every_finding() -> None:
@@ -412,22 +412,22 @@ async def test_a_sidecar_that_is_suspended_repeatedly_finds_nothing_stale(
     own = {"server_interval": 1.0, "statistics_interval": 1.0, "interval": interval}
     async with probing(settings=SETTINGS.model_copy(update=own)) as bench:
         await bench.pass_(2 * interval + 3)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         await bench.pass_(5)
         for _ in range(30):
             bench.clock._now += 3600.0
             await bench.pass_(3)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
 
 
 async def test_a_reload_that_shortens_an_interval_makes_nothing_stale() -> None:
     slow = SETTINGS.model_copy(update={"server_interval": 60.0, "canary_interval": 300.0})
     async with probing(settings=slow) as bench:
         await bench.pass_(115)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         bench.prober.configure([canary()], SETTINGS.rules)
         await bench.pass_(60)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
 
 
 def identified(bench: Bench) -> int:

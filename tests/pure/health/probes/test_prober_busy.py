@@ -29,9 +29,9 @@ async def test_a_hung_model_is_a_warning_first_and_critical_after_the_stall_wind
         await bench.pass_(2)
         bench.chat.hung = True
         await bench.pass_(5)
-        assert bench.said[-1] == "warning CANARY_LATE"
+        assert bench.verdicts[-1] == "warning CANARY_LATE"
         await bench.pass_(4)
-        assert bench.said[1:] == ["warning CANARY_LATE", "critical MODEL_HUNG"]
+        assert bench.verdicts[1:] == ["warning CANARY_LATE", "critical MODEL_HUNG"]
         assert bench.chat.in_flight == 1
         await bench.pass_(60)
         assert bench.chat.in_flight <= 1
@@ -46,7 +46,7 @@ async def test_a_busy_model_is_never_more_than_a_warning_however_late_its_canary
         await bench.pass_(2)
         bench.chat.delay = 18.0
         await bench.pass_(60, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.said[1:] == ["warning MODEL_BUSY"]
+        assert bench.verdicts[1:] == ["warning MODEL_BUSY"]
         assert bench.verdict.weight < 50
         bench.chat.delay = 0.0
         await bench.pass_(30, lambda: bench.chat.count(successes=1, executions=1))
@@ -62,7 +62,7 @@ async def test_a_busy_model_is_not_stale_however_long_its_canary_waits() -> None
             bench.chat.count(successes=1, executions=1)
 
         await bench.pass_(900, others)
-        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        assert bench.verdicts == ["passing OK", "warning MODEL_BUSY"]
 
 
 async def test_a_stream_that_makes_progress_is_progress() -> None:
@@ -70,7 +70,7 @@ async def test_a_stream_that_makes_progress_is_progress() -> None:
         await bench.pass_(2)
         bench.chat.delay = 12.0
         await bench.pass_(13, lambda: bench.chat.count(responses=1))
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
 
 
 async def test_a_full_queue_is_busy_while_other_requests_are_served() -> None:
@@ -78,7 +78,7 @@ async def test_a_full_queue_is_busy_while_other_requests_are_served() -> None:
         await bench.pass_(2, lambda: bench.chat.count(successes=1, executions=1))
         bench.chat.error = FULL
         await bench.pass_(15, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.said[1:] == ["warning MODEL_BUSY"]
+        assert bench.verdicts[1:] == ["warning MODEL_BUSY"]
 
 
 async def test_a_queue_may_be_full_before_the_first_request_has_finished() -> None:
@@ -89,7 +89,7 @@ async def test_a_queue_may_be_full_before_the_first_request_has_finished() -> No
         for _ in range(10):
             await bench.pass_(4)
             bench.chat.count(successes=1, executions=1)
-        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        assert bench.verdicts == ["passing OK", "warning MODEL_BUSY"]
 
 
 async def test_a_hung_model_with_a_full_queue_is_hung() -> None:
@@ -97,7 +97,7 @@ async def test_a_hung_model_with_a_full_queue_is_hung() -> None:
         await bench.pass_(2)
         bench.chat.error, bench.chat.counts_errors = FULL, False
         await bench.pass_(12)
-        assert bench.said[1:] == ["warning MODEL_BUSY", "critical MODEL_HUNG"]
+        assert bench.verdicts[1:] == ["warning MODEL_BUSY", "critical MODEL_HUNG"]
         bench.chat.error = None
         await bench.pass_(5)
         assert bench.verdict.state is State.PASSING
@@ -109,7 +109,7 @@ async def test_a_full_queue_without_statistics_is_excused_only_for_a_while() -> 
         await bench.pass_(10)
         bench.chat.error = FULL
         await bench.pass_(4)
-        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        assert bench.verdicts == ["passing OK", "warning MODEL_BUSY"]
         await bench.pass_(4)
         assert bench.verdict.reason is Reason.CANARY_UNANSWERED
 
@@ -121,14 +121,14 @@ async def test_requests_that_finished_since_the_last_read_excuse_a_refusal() -> 
         await bench.pass_(35)
         bench.chat.error = Unavailable("UNAVAILABLE: try again later")
         await bench.pass_(5, lambda: bench.chat.count(successes=1, executions=1))
-        assert bench.said == ["passing OK", "warning MODEL_BUSY"]
+        assert bench.verdicts == ["passing OK", "warning MODEL_BUSY"]
 
 
 async def test_missing_statistics_eject_no_instance_and_are_reported() -> None:
     async with probing() as bench:
         bench.triton.statistics_error = Rejected("UNIMPLEMENTED: no")
         await bench.pass_(10)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         assert Reason.STATISTICS_UNAVAILABLE in {each.reason for each in bench.evidence}
         bench.chat.hung = True
         await bench.pass_(5)
@@ -143,7 +143,7 @@ async def test_refused_statistics_eject_no_instance_and_name_the_setting() -> No
         refusal = NotAdmitted("This protocol is restricted: expected triton.headers to admit us")
         bench.triton.statistics_error = refusal
         await bench.pass_(5)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         [found] = [each for each in bench.evidence if each.layer is Layer.PROGRESS]
         assert (found.reason, found.remark) == (Reason.STATISTICS_UNAVAILABLE, str(refusal))
         assert RequestFailed("triton", "statistics", refusal) in bench.events
@@ -162,7 +162,7 @@ async def test_statistics_that_are_missing_for_a_moment_eject_no_busy_server() -
         await bench.pass_(1.5, work)
         bench.triton.statistics_error = None
         await bench.pass_(20, work)
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
 
 
 async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
@@ -170,7 +170,7 @@ async def test_a_hung_model_is_never_served_however_long_it_hangs() -> None:
         await bench.pass_(2)
         bench.chat.hung = True
         await bench.pass_(200)
-        assert bench.said == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
+        assert bench.verdicts == ["passing OK", "warning CANARY_LATE", "critical MODEL_HUNG"]
         bench.chat.hung = False
         await bench.pass_(15)
         assert bench.verdict.state is State.PASSING
@@ -184,7 +184,7 @@ async def test_a_late_canary_is_no_evidence_before_the_first_proof() -> None:
         assert bench.verdict.unproven
         assert "CANARY_LATE" in bench.verdict.detail
         await bench.pass_(60)
-        assert bench.said == ["starting MODEL_HUNG", "critical MODEL_HUNG"]
+        assert bench.verdicts == ["starting MODEL_HUNG", "critical MODEL_HUNG"]
 
 
 async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
@@ -192,7 +192,7 @@ async def test_a_model_that_hangs_from_the_start_is_never_served() -> None:
     broken.hung = True
     async with probing(broken) as bench:
         await bench.pass_(100)
-        assert {said.split()[0] for said in bench.said} <= {"starting", "critical"}
+        assert {said.split()[0] for said in bench.verdicts} <= {"starting", "critical"}
 
 
 async def test_refused_requests_are_not_progress() -> None:
@@ -209,7 +209,7 @@ async def test_a_canary_alone_does_not_make_a_model_busy() -> None:
         bench.chat.counts_early = True
         bench.chat.delay = 4.0
         await bench.pass_(4)
-        assert bench.said[1:] == ["warning CANARY_LATE"]
+        assert bench.verdicts[1:] == ["warning CANARY_LATE"]
 
 
 async def test_a_statistics_read_that_fails_now_and_then_hides_no_hung_model() -> None:
@@ -232,7 +232,7 @@ async def test_a_full_queue_is_busy_while_a_long_batch_runs() -> None:
         for _ in range(5):
             await bench.pass_(3.5)
             bench.chat.count(successes=8, executions=1)
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
         assert bench.sent() - before < 60
 
 
@@ -243,7 +243,7 @@ async def test_slots_held_by_silent_clients_are_not_a_hang_until_the_idle_timeou
         bench.chat.hung = True
         await bench.pass_(33)
         assert Reason.MODEL_BUSY in bench.found()
-        assert not any(said.startswith("critical") for said in bench.said)
+        assert not any(said.startswith("critical") for said in bench.verdicts)
         await bench.pass_(8)
         assert bench.verdict.reason is Reason.MODEL_HUNG
 

@@ -25,8 +25,8 @@ async def test_an_error_in_one_of_three_answers_is_noticed() -> None:
             bench.chat.error = Rejected("INTERNAL: no") if len(bench.chat.asked) % 3 == 0 else None
 
         await bench.pass_(10, flaky)
-        assert "critical CANARY_FAILED" in bench.said
-        assert bench.said.count("passing OK") == 1
+        assert "critical CANARY_FAILED" in bench.verdicts
+        assert bench.verdicts.count("passing OK") == 1
 
 
 async def test_an_answer_that_mentions_a_deadline_is_an_error_and_not_late() -> None:
@@ -105,7 +105,7 @@ async def test_a_response_cache_hides_no_dead_model() -> None:
         assert bench.verdict.reason is Reason.CANARY_FAILED
         bench.chat.error = None
         await bench.pass_(40)
-        assert bench.said == ["passing OK", "critical CANARY_FAILED", "passing OK"]
+        assert bench.verdicts == ["passing OK", "critical CANARY_FAILED", "passing OK"]
 
 
 async def test_a_response_cache_hides_no_wrong_answer() -> None:

@@ -49,7 +49,7 @@ async def test_a_derived_canary_that_never_passed_warns_and_ejects_no_instance()
     score.reply = MATRIX
     async with probing(score, canaries={}) as bench:
         await bench.pass_(100)
-        assert bench.said == ["warning CANARY_NEVER_PASSED"]
+        assert bench.verdicts == ["warning CANARY_NEVER_PASSED"]
         assert "expected [1], got [1, 1]" in bench.verdict.detail
         assert bench.verdict.serving
         (examined,) = await bench.prober.examine()
@@ -71,17 +71,17 @@ async def test_a_model_that_answered_in_another_form_and_then_fails_is_critical(
         await bench.pass_(5)
         score.error = Rejected("INTERNAL: the stub is dead")
         await bench.pass_(3)
-        assert bench.said[-1] == "critical CANARY_FAILED"
+        assert bench.verdicts[-1] == "critical CANARY_FAILED"
         score.error, score.hung = None, True
         await bench.pass_(100)
-        assert bench.said[-1] == "critical MODEL_HUNG"
+        assert bench.verdicts[-1] == "critical MODEL_HUNG"
 
 
 async def test_a_canary_that_a_model_refuses_from_the_start_is_only_a_warning() -> None:
     async with probing(canaries={}) as bench:
         bench.chat.error = Rejected("INTERNAL: expected a parameter")
         await bench.pass_(100)
-        assert bench.said == ["warning CANARY_NEVER_PASSED"]
+        assert bench.verdicts == ["warning CANARY_NEVER_PASSED"]
 
 
 async def test_a_derived_canary_that_is_never_answered_is_no_evidence() -> None:
@@ -90,7 +90,7 @@ async def test_a_derived_canary_that_is_never_answered_is_no_evidence() -> None:
     async with probing(broken, canaries={}) as bench:
         await bench.pass_(100)
         assert Reason.MODEL_HUNG not in bench.found()
-        assert not any(said.startswith(("passing", "warning")) for said in bench.said)
+        assert not any(said.startswith(("passing", "warning")) for said in bench.verdicts)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_a_canary_that_has_passed_once_also_counts_for_a_reload_in_the_sam
     score.reply = VECTOR
     async with probing(score, canaries={}) as bench:
         await bench.pass_(5)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         load_anew(score, **changes)
         score.reply = MATRIX
         await bench.pass_(5)
@@ -157,7 +157,7 @@ async def test_a_model_is_not_held_to_a_canary_that_it_never_answered(refuses: b
     async with probing(model(cached=True)) as bench:
         bench.chat.reply = strict
         await bench.pass_(30)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         cached = [event.model for event in bench.events if isinstance(event, CanaryCached)]
         assert cached == (["chat"] if refuses else [])
         [found] = [each for each in bench.evidence if each.layer is Layer.CANARY]

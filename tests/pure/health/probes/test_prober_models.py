@@ -47,7 +47,7 @@ async def test_answers_from_before_a_reload_are_no_longer_expected() -> None:
         score.reply = Answer({"score": Tensor("FP32", np.array([3.0, 4.0], np.float32))})
         score.statistics = Statistics("chat", "1")
         await bench.pass_(10)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
 
 
 LONGER = (replace(TEXT, shape=(2,)),)
@@ -74,7 +74,7 @@ async def test_a_derived_canary_that_no_longer_fits_is_no_evidence() -> None:
         for inputs in (LONGER, (TEXT,), LONGER):
             load_anew(bench.chat, inputs=inputs)
             await bench.pass_(3.2)
-        assert bench.said == ["passing OK"]
+        assert bench.verdicts == ["passing OK"]
         assert set(bench.found()) == {Reason.OK}
 
 
