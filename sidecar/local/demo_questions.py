@@ -16,13 +16,16 @@ from tritonclient.utils import InferenceServerException
 
 UNARY = "tinychat_unary"
 STREAM = "tinychat"
-FAULTY = "faulty"  # answers as well as the others until it is told to misbehave
+# These answer as well as the others until they are told to misbehave.
+FAULTY = "faulty"
+FAULTY_STREAM = "faulty_stream"
 PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
 FAILED = (InferenceServerException, grpc.aio.AioRpcError)
 
 _DEADLINE = 30.0  # seconds; a request that takes longer has failed
 # The answer names the instance if the environment of its Triton does.
 _STREAM = {"max_tokens": 40, "temperature": 0, "delay_ms": 50, "name_instance": True}  # two seconds
+_OUTPUT = "text_output"
 _UNARY = {"max_tokens": 8, "temperature": 0, "name_instance": True}
 
 
@@ -58,27 +61,8 @@ async def generate(client: aio.InferenceServerClient, prompt: str) -> Answer:
     Raises:
         InferenceServerException, AioRpcError: it failed, or ended before its last response.
     """
-
-    async def requests() -> AsyncIterator[dict[str, Any]]:
-        yield {"model_name": STREAM, "inputs": _inputs(prompt, _STREAM, stream=True),
-               "enable_empty_final_response": True}  # fmt: skip
-
-    parts: list[Answer] = []
-    over = False
-    try:
-        async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
-            if error:
-                raise error
-            parts.append(_answer(result))
-            over = result.get_response().parameters["triton_final_response"].bool_param
-    except grpc.aio.AioRpcError:
-        if not over:
-            raise
-    # Read to its end: Triton may leak a stream that is cancelled right after its last response.
-    if not over:
-        raise InferenceServerException("the stream ended before its last response", "CUT")
-    named = [part.instance for part in parts if part.instance] or [""]
-    return Answer("".join(part.text for part in parts), named[-1], named[0])
+    request = {"model_name": STREAM, "inputs": _inputs(prompt, _STREAM, stream=True)}
+    return await _streamed(client, request)
 
 
 async def ask_faulty(client: aio.InferenceServerClient, prompt: str) -> Answer:
@@ -87,12 +71,56 @@ async def ask_faulty(client: aio.InferenceServerClient, prompt: str) -> Answer:
     Raises:
         InferenceServerException: it failed.
     """
-    inputs = [_tensor("text", np.array([prompt.encode()], dtype=np.object_))]
     result = await client.infer(
-        FAULTY, inputs, client_timeout=_DEADLINE, parameters={"name_instance": True}
+        FAULTY, [_text(prompt)], client_timeout=_DEADLINE, parameters={"name_instance": True}
     )
     answer = _answer(result, "answer")
     return Answer(f"{answer.text} {result.as_numpy('vector').tolist()}", answer.instance)
+
+
+async def generate_faulty(client: aio.InferenceServerClient, prompt: str) -> Answer:
+    """Run one generation of the model that misbehaves on order.
+
+    Raises:
+        InferenceServerException, AioRpcError: it failed, or ended before its last response.
+    """
+    request = {"model_name": FAULTY_STREAM, "inputs": [_text(prompt)],
+               "parameters": {"name_instance": True}}  # fmt: skip
+    return await _streamed(client, request, "answer", may_be_empty=True)
+
+
+async def _streamed(
+    client: aio.InferenceServerClient,
+    request: Mapping[str, Any],
+    output: str = _OUTPUT,
+    *,
+    may_be_empty: bool = False,
+) -> Answer:
+    """The text of all responses to one request.
+
+    It `may_be_empty` if a model that misbehaves sends none: tritonclient shows no response without
+    outputs.
+    """
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        yield {**request, "enable_empty_final_response": True}
+
+    parts: list[Answer] = []
+    over = False
+    try:
+        async for result, error in client.stream_infer(requests(), stream_timeout=_DEADLINE):
+            if error:
+                raise error
+            parts.append(_answer(result, output))
+            over = result.get_response().parameters["triton_final_response"].bool_param
+    except grpc.aio.AioRpcError:
+        if not over:
+            raise
+    # Read to its end: Triton may leak a stream that is cancelled right after its last response.
+    if not over and (parts or not may_be_empty):
+        raise InferenceServerException("the stream ended before its last response", "CUT")
+    named = [part.instance for part in parts if part.instance] or [""]
+    return Answer("".join(part.text for part in parts), named[-1], named[0])
 
 
 async def right_answers(
@@ -131,13 +159,17 @@ def _inputs(
     return [_tensor(name, value) for name, value in values.items()]
 
 
+def _text(prompt: str) -> aio.InferInput:
+    return _tensor("text", np.array([prompt.encode()], dtype=np.object_))
+
+
 def _tensor(name: str, value: Any) -> aio.InferInput:
     tensor = aio.InferInput(name, [1], "BOOL" if value.dtype == np.bool_ else "BYTES")
     tensor.set_data_from_numpy(value)
     return tensor
 
 
-def _answer(result: Any, name: str = "text_output") -> Answer:
+def _answer(result: Any, name: str = _OUTPUT) -> Answer:
     """One response: its text, and the instance if a second element names it."""
     output = result.as_numpy(name)
     said = [] if output is None else [element.decode() for element in output.flat]

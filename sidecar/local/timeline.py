@@ -33,9 +33,9 @@ Kind = Literal["verdict", "primary", "traffic"]
 class Sighting:
     """A change; `at` is in seconds on the monotonic clock.
 
-    `verdict`: the instance's status in Consul changed (`gone` if it is not listed), for the reason
-    with this code, if its sidecar pushed one. `primary`: the instance took the lock. `traffic`: the
-    instance answered a request through Envoy.
+    `verdict`: the instance's status in Consul changed (`gone` if it is not listed), or the reason
+    why it is not passing, which is the code that its sidecar pushed. `primary`: the instance took
+    the lock. `traffic`: the instance answered a request through Envoy.
     """
 
     at: float
@@ -51,6 +51,7 @@ class Timeline:
 
     sightings: list[Sighting] = field(default_factory=list)
     verdicts: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     answered: dict[str, int] = field(default_factory=dict)
     primary: str | None = None
     epoch: int = 0
@@ -113,9 +114,11 @@ async def _verdicts(consul: ConsulApi, service: str, timeline: Timeline) -> None
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
             entry = now.get(instance)
             status = entry.status if entry else "gone"
-            if timeline.verdicts.get(instance) != status:
-                timeline.verdicts[instance] = status
-                timeline.see("verdict", instance, status, _reason(entry) if entry else "")
+            reason = _reason(entry) if entry else ""
+            another = status != "passing" and timeline.reasons.get(instance) != reason
+            if timeline.verdicts.get(instance) != status or another:
+                timeline.see("verdict", instance, status, reason)
+            timeline.verdicts[instance], timeline.reasons[instance] = status, reason
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
         return consul.health_service(service, index=index, wait=_WAIT, consistent=True)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sidecar.consul.api import KVEntry, QueryResult, ServiceEntry
+from sidecar.consul.api import Check, KVEntry, QueryResult, ServiceEntry
 from sidecar.election.keys import lock
 from sidecar.election.keys.lock import Claim
 from sidecar.local import consul_view, timeline
 from sidecar.local.planning.plan import SERVICE
+from sidecar.registry.checks import verdict_check
 from tests.support.virtual_clock import settle
 
 
@@ -59,3 +60,46 @@ async def test_the_state_of_long_ago_is_not_seen(monkeypatch: pytest.MonkeyPatch
         ("verdict", "triton-1"),
         ("primary", "triton-1"),
     }
+
+
+class Failing:
+    """A service whose only instance gets one verdict after the other."""
+
+    def __init__(self, *verdicts: tuple[str, str]) -> None:
+        self.verdicts = verdicts
+
+    async def kv_prefix(self, prefix: str, **_: object) -> QueryResult[tuple[KVEntry, ...]]:
+        return await self._forever()
+
+    async def health_service(
+        self, name: str, *, index: int = 0, **_: object
+    ) -> QueryResult[tuple[ServiceEntry, ...]]:
+        if index == len(self.verdicts):
+            return await self._forever()
+        status, line = self.verdicts[index]
+        check = Check(verdict_check("a"), "", status, line, "a")
+        entry = ServiceEntry("node", "a", name, "::1", 1, (), {}, 1, 1, (check,))
+        return QueryResult((entry,), index + 1, known_leader=True)
+
+    async def _forever(self) -> QueryResult[Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_another_reason_is_seen_unless_the_instance_passes() -> None:
+    consul: Any = Failing(
+        ("passing", "PASSING OK"),
+        ("passing", "PASSING NOT_PROVEN_YET: odd"),
+        ("critical", "CRITICAL MODEL_NOT_READY: faulty"),
+        ("critical", "CRITICAL MODEL_NOT_READY: faulty, still"),
+        ("critical", "CRITICAL MODEL_WRONG_VERSION: faulty"),
+        ("passing", "PASSING OK"),
+    )
+    async with timeline.follow_service(consul, SERVICE) as seen:
+        await settle()
+    assert [(one.value, one.reason) for one in seen.sightings] == [
+        ("passing", "OK"),
+        ("critical", "MODEL_NOT_READY"),
+        ("critical", "MODEL_WRONG_VERSION"),
+        ("passing", "OK"),
+    ]
