@@ -44,6 +44,7 @@ class Expectation:
         fails: requests may fail, because no healthy instance is reachable or the request is at
             fault; at most the objective's share.
         cuts_streams: streams of the victim may end early.
+        stays_healthy: the verdict of the victim, or of all instances, may not become critical.
     """
 
     moves_role: bool | None = None
@@ -51,6 +52,7 @@ class Expectation:
     wrong_until_verdict: bool = False
     fails: bool = False
     cuts_streams: bool = False
+    stays_healthy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

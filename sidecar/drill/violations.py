@@ -38,6 +38,7 @@ def violations(
         *_of_streams(figures, expected),
         *_of_role(figures, expected, objectives),
         *_of_verdict(figures, expected, objectives, after, victim),
+        *_of_health(expected, after, victim),
         *_of_recovery(figures, objectives, after, injected),
         *of_epochs(ordered),
     )
@@ -123,15 +124,25 @@ def _of_verdict(
     if not expected.reasons:
         return
     yield from _within("detection", figures.detection, objectives.detection)
-    named = {
-        code
-        for mark in after
-        if mark.event == "verdict" and (not victim or mark.instance == victim)
-        for code in _CODE.findall(mark.detail)
-    }
+    named = {code for mark in _verdicts(after, victim) for code in _CODE.findall(mark.detail)}
     if not named & expected.reasons:
         found = ", ".join(sorted(named)) or "none"
         yield Violation("reason", " or ".join(sorted(expected.reasons)), found)
+
+
+def _of_health(expected: Expectation, after: Sequence[Mark], victim: str) -> Iterator[Violation]:
+    for mark in _verdicts(after, victim):
+        if expected.stays_healthy and mark.detail.startswith("critical"):
+            found = f"{mark.instance} is {mark.detail}"
+            yield Violation("unhealthy", "no critical verdict", found)
+            return
+
+
+def _verdicts(after: Sequence[Mark], victim: str) -> Iterator[Mark]:
+    """The verdicts of the victim, or of every instance if it is the mesh."""
+    for mark in after:
+        if mark.event == "verdict" and (not victim or mark.instance == victim):
+            yield mark
 
 
 def _of_recovery(

@@ -55,6 +55,7 @@ _BOUNDS: Final = {
     "wrong_window": "wrong_last",
     "role_moved": "decision",
     "role_kept": "decision",
+    "unhealthy": "detection",
 }
 
 

@@ -17,7 +17,7 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
         "for being busy. No request fails, and none of the further ones.",
         load.overload(times=3),
         victim="mesh",
-        expects=Expectation(moves_role=False),
+        expects=Expectation(moves_role=False, stays_healthy=True),
         lasts=10.0,
     ),
     Scenario(

@@ -6,7 +6,7 @@ from sidecar.drill.stage.mesh import MeshStage
 from sidecar.verdict.evidence import Reason
 
 _NEEDS: frozenset[Need] = frozenset({"processes", "models"})
-_BUSY = frozenset({Reason.MODEL_BUSY, Reason.CANARY_SLOW, Reason.CANARY_LATE, Reason.TRAFFIC_SLOW})
+BUSY = frozenset({Reason.MODEL_BUSY, Reason.CANARY_SLOW, Reason.CANARY_LATE, Reason.TRAFFIC_SLOW})
 
 SCENARIOS: tuple[Scenario[MeshStage], ...] = (
     Scenario(
@@ -48,7 +48,7 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
         "The instance is slow, not broken: a warning, and it stays primary. No request fails.",
         models.misbehaving(fault="slow", factor=20),
         needs=_NEEDS,
-        expects=Expectation(moves_role=False, reasons=_BUSY),
+        expects=Expectation(moves_role=False, reasons=BUSY, stays_healthy=True),
     ),
     Scenario(
         "unloaded",

@@ -1,5 +1,7 @@
 """Which expectations and objectives a run did not meet."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +95,15 @@ def test_the_verdict_names_one_of_the_reasons() -> None:
     assert codes(HUNG) == ["detection", "reason"]
 
 
+def test_an_instance_that_must_stay_healthy_may_warn() -> None:
+    stays = Expectation(stays_healthy=True)
+    warns = Mark(11.0, "verdict", "old", "warning MODEL_BUSY")
+    fails = Mark(12.0, "verdict", "old", "critical MODEL_HUNG")
+    assert codes(stays, warns, replace(fails, instance="new")) == []
+    assert codes(stays, warns, fails, fails) == ["unhealthy"]
+    assert codes(ANY, fails) == []
+
+
 def test_recovery_counts_from_the_removal_of_the_fault() -> None:
     removed = Mark(110.0, "restored")
     assert codes(Expectation(), removed, recovered=215.0) == []
@@ -124,6 +135,12 @@ def test_a_violation_says_what_was_expected_and_found() -> None:
     assert (budget.expected, budget.found) == ("at most 0.1 % of requests", "3 of 100")
     [wrong] = found(WRONG, wrong=9, wrong_last=7.0)
     assert (wrong.expected, wrong.found) == ("none sent after 5 s", "9, until 7.000 s")
+    fails = Mark(12.0, "verdict", "old", "critical MODEL_HUNG")
+    [unhealthy] = found(Expectation(stays_healthy=True), fails)
+    assert (unhealthy.expected, unhealthy.found) == (
+        "no critical verdict",
+        "old is critical MODEL_HUNG",
+    )
 
 
 @given(
@@ -134,6 +151,7 @@ def test_a_violation_says_what_was_expected_and_found() -> None:
         wrong_until_verdict=st.booleans(),
         fails=st.booleans(),
         cuts_streams=st.booleans(),
+        stays_healthy=st.booleans(),
     ),
     st.fixed_dictionaries(
         {
