@@ -5,6 +5,6 @@ MORTAL does so when a request orders it.
 Acts: through what it imports or is given.
 """
 
-from sidecar.local.demo_questions import FAULTY
+from sidecar.local.demo_questions import FAULTY, FAULTY_STREAM
 
-UNARY, STREAM, MORTAL = FAULTY, "faulty_stream", "mortal"
+UNARY, STREAM, MORTAL = FAULTY, FAULTY_STREAM, "mortal"

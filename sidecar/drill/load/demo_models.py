@@ -1,6 +1,6 @@
 """The questions to the demo models, judged by the answers of a Triton that counts as right.
 
-Where the model is served that misbehaves on order, it gets every second unary request.
+Where a model is served that misbehaves on order, it gets every second request of its kind.
 
 Acts: tritonclient.
 """
@@ -24,15 +24,28 @@ _CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 _Asked = Mapping[Kind, Sequence[demo_questions.Question]]
+_QUESTIONS: Mapping[Kind, Mapping[str, demo_questions.Question]] = {
+    "unary": {
+        demo_questions.UNARY: demo_questions.ask,
+        demo_questions.FAULTY: demo_questions.ask_faulty,
+    },
+    "stream": {
+        demo_questions.STREAM: demo_questions.generate,
+        demo_questions.FAULTY_STREAM: demo_questions.generate_faulty,
+    },
+}
 
 
 class DemoModels:
-    """Implements `Questions` with tinychat_unary and tinychat."""
-
-    kinds: Sequence[Kind] = ("unary", "stream")
+    """Implements `Questions` with those demo models that are served."""
 
     def __init__(self, asked: _Asked, right: RightAnswers) -> None:
         self._asked, self._right = asked, right
+
+    @property
+    def kinds(self) -> Sequence[Kind]:
+        """The kinds of requests for which a model is served."""
+        return tuple(kind for kind, questions in self._asked.items() if questions)
 
     @asynccontextmanager
     async def connect(self, address: str) -> AsyncIterator["_Client"]:
@@ -45,11 +58,13 @@ async def demo_models(reference: str) -> DemoModels:
     """The questions, with the answers of the Triton at a host:port as the right ones.
 
     Raises:
-        Unavailable: it does not answer.
+        Unavailable: it does not answer, or has none of the models ready.
     """
     try:
         asked = await _served(reference)
         questions = [question for kind in asked.values() for question in kind]
+        if not questions:
+            raise Unavailable(f"the Triton at {reference} has no demo model ready")
         return DemoModels(asked, await demo_questions.right_answers(reference, questions))
     except FAILED as error:
         said = demo_questions.complaint(error)
@@ -58,9 +73,10 @@ async def demo_models(reference: str) -> DemoModels:
 
 async def _served(reference: str) -> _Asked:
     async with aio.InferenceServerClient(reference) as client:
-        misbehaves = await client.is_model_ready(demo_questions.FAULTY)
-    unary = [demo_questions.ask, *([demo_questions.ask_faulty] if misbehaves else [])]
-    return {"unary": unary, "stream": [demo_questions.generate]}
+        return {
+            kind: [ask for model, ask in models.items() if await client.is_model_ready(model)]
+            for kind, models in _QUESTIONS.items()
+        }
 
 
 class _Client:

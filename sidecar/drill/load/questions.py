@@ -57,8 +57,8 @@ def check_kinds(spec: LoadSpec, questions: Questions) -> None:
     mistakes = []
     if (isinstance(spec, OpenLoop) or spec.clients) and "unary" not in questions.kinds:
         what = "rate" if isinstance(spec, OpenLoop) else "clients"
-        mistakes.append(f"--load: {what}: no unary requests: every canary's model streams")
+        mistakes.append(f"--load: {what}: no unary requests: every model that is asked streams")
     if spec.streams and "stream" not in questions.kinds:
-        mistakes.append("--load: expected streams=0: no canary's model streams")
+        mistakes.append("--load: expected streams=0: no model that is asked streams")
     if mistakes:
         raise ConfigError("\n".join(mistakes))

@@ -7,7 +7,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from staging import Stage, StagedError
-from tensors import question, refusal, response, stage_folder
+from tensors import instance, question, refusal, response, stage_folder
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -29,8 +29,11 @@ class TritonPythonModel:
         except StagedError as error:
             sender.send(refusal(error), flags=FINAL)
             return
+        named, last = instance(request), len(answer.words) - 1
         # A space before each word but the first: put together they are the unary answer.
         for place, word in enumerate(answer.words):
             text, vector = (f" {word}", answer.vector[:0]) if place else (word, answer.vector)
-            sender.send(response(text, vector))
-        sender.send(flags=FINAL)
+            flags = FINAL if place == last else 0
+            sender.send(response(text, vector, named), flags=flags)
+        if not answer.words:
+            sender.send(flags=FINAL)

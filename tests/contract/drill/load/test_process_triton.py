@@ -12,8 +12,11 @@ import pytest
 
 from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import ClosedLoop, OpenLoop
+from sidecar.drill.misbehaving_models import STREAM as STREAM_FAULTY
+from sidecar.drill.misbehaving_models import UNARY as UNARY_FAULTY
 from sidecar.health.canary.definition import Canary
 from sidecar.health.canary.expectations import Equals
+from sidecar.local.meshfile import write_whole
 from sidecar.runtime.errors import ConfigError, Unavailable
 from sidecar.triton.tensors import tensor
 from tests.support.triton_server import TritonServer
@@ -39,6 +42,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
         folder = tmp_path_factory.mktemp("triton")
         with TritonServer.running(folder, "tinychat", "tinychat_unary") as running:
             yield running
+
+
+@pytest.fixture
+def misbehaving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TritonServer]:
+    """A Triton that serves only the models that misbehave on order."""
+    monkeypatch.setenv("TINYCHAT_INSTANCE", INSTANCE)
+    with TritonServer.running(tmp_path, UNARY_FAULTY, STREAM_FAULTY) as running:
+        yield running
 
 
 async def _until(running: RunningLoad, kind: str, count: int) -> None:
@@ -107,10 +118,29 @@ async def test_canaries_that_do_not_fit_are_the_operators_mistake(
     other = replace(UNARY, steps=({"text": tensor("BYTES", [1], ["Hello"])},))
     with pytest.raises(ConfigError, match=r"canary\.tinychat_unary\.inputs: expected"):
         await begin(other, STREAM)
-    with pytest.raises(ConfigError, match="expected streams=0: no canary's model streams"):
+    with pytest.raises(ConfigError, match="expected streams=0: no model that is asked"):
         await begin(UNARY)
     with pytest.raises(Unavailable, match="does not describe unknown"):
         await begin(replace(UNARY, model="unknown"))
+
+
+async def test_models_that_misbehave_are_asked_where_they_are_served(
+    misbehaving: TritonServer, tmp_path: Path
+) -> None:
+    where, spec = misbehaving.grpc, ClosedLoop(clients=1, streams=1, pause=0.02)
+    async with load(spec, where, where, Place(tmp_path / "log")) as running:
+        await _until(running, "unary", 5)
+        await _until(running, "stream", 5)
+        assert {sample.outcome for sample in running.samples} == {"answered"}
+        assert {sample.instance for sample in running.samples} == {INSTANCE}
+        since = len(running.samples)
+        control = tmp_path / "models" / STREAM_FAULTY / ".control.json"
+        write_whole(control, '{"fault": "empty"}')
+        while "wrong" not in {sample.outcome for sample in running.samples}:
+            running.check()
+            await asyncio.sleep(0.02)
+    after = {(sample.kind, sample.outcome) for sample in running.samples[since:]}
+    assert after - {("stream", "answered")} == {("unary", "answered"), ("stream", "wrong")}
 
 
 def _signal(server: TritonServer, number: signal.Signals) -> None:
