@@ -1,7 +1,7 @@
 """What clients notice when the primary of a two-instance mesh fails, under load.
 
 64 clients send unary requests and 4 open streams in a closed loop, all
-with plain tritonclient and all answers compared. Four faults are injected into the primary, several
+with plain tritonclient and all answers compared. Four of the drill's scenarios are run, several
 times each.
 
 The longest extra delay is the slowest request that was in flight at the fault or sent within a
@@ -12,155 +12,245 @@ is the same difference within the undisturbed seconds: the noise of the machine.
 The baseline, on the same Tritons, is a setup without the mesh: an Envoy with both Tritons
 in a file. Its graceful stop is SIGTERM to Triton.
 
-Exit status 1 if, through the mesh, a unary request failed, an answer was wrong, or a stream was cut
-although its Triton was running.
+Exit status 1 if a run through the mesh did not pass: a unary request failed, an answer was wrong,
+a stream was cut although its Triton was running, or an objective of `triton-sidecar drill` was
+missed.
 """
 
+import argparse
 import asyncio
-import os
+import math
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 
 from benchmarks import report, static_envoy
 from benchmarks.report import ms, spread
-from benchmarks.scene import FREEZE, STREAMS, UNARY, Deed, Outcome, loaded
-from sidecar.local.load import Failure, Load
-from sidecar.local.meshfile import InstanceAddresses, Mesh
-from sidecar.local.timeline import Kind
-from sidecar.runtime.errors import Unavailable
+from sidecar.drill.conduct import Conditions, conduct
+from sidecar.drill.injections.processes import triton_frozen, triton_killed
+from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.spec import ClosedLoop, LoadSpec
+from sidecar.drill.objectives import Objectives
+from sidecar.drill.record import Run
+from sidecar.drill.samples import Sample
+from sidecar.drill.scenario import Expectation, Injection, Scenario
+from sidecar.drill.scenarios.catalog import select
+from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stop_conditions import Bounds
+from sidecar.local.meshfile import Mesh
+
+UNARY, STREAMS = 64, 4  # clients
+BEFORE = 1.5  # undisturbed seconds
+NEAR = 1.0  # seconds after a fault during which it may delay requests
+_SPEC = ClosedLoop(UNARY, STREAMS)
+SCENARIOS = select(("crash", "freeze", "graceful-stop", "sidecar-killed"))
+# Without the mesh requests fail, and nothing ends a run that has only failures.
+_BOUNDS = Bounds(error_rate=1.0, window=120.0)
+_FREEZE = 3.0  # seconds without the mesh, where nothing notices it
+_STOPPED = 5.0  # seconds until a Triton that was stopped or killed is being restarted
 
 
-def to_triton(number: signal.Signals) -> Callable[[InstanceAddresses], None]:
-    """Sends a signal to the instance's Triton."""
-    return lambda instance: _send(instance.triton.pid, number)
+@asynccontextmanager
+async def _terminated(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """SIGTERM to Triton; the supervisor starts another."""
+    stage.signal(victim, signal.SIGTERM)
+    yield
 
 
-def to_sidecar(number: signal.Signals) -> Callable[[InstanceAddresses], None]:
-    """Sends a signal to the instance's sidecar."""
-    return lambda instance: _send(instance.sidecar.pid, number)
+def _without(title: str, inject: Injection[MeshStage], lasts: float) -> Scenario[MeshStage]:
+    expects = Expectation(fails=True, cuts_streams=True)
+    return Scenario(title, title, "Clients notice it.", inject, expects=expects, lasts=lasts)
 
 
-def _send(pid: int | None, number: signal.Signals) -> None:
-    if pid is None:
-        raise Unavailable("a part of the mesh is not running")
-    os.kill(pid, number)
-
-
-_FREEZING = (to_triton(signal.SIGSTOP), to_triton(signal.SIGCONT))
-DEEDS = (
-    Deed("SIGKILL of its Triton", to_triton(signal.SIGKILL)),
-    Deed("SIGSTOP of its Triton", *_FREEZING, rounds=2),
-    Deed("graceful stop", to_sidecar(signal.SIGTERM), cuts_streams=False),
-    Deed("SIGKILL of its sidecar", to_sidecar(signal.SIGKILL), cuts_streams=False, rounds=2),
-)
 WITHOUT = (
-    Deed("SIGKILL of a Triton", to_triton(signal.SIGKILL)),
-    Deed("SIGSTOP of a Triton", *_FREEZING),
-    Deed("graceful stop", to_triton(signal.SIGTERM)),
+    _without("Triton killed", triton_killed, _STOPPED),
+    _without("Triton frozen", triton_frozen, _FREEZE),
+    _without("Triton stopped gracefully", _terminated, _STOPPED),
 )
 
 
-async def through_the_mesh(mesh: Mesh) -> tuple[dict[str, list[Outcome]], list[Failure]]:
-    """Each fault several times; also returns what must not have happened."""
-    found: dict[str, list[Outcome]] = {deed.name: [] for deed in DEEDS}
-    async with loaded(mesh, mesh.envoy.grpc) as playing:
-        for number in range(max(deed.rounds for deed in DEEDS)):
-            for deed in (deed for deed in DEEDS if number < deed.rounds):
-                found[deed.name].append(await playing.play(deed))
-    return found, faults(found, playing.running)
+@dataclass
+class StaticStage(MeshStage):
+    """The Tritons of a mesh behind another Envoy, at `address`; the victim is the first one."""
+
+    address: str
+
+    async def primary(self) -> str:
+        """The first instance: for that Envoy all are equal."""
+        return self.now.instances[0].id
+
+    def loaded(
+        self, spec: LoadSpec, *, began: float, seed: int
+    ) -> AbstractAsyncContextManager[RunningLoad]:
+        """Put load on that Envoy."""
+        reference, place = self.now.instances[0].triton.grpc, Place(self.log("load"))
+        return load(spec, self.address, reference, place, began=began, seed=seed)
 
 
-def faults(found: dict[str, list[Outcome]], running: Load) -> list[Failure]:
-    """All failures at any time, apart from streams that were cut with their Triton."""
-    unary, streams = running.unary, running.streams
-    bad = [*unary.failed, *unary.wrong, *streams.failed, *streams.wrong]
-    for deed in (deed for deed in DEEDS if deed.cuts_streams):
-        for outcome in found[deed.name]:
-            for failure in outcome.streams.failed[:STREAMS]:
-                bad.remove(failure)
-    return bad
-
-
-async def without_the_mesh(mesh: Mesh) -> dict[str, list[Outcome]]:
-    """Each fault once, with clients of an Envoy with a static file."""
-    found = {}
-    async with static_envoy.running(mesh) as address, loaded(mesh, address) as playing:
-        for deed in WITHOUT:
-            found[deed.name] = [await playing.play(deed, mesh.instances[0].id)]
+async def through_the_mesh(mesh: Mesh, rounds: int) -> dict[str, list[Run]]:
+    """The runs of each scenario, by its title."""
+    found: dict[str, list[Run]] = {each.title: [] for each in SCENARIOS}
+    for number in range(1, rounds + 1):
+        for scenario in SCENARIOS:
+            run = await _run(MeshStage(mesh.dir), scenario, Conditions(_SPEC, 0, _tell), number)
+            found[scenario.title].append(run)
     return found
+
+
+async def without_the_mesh(mesh: Mesh) -> dict[str, list[Run]]:
+    """Each scenario once, with clients of an Envoy with a static file."""
+    conditions, found = Conditions(_SPEC, 0, _tell, _BOUNDS), {}
+    async with static_envoy.running(mesh) as address:
+        for scenario in WITHOUT:
+            run = await _run(StaticStage(mesh.dir, address), scenario, conditions, 1)
+            found[scenario.title] = [run]
+    return found
+
+
+async def _run(
+    stage: MeshStage, scenario: Scenario[MeshStage], conditions: Conditions, number: int
+) -> Run:
+    undisturbed = replace(scenario, settles=BEFORE)
+    return await conduct(stage, undisturbed, Objectives(), conditions, number)
+
+
+def _tell(step: str) -> None:
+    print(step, file=sys.stderr)
+
+
+def complaints(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    """What must not have happened."""
+    for title, each in runs.items():
+        for run in each:
+            if run.status != "passed":
+                yield f"{title}: {run.status} {run.reason}".rstrip()
+            for violation in run.violations:
+                yield f"{title}: {violation.code}: {violation.expected}, found {violation.found}"
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """The latencies of a run's unary requests, in seconds.
+
+    `before` are those of the undisturbed seconds, `near` of those that were in flight at the fault
+    or sent within a second of it.
+    """
+
+    before: Sequence[float]
+    near: Sequence[float]
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile without the fault."""
+        return report.quantile(self.before, 0.99)
+
+    @property
+    def extra(self) -> float:
+        """The longest extra delay."""
+        return max(self.near, default=math.nan) - self.p99
+
+    @property
+    def noise(self) -> float:
+        """The same difference without a fault."""
+        return max(self.before, default=math.nan) - self.p99
+
+
+def delays(run: Run) -> Delays:
+    """The latencies of answered unary requests around the fault."""
+    injected = next((mark.at for mark in run.marks if mark.event == "injected"), math.inf)
+    answered = [one for one in _unary(run) if one.outcome == "answered"]
+    before = [one for one in answered if one.due >= injected - BEFORE and one.ended < injected]
+    near = [one for one in answered if one.due < injected + NEAR and one.ended >= injected]
+    return Delays([one.took for one in before], [one.took for one in near])
+
+
+def outage(run: Run) -> float:
+    """Seconds from the first failure to the last."""
+    failed = [one.ended for one in _unary(run) if one.outcome == "failed"]
+    return max(failed) - min(failed) if failed else 0.0
+
+
+def _unary(run: Run) -> list[Sample]:
+    return [one for one in run.samples if one.kind == "unary"]
 
 
 # --- output ---------------------------------------------------------------------------------
 
 
-def counts(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def counts(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """The numbers of requests by outcome."""
-    unary = [outcome.unary for outcome in outcomes]
-    streams = [outcome.streams for outcome in outcomes]
-    cut = sum(len(tally.failed) for tally in streams)
-    wrong = sum(len(tally.wrong) for tally in unary + streams)
+    figures = [run.figures for run in runs]
+    cut = sum(each.streams_cut for each in figures)
     return (
-        f"{name}, {len(outcomes)} x",
-        str(sum(tally.sent for tally in unary)),
-        str(sum(len(tally.failed) for tally in unary)),
-        str(wrong),
-        f"{cut} of {sum(tally.sent for tally in streams)}",
+        f"{name}, {len(runs)} x",
+        str(sum(each.sent for each in figures)),
+        str(sum(each.failed for each in figures)),
+        str(sum(each.wrong + each.streams_wrong for each in figures)),
+        f"{cut} of {sum(each.streams for each in figures)}",
     )
 
 
 COUNTS = ("done to the primary", "requests", "failed", "wrong", "streams cut")
 
 
-def delays(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def latencies(runs: Sequence[Run]) -> tuple[str, ...]:
     """The latencies of requests."""
+    found = [delays(run) for run in runs]
     return (
-        spread([outcome.before.quantile(0.99) for outcome in outcomes]),
-        spread([outcome.near.slowest for outcome in outcomes]),
-        spread([outcome.extra for outcome in outcomes]),
-        spread([outcome.unary.slowest for outcome in outcomes]),
+        spread([each.p99 for each in found]),
+        spread([max(each.near, default=math.nan) for each in found]),
+        spread([each.extra for each in found]),
+        spread([run.figures.slowest for run in runs if run.figures.slowest is not None]),
     )
 
 
-def undisturbed(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def undisturbed(runs: Sequence[Run]) -> tuple[str, ...]:
     """The line with which the others are compared."""
-    before = [outcome.before for outcome in outcomes]
-    slowest = spread([tally.slowest for tally in before])
+    found = [delays(run) for run in runs]
+    slowest = spread([max(each.before, default=math.nan) for each in found])
     return (
-        f"nothing, {len(before)} x",
-        str(sum(tally.sent for tally in before)),
+        f"nothing, {len(found)} x",
+        str(sum(len(each.before) for each in found)),
         *("", "", ""),
-        spread([tally.quantile(0.99) for tally in before]),
+        spread([each.p99 for each in found]),
         slowest,
-        spread([outcome.noise for outcome in outcomes]),
+        spread([each.noise for each in found]),
         slowest,
     )
 
 
-DELAYS = ("p99 before", "slowest near it", "longest extra delay", "slowest until healthy")
+LATENCIES = ("p99 before", "slowest near it", "longest extra delay", "slowest until healthy")
 
 
-def times(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def times(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     """A line of the table of the mesh's reactions."""
-    kinds: tuple[Kind, ...] = ("verdict", "primary", "traffic")
-    return name, *(
-        spread([outcome.seen[kind] for outcome in outcomes if kind in outcome.seen])
-        for kind in kinds
+    figures = [run.figures for run in runs]
+    rows = (
+        [each.detection for each in figures],
+        [each.decision for each in figures],
+        [each.rto for each in figures],
     )
+    return name, *(spread([at for at in row if at is not None]) for row in rows)
 
 
-async def measure(mesh: Mesh) -> int:
+async def measure(mesh: Mesh, rounds: int) -> int:
     """Measure and print everything; returns the exit status."""
-    ours, bad = await through_the_mesh(mesh)
+    ours = await through_the_mesh(mesh, rounds)
     report.table(
         "Through the mesh",
-        (*COUNTS, *DELAYS),
-        undisturbed([outcome for outcomes in ours.values() for outcome in outcomes]),
-        *((*counts(*item), *delays(item[1])) for item in ours.items()),
-        note=f"times in ms: least / median / largest; SIGSTOP lasts {FREEZE:g} s",
+        (*COUNTS, *LATENCIES),
+        undisturbed([run for runs in ours.values() for run in runs]),
+        *((*counts(*item), *latencies(item[1])) for item in ours.items()),
+        note="times in ms: least / median / largest; frozen until another instance is primary, and "
+        "3 s longer",
     )
     report.table(
-        "After the deed, as seen in Consul and in Envoy's counters",
+        "After the fault, as seen in Consul and by clients",
         ("done to the primary", "verdict changed", "new primary", "the other one answers"),
         *(times(*item) for item in ours.items()),
     )
@@ -169,21 +259,25 @@ async def measure(mesh: Mesh) -> int:
         "Without the mesh: an Envoy with a file",
         ("done to one of the two", *COUNTS[1:], "first to last failure", "slowest answer"),
         *(
-            (*counts(*item), ms(item[1][0].outage, 0), ms(item[1][0].unary.slowest, 0))
+            (*counts(*item), ms(outage(item[1][0]), 0), ms(item[1][0].figures.slowest or 0, 0))
             for item in theirs.items()
         ),
-        note=static_envoy.DESCRIPTION,
+        note=f"{static_envoy.DESCRIPTION}; frozen for {_FREEZE:g} s",
     )
-    for failure in bad[:10]:
-        print(f"through the mesh: {failure.what}", file=sys.stderr)
-    return 1 if bad else 0
+    found = list(complaints(ours))
+    for line in found[:10]:
+        print(f"through the mesh: {line}", file=sys.stderr)
+    return 1 if found else 0
 
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="of each scenario; default 3")
+    rounds = parser.parse_args().rounds
     report.begin(f"Failure of the primary: {UNARY} unary clients, {STREAMS} with streams")
     with report.mesh(instances=2) as mesh:
-        return asyncio.run(measure(mesh))
+        return asyncio.run(measure(mesh, rounds))
 
 
 if __name__ == "__main__":

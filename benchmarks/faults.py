@@ -2,8 +2,8 @@
 
 Two instances serve the models `faulty` and `faulty_stream`; 16 clients send unary requests through
 Envoy and 2 open streams in a closed loop, or as many as --clients and --streams say, with
-all answers compared. Each fault is injected into the primary, and removed when its verdict has
-fallen.
+all answers compared. Each fault is a drill: it is injected into the primary, and removed 3 s after
+Consul had its verdict.
 
 A fault cannot be distinguished from a harmless event until its window has passed: a deadline,
 the stall window. The time of the verdict beyond it is given in intervals of the layer that sees
@@ -16,16 +16,18 @@ beyond its window, or if a unary request failed that a healthy instance could ha
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from benchmarks import markdown, report
-from sidecar.local.load import Load, LoadTally
+from sidecar.drill.samples import Kind
 from sidecar.local.meshfile import Mesh
-from tests.support.faults.fault_play import Outcome, play
 from tests.support.faults.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
+from tests.support.faults.outcome import Outcome, injected
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import http
 
@@ -47,38 +49,39 @@ async def measure(
     versions = await _versions(mesh)
     outcomes = []
     for fault in chosen:
-        outcomes.append(await play(live, fault, unary=clients, streams=streams))
-        print("  ".join(row(outcomes[-1])), file=sys.stderr)
+        with redirect_stdout(sys.stderr):  # the steps of the drill
+            found = await injected(live, fault, unary=clients, streams=streams, pause=0.0)
+        outcomes.append(found)
+        print("  ".join(row(found)), file=sys.stderr)
     return outcomes, versions
 
 
 def row(outcome: Outcome) -> tuple[str, ...]:
     """The line of the table for one fault."""
-    fault, found = outcome.fault, outcome.decisive
-    seen = ("unchanged" if not fault.must_be_noticed or not fault.state else "not seen", "", "", "")
-    if found is not None:
-        state = f"unchanged, {found.state}" if not fault.state else found.state
-        seen = (state, found.reason, f"{max(found.at, 0.0):.2f} s", f"{outcome.intervals:.1f}")
+    fault, figures = outcome.fault, outcome.run.figures
+    seen = ("not seen" if fault.scenario.expects.reasons else "unchanged", "", "", "")
+    if outcome.after is not None:
+        seen = (fault.state, outcome.reason, f"{outcome.after:.2f} s", f"{outcome.intervals:.1f}")
     state, reason, after, intervals = seen
     window = f"{fault.window:g} s" if fault.window else ""
-    unary = _costs(outcome, lambda load: load.unary)
-    streams = _costs(outcome, lambda load: load.streams)
-    slowest = max(outcome.before.unary.slowest, outcome.after.unary.slowest)
-    longest = f"{slowest:.2f} s"
-    return (fault.name, state, reason, after, window, intervals, *unary, longest, *streams)
+    slowest = "" if figures.slowest is None else f"{figures.slowest:.2f} s"
+    unary, streams = _costs(outcome, "unary"), _costs(outcome, "stream")
+    return (fault.name, state, reason, after, window, intervals, *unary, slowest, *streams)
 
 
-def _costs(outcome: Outcome, kind: Callable[[Load], LoadTally]) -> tuple[str, str]:
+def _costs(outcome: Outcome, kind: Kind) -> tuple[str, ...]:
     """Failed and wrong requests, each before the verdict + after it."""
-    before, after = kind(outcome.before), kind(outcome.after)
-    return (
-        _sum(len(before.failed), len(after.failed)),
-        _sum(len(before.wrong), len(after.wrong)),
-    )
-
-
-def _sum(before: int, after: int) -> str:
-    return f"{before} + {after}" if before or after else "0"
+    verdict = outcome.decisive.at if outcome.decisive else math.inf
+    found = []
+    for bad in ("failed", "wrong"):
+        ended = [
+            one.ended
+            for one in outcome.run.samples
+            if one.kind == kind and one.outcome == bad and one.ended >= outcome.injected
+        ]
+        before = sum(at < verdict for at in ended)
+        found.append(f"{before} + {len(ended) - before}" if ended else "0")
+    return tuple(found)
 
 
 def complaints(outcome: Outcome) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.peers import site
 from benchmarks.peers.design import VIRTUAL, Design
 from sidecar.drill.cluster import start
-from sidecar.drill.cluster.layout import EDGE, TRITON, Layout, beside, named
+from sidecar.drill.cluster.layout import EDGE, TRITON, Layout, named, same_host
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.supervisor import Supervisor
@@ -91,7 +91,7 @@ class Hosts(ClusterStage):
         Raises:
             Unavailable: the command failed.
         """
-        where = self.design.switchover_at or beside(instance, "host")
+        where = self.design.switchover_at or same_host(instance, "host")
         await self.command(where, *self.design.switchover)
 
     async def command(self, where: str, *argv: str) -> str:

@@ -1,17 +1,24 @@
 """Every fault that can be staged: the verdict, its reason, and its effect on clients."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
-from sidecar.drill.injections.models import misbehaving
-from tests.support.faults.fault_play import play
-from tests.support.faults.faults import BROKEN, CLIENTS, FAULTS, MODELS, Fault
+from tests.support.drills import drilled
+from tests.support.faults.faults import (
+    BROKEN,
+    CLIENTS,
+    FAULTS,
+    MODELS,
+    QUEUED,
+    Fault,
+    rarely_failing,
+)
+from tests.support.faults.outcome import injected
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ended_at_once, sidecar
-from tests.support.mesh.pressure import freeze, pauses, saturate
-from tests.support.soak import pause, soak, times
+from tests.support.mesh.pressure import freezes, overload, pauses
+from tests.support.soak import SOAK, soak, times
 
 pytestmark = pytest.mark.integration
 
@@ -27,11 +34,8 @@ VARIANTS = {
     "canary: wrong datatype": "canary: unknown tensor",
 }
 assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
-INTERMITTENT = replace(
-    next(fault for fault in FAULTS if fault.name == "error one time in ten"),
-    name=VARIANTS["error one time in ten"],
-    stage=misbehaving(fault="error", share=1 / 3),
-)
+INTERMITTENT = rarely_failing(VARIANTS["error one time in ten"], 1 / 3)
+_LASTS = 3.0 if SOAK else 0.5  # seconds after the verdict
 
 
 def staged(fault: Fault) -> object:
@@ -57,10 +61,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
 async def test_a_staged_fault_gives_its_verdict_and_fails_no_later_request(
     mesh: LiveMesh, fault: Fault
 ) -> None:
-    outcome = await play(mesh, fault, afterwards=times(0, soaking=3), pause=pause(CLIENTS))
+    outcome = await injected(mesh, fault, lasts=_LASTS)
     assert outcome.trouble == []
-    # An ejected instance gets no requests; those that still fail were already in flight.
-    assert outcome.after.unary.done
+    assert outcome.run.status == "passed"
 
 
 async def test_a_sidecar_does_not_start_with_an_invalid_canary(mesh: LiveMesh) -> None:
@@ -76,16 +79,14 @@ async def test_a_sidecar_does_not_start_with_an_invalid_canary(mesh: LiveMesh) -
 
 
 async def test_overload_does_not_make_an_instance_unhealthy(mesh: LiveMesh) -> None:
-    watched = await saturate(mesh, times(8, soaking=25))
-    assert watched.queue
-    assert watched.verdicts["CRITICAL"] == 0
-    assert watched.primaries == []
-    assert watched.unary.failed == watched.unary.wrong == []
+    scenario = overload(QUEUED, times(8, soaking=25), [])
+    run = await drilled(mesh, scenario, unary=CLIENTS, streams=0)
+    assert run.violations == ()
+    assert run.status == "passed"
 
 
 async def test_short_freezes_do_not_make_an_instance_unhealthy(mesh: LiveMesh) -> None:
-    watched = await freeze(mesh, pauses(3, seed=7), between=2.0)
-    assert watched.verdicts["CRITICAL"] == 0
-    assert watched.primaries == []
-    assert watched.unary.failed == watched.unary.wrong == []
-    assert watched.unary.done
+    scenario = freezes(pauses(3, seed=7), between=2.0)
+    run = await drilled(mesh, scenario, unary=CLIENTS, streams=0)
+    assert run.violations == ()
+    assert run.status == "passed"

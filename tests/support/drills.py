@@ -19,10 +19,10 @@ from sidecar.drill.stage.waiting import until
 from sidecar.drill.stop_conditions import Bounds
 from sidecar.local.planning.plan import SERVICE
 from sidecar.runtime.errors import Unavailable
-from tests.support.soak import SOAK, pause
+from tests.support.soak import pause
 
 _WRITTEN = 120.0  # seconds until a change is in the history; a failed write is retried within 60
-_SETTLES = 0.5  # seconds of undisturbed load before and after a fault
+_SETTLES = 0.5  # seconds of undisturbed load: each kind of client has answers before that
 
 # Machines are shared: tests assert outcomes, not how long they took.
 UNTIMED = Objectives(
@@ -37,14 +37,21 @@ _UNBOUNDED = Bounds(error_rate=1.0, window=120.0, longest=3600.0)
 
 
 async def drilled(
-    stage: MeshStage, scenario: Scenario[Any], *, unary: int = 3, streams: int = 2
+    stage: MeshStage,
+    scenario: Scenario[Any],
+    *,
+    unary: int = 3,
+    streams: int = 2,
+    between: float | None = None,
 ) -> Run:
-    """Run a scenario once, under a load that leaves room for other tests; prints the outcome."""
-    spec = ClosedLoop(unary, streams, pause(unary))
-    if not SOAK:
-        scenario = replace(scenario, settles=_SETTLES)
+    """Run a scenario once; prints the outcome.
+
+    Clients wait `between` seconds from an answer to the next request; by default as long as leaves
+    room for other tests.
+    """
+    spec = ClosedLoop(unary, streams, pause(unary) if between is None else between)
     conditions = Conditions(spec, seed=0, tell=print, bounds=_UNBOUNDED)
-    run = await conduct(stage, scenario, UNTIMED, conditions, 1)
+    run = await conduct(stage, replace(scenario, settles=_SETTLES), UNTIMED, conditions, 1)
     print(run)
     return run
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from sidecar.drill.load.deadly import send_deadly_requests
-from sidecar.drill.load.spec import multiplied
+from sidecar.drill.load.spec import ClosedLoop, LoadSpec, multiplied
 from sidecar.drill.record import Violation
 from sidecar.drill.scenario import Injection, Violated
 from sidecar.drill.stage.mesh import MeshStage
@@ -20,18 +20,22 @@ _LOOK = 0.1  # seconds between two looks at the Tritons' pids
 
 def overload(times: int) -> Injection[MeshStage]:
     """So many times the present load, without its streams, on top of it."""
+    return lambda stage, victim: _further(stage, multiplied(stage.spec, times))
 
-    @asynccontextmanager
-    async def overloaded(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-        more = multiplied(stage.spec, times)
-        async with stage.loaded(more, began=time.monotonic(), seed=0) as running:
-            yield
-        bad = sum(each.outcome != "answered" for each in running.samples)
-        if bad or not running.samples:
-            found = f"{bad} of {len(running.samples)}"
-            raise Violated(Violation("further_failed", "0 further requests", found))
 
-    return overloaded
+def crowd(clients: int) -> Injection[MeshStage]:
+    """So many further clients, each with its next request when it has its answer."""
+    return lambda stage, victim: _further(stage, ClosedLoop(clients, streams=0))
+
+
+@asynccontextmanager
+async def _further(stage: MeshStage, spec: LoadSpec) -> AsyncIterator[None]:
+    async with stage.loaded(spec, began=time.monotonic(), seed=0) as running:
+        yield
+    bad = sum(each.outcome != "answered" for each in running.samples)
+    if bad or not running.samples:
+        found = f"{bad} of {len(running.samples)}"
+        raise Violated(Violation("further_failed", "0 further requests", found))
 
 
 @asynccontextmanager

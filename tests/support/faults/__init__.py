@@ -1,4 +1,5 @@
-"""The faults that tests stage on a real mesh, each with its load and its expected outcome.
+"""The faults of the table in docs/health.md, as scenarios of drills, each with its verdict.
 
-`faults.py` declares them, `stages.py` causes and removes them, `fault_play.py` runs one under load.
+`faults.py` declares them, `stages.py` causes those that no drill causes, `outcome.py` runs one as a
+drill and judges it.
 """

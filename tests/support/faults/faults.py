@@ -1,11 +1,13 @@
-"""The faults staged on a real mesh: how each is caused and removed, and its expected outcome.
+"""The faults of the table in docs/health.md: each as a scenario, with the verdict that it leads to.
 
-A stage is done to one instance of a mesh that serves `faulty` and `faulty_stream`, under load. The
-table of docs/health.md and tests/chaos/test_mesh_faults.py are made of these declarations.
+A fault is injected into the primary of a mesh that serves `faulty` and `faulty_stream`, under load.
+That table and tests/chaos/test_mesh_faults.py are made of these declarations.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
+from sidecar.drill.injections.load import crowd
 from sidecar.drill.injections.models import (
     another_version,
     loading_slowly,
@@ -14,15 +16,17 @@ from sidecar.drill.injections.models import (
 )
 from sidecar.drill.injections.processes import stubs_frozen, stubs_killed, triton_frozen
 from sidecar.drill.misbehaving_models import STREAM, UNARY
-from sidecar.drill.scenario import Injection
+from sidecar.drill.scenario import Expectation, Injection, Scenario
+from sidecar.drill.scenarios.models import BUSY
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.settings.tables.health import HealthSettings
 from sidecar.verdict.evidence import Reason
-from tests.support.faults.stages import QUEUED, cut, queue, settings, swallowed
+from tests.support.faults.stages import cut, settings, swallowed
 from tests.support.mesh.mesh_outside import ROOT
 
 MODELS = tuple(ROOT / "triton_models" / name for name in (UNARY, STREAM))
 CLIENTS, STREAMS = 16, 2
+QUEUED = 200  # clients that make a queue
 LOADING = 20  # seconds that a model takes to load
 
 # As the models' canary.toml and the sidecar's defaults have them, in seconds.
@@ -40,25 +44,73 @@ _RARELY = 28 * _CANARY
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, and what must come of it.
+    """A scenario, and what the table says about it.
 
-    `state` is the verdict's state as the log has it, `reasons` are the codes that name the fault
-    rightly. An empty state says that the verdict must not change. `interval` is how often the layer
-    looks that can see it, `window` how long nobody can tell it from something harmless; seconds.
-    `reaches_clients`: that some requests fail or are answered wrongly lies in its nature.
+    Attributes:
+        scenario: what is injected, and what must hold.
+        state: the state of the verdict that it leads to; empty if the verdict must not change.
+        reasons: the codes that name the fault rightly.
+        interval: seconds between two looks of the layer that can see it.
+        window: seconds in which nothing can tell it from something harmless.
+        proxied: it is in the connections between Envoy, sidecars and Tritons.
     """
 
-    name: str
+    scenario: Scenario[MeshStage]
     state: str
-    reasons: frozenset[Reason]
-    stage: Injection[MeshStage]
+    reasons: frozenset[Reason] = frozenset()
     interval: float = _CANARY
     window: float = 0.0
-    reaches_clients: bool = False
-    must_be_noticed: bool = True
     proxied: bool = False
 
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return self.scenario.title
 
+
+def _critical(
+    name: str,
+    inject: Injection[MeshStage],
+    *reasons: Reason,
+    state: str = "CRITICAL",
+    interval: float = _CANARY,
+    window: float = 0.0,
+    wrong: bool = False,
+    cuts: bool = False,
+    proxied: bool = False,
+) -> Fault:
+    """A fault after which another instance is primary.
+
+    `wrong`: clients get wrong answers until the verdict. `cuts`: it cuts the victim's streams.
+    """
+    named = frozenset(reasons)
+    expects = Expectation(
+        moves_role=True, reasons=named, wrong_until_verdict=wrong, cuts_streams=cuts
+    )
+    hypothesis = f"The verdict is {state}, another instance becomes primary, and no request fails."
+    scenario = Scenario(name, name, hypothesis, inject, expects=expects)
+    return Fault(scenario, state, named, interval, window, proxied)
+
+
+def _warning(
+    name: str, inject: Injection[MeshStage], *, window: float = 0.0, certain: bool = True
+) -> Fault:
+    """A fault that makes an instance slow, which stays primary; a warning need not be `certain`."""
+    named = BUSY if certain else frozenset[Reason]()
+    expects = Expectation(moves_role=False, reasons=named, stays_healthy=True)
+    hypothesis = "The verdict may warn, the primary stays, and no request fails."
+    scenario = Scenario(name, name, hypothesis, inject, expects=expects)
+    return Fault(scenario, "WARNING", BUSY, window=window)
+
+
+def _rejected(name: str, inject: Injection[MeshStage]) -> Fault:
+    """Settings with which the sidecar does not work; it keeps those that it has."""
+    expects = Expectation(moves_role=False, stays_healthy=True)
+    hypothesis = "The sidecar keeps its settings and its verdict, and no request fails."
+    return Fault(Scenario(name, name, hypothesis, inject, expects=expects), "")
+
+
+_server = partial(_critical, interval=_SERVER)
 # The first line of the canary of `faulty` in the sidecar's settings.
 _TABLE = f"[canary.{UNARY}]\n"
 BROKEN = (_TABLE, f"[canary.{UNARY}\n")
@@ -67,101 +119,92 @@ _TEXT = 'datatype = "BYTES", shape = [1], data = ["Which trees stand by the wate
 _NUMBER = 'datatype = "INT32", shape = [1], data = [7]'
 
 
-def _critical(*reasons: Reason) -> tuple[str, frozenset[Reason]]:
-    return "CRITICAL", frozenset(reasons)
+def rarely_failing(name: str, share: float) -> Fault:
+    """A share of the requests fails."""
+    inject = misbehaving(fault="error", share=share)
+    return _critical(name, inject, Reason.CANARY_FAILED, window=_RARELY)
 
-
-def _warning(*reasons: Reason) -> tuple[str, frozenset[Reason]]:
-    return "WARNING", frozenset(reasons)
-
-
-_WRONG = _critical(Reason.CANARY_WRONG_ANSWER)
-_FAILED = _critical(Reason.CANARY_FAILED)
-_BUSY = _warning(Reason.MODEL_BUSY, Reason.CANARY_SLOW, Reason.CANARY_LATE, Reason.TRAFFIC_SLOW)
-_CONFIG = _critical(Reason.CONFIG)
 
 FAULTS = (
-    Fault("wrong answer", *_WRONG, misbehaving(fault="wrong"), reaches_clients=True),
-    Fault("NaN", *_WRONG, misbehaving(fault="nan"), reaches_clients=True),
-    Fault("empty stream", *_WRONG, misbehaving(STREAM, fault="empty")),
-    Fault("degenerate text", *_WRONG, misbehaving(STREAM, fault="degenerate")),
-    Fault("error every time", *_FAILED, misbehaving(fault="error")),
-    Fault(
-        "error one time in ten",
-        *_FAILED,
-        misbehaving(fault="error", share=0.1),
-        window=_RARELY,
+    _critical("wrong answer", misbehaving(fault="wrong"), Reason.CANARY_WRONG_ANSWER, wrong=True),
+    _critical("NaN", misbehaving(fault="nan"), Reason.CANARY_WRONG_ANSWER, wrong=True),
+    _critical(
+        "empty stream",
+        misbehaving(STREAM, fault="empty"),
+        Reason.CANARY_WRONG_ANSWER,
+        wrong=True,
     ),
-    Fault(
+    _critical(
+        "degenerate text",
+        misbehaving(STREAM, fault="degenerate"),
+        Reason.CANARY_WRONG_ANSWER,
+        wrong=True,
+    ),
+    _critical("error every time", misbehaving(fault="error"), Reason.CANARY_FAILED),
+    rarely_failing("error one time in ten", 0.1),
+    _critical(
         "hang in execute",
-        *_critical(Reason.MODEL_HUNG),
         misbehaving(fault="hang", until_restart=True),
+        Reason.MODEL_HUNG,
         window=_STALL,
+        cuts=True,
     ),
-    Fault("slow x 20", *_BUSY, misbehaving(fault="slow", factor=20), window=_LATE),
-    Fault(f"{QUEUED} queued requests", *_BUSY, queue, must_be_noticed=False),
-    Fault(
-        "stub process SIGKILLed",
-        *_critical(Reason.MODEL_STUB_DIED),
-        stubs_killed(UNARY),
+    _warning("slow x 20", misbehaving(fault="slow", factor=20), window=_LATE),
+    _warning(f"{QUEUED} queued requests", crowd(QUEUED), certain=False),
+    _critical("stub process SIGKILLed", stubs_killed(UNARY), Reason.MODEL_STUB_DIED, cuts=True),
+    _critical(
+        "all stubs SIGKILLed", stubs_killed(UNARY, STREAM), Reason.MODEL_STUB_DIED, cuts=True
     ),
-    Fault("all stubs SIGKILLed", *_critical(Reason.MODEL_STUB_DIED), stubs_killed(UNARY, STREAM)),
-    Fault(
+    _critical(
         "all stubs SIGSTOPped",
-        *_critical(Reason.MODEL_HUNG),
         stubs_frozen(UNARY, STREAM),
+        Reason.MODEL_HUNG,
         window=_STALL,
+        cuts=True,
     ),
-    Fault(
+    _server(
         "tritonserver SIGSTOPped",
-        *_critical(Reason.SERVER_UNANSWERED),
         triton_frozen,
-        interval=_SERVER,
+        Reason.SERVER_UNANSWERED,
         window=_SILENCE,
+        cuts=True,
     ),
-    Fault(
+    _server(
         "gRPC port cut, HTTP answers",
-        *_critical(Reason.PORT_UNREACHABLE, Reason.SERVER_UNANSWERED),
         cut,
-        interval=_SERVER,
+        Reason.PORT_UNREACHABLE,
+        Reason.SERVER_UNANSWERED,
+        cuts=True,
         proxied=True,
     ),
-    Fault(
-        "model unloaded",
-        *_critical(Reason.MODEL_NOT_READY),
-        unloaded,
-        interval=_SERVER,
-    ),
-    Fault(
-        "wrong version loaded",
-        *_critical(Reason.MODEL_WRONG_VERSION),
-        another_version,
-        interval=_SERVER,
-        window=_RELOAD,
-    ),
-    Fault(
+    _server("model unloaded", unloaded, Reason.MODEL_NOT_READY),
+    _server("wrong version loaded", another_version, Reason.MODEL_WRONG_VERSION, window=_RELOAD),
+    _server(
         f"model loads for {LOADING} s",
-        "STARTING",
-        frozenset({Reason.PORT_UNREACHABLE, Reason.SERVER_NOT_READY, Reason.MODEL_NOT_READY}),
         loading_slowly(LOADING),
-        interval=_SERVER,
+        Reason.PORT_UNREACHABLE,
+        Reason.SERVER_NOT_READY,
+        Reason.MODEL_NOT_READY,
+        state="STARTING",
+        cuts=True,
     ),
-    Fault(
+    _server(
         "accepted, never answered",
-        *_critical(Reason.SERVER_UNANSWERED),
         swallowed,
-        interval=_SERVER,
+        Reason.SERVER_UNANSWERED,
         window=_SILENCE,
+        cuts=True,
         proxied=True,
     ),
-    Fault(
+    _critical(
         "huge answer",
-        *_critical(Reason.CANARY_TOO_LARGE, Reason.CANARY_WRONG_ANSWER),
         misbehaving(fault="huge", mebibytes=17),
+        Reason.CANARY_TOO_LARGE,
+        Reason.CANARY_WRONG_ANSWER,
         window=_HUGE,
-        reaches_clients=True,
+        wrong=True,
     ),
-    Fault("canary file broken", "", frozenset(), settings(*BROKEN)),
-    Fault("canary: unknown tensor", *_CONFIG, settings(_NAME, 'name = "tex", ')),
-    Fault("canary: wrong datatype", *_CONFIG, settings(_TEXT, _NUMBER)),
+    _rejected("canary file broken", settings(*BROKEN, rejected=True)),
+    _critical("canary: unknown tensor", settings(_NAME, 'name = "tex", '), Reason.CONFIG),
+    _critical("canary: wrong datatype", settings(_TEXT, _NUMBER), Reason.CONFIG),
 )

@@ -1,4 +1,4 @@
-"""Faults that only tests cause, besides those of drills: a crowd, a cut port, edited settings."""
+"""Faults that only tests cause, besides those of drills: a cut port, edited settings."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -6,23 +6,10 @@ from contextlib import asynccontextmanager
 
 from sidecar.drill.scenario import Injection
 from sidecar.drill.stage.mesh import MeshStage
+from sidecar.drill.stage.waiting import until
 from sidecar.local.meshfile import write_whole
-from tests.support.faults.faulty_load import faulty_load
-from tests.support.mesh.mesh_outside import http, until
+from tests.support.mesh.mesh_outside import http
 from tests.support.tcp_proxy import ProxiedMesh, Proxy
-
-QUEUED = 200  # clients that make a queue
-
-
-@asynccontextmanager
-async def queue(mesh: MeshStage, _: str) -> AsyncIterator[None]:
-    """Many more clients, so that requests wait for a model that works well."""
-    envoy, reference = mesh.now.envoy.grpc, mesh.now.instances[0].triton.grpc
-    async with faulty_load(envoy, reference, unary=QUEUED, streams=0) as crowd:
-        yield
-        await until(lambda: len(crowd.unary.done) > 2 * QUEUED, "answers for a crowd")
-    assert crowd.unary.failed == []
-    assert crowd.unary.wrong == []
 
 
 @asynccontextmanager
@@ -53,20 +40,29 @@ def _proxy(mesh: MeshStage, instance: str) -> Proxy:
     return mesh.proxies[instance]
 
 
-def settings(before: str, after: str) -> Injection[MeshStage]:
-    """The sidecar's settings change, and it is told to reload them."""
+def settings(before: str, after: str, *, rejected: bool = False) -> Injection[MeshStage]:
+    """The sidecar's settings change, and it is told to reload them.
+
+    If they must be `rejected`, the fault is not there before the sidecar has logged that.
+    """
 
     @asynccontextmanager
     async def stage(mesh: MeshStage, victim: str) -> AsyncIterator[None]:
-        path = mesh.folder / victim / "sidecar.toml"
-        right = path.read_text()
+        path, part = mesh.folder / victim / "sidecar.toml", mesh.sidecar_of(victim)
+        right, since = path.read_text(), mesh.written(part)
         assert before in right
         write_whole(path, right.replace(before, after, 1))  # the table of `faulty` is the first
-        mesh.signal(mesh.sidecar_of(victim), signal.SIGHUP)
+        mesh.signal(part, signal.SIGHUP)
         try:
+            if rejected:
+                await until(lambda: _rejects(mesh, part, since), f"{part} rejects its settings")
             yield
         finally:
             write_whole(path, right)
-            mesh.signal(mesh.sidecar_of(victim), signal.SIGHUP)
+            mesh.signal(part, signal.SIGHUP)
 
     return stage
+
+
+def _rejects(mesh: MeshStage, part: str, since: int) -> bool:
+    return any(event["event"] == "reload_failed" for event in mesh.events(part, since))
