@@ -174,7 +174,7 @@ class _Attempt:
         if expects.moves_role and not any(taken):
             return False
         verdicts = self.seen.since(since, "verdict")
-        named = {mark.detail.partition(" ")[2] for mark in verdicts if mark.instance == self.victim}
+        named = {mark.reason for mark in verdicts if mark.instance == self.victim}
         return not expects.reasons or bool(named & expects.reasons)
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +190,7 @@ class _Attempt:
                 doing.cancel()
                 await asyncio.wait((doing,))
         if self.stopped:
-            self.seen.mark("aborted", detail=self.stopped.code)
+            self.seen.mark("aborted", reason=self.stopped.code)
         with suppress(asyncio.CancelledError):
             doing.result()
 

@@ -41,8 +41,9 @@ def measure(
         for sample in samples
         if sample.kind == "unary" and sample.outcome == "answered" and sample.ended < injected
     )
-    failed = _count(unary, "failed")
-    used = budget_used(len(unary), failed, objectives)
+    all_unary = [sample for sample in samples if sample.kind == "unary"]
+    all_failed = _count(all_unary, "failed")
+    used = budget_used(len(all_unary), all_failed, objectives)
     seen = _Marks(marks, injected)
     reached = seen.verdict_reached(victim)
     wrong_sent = [sample.due for sample in after if sample.outcome == "wrong"]
@@ -51,10 +52,10 @@ def measure(
         decision=seen.after(seen.first("primary", lambda mark: mark.instance != primary)),
         publication=seen.after(seen.first("published", lambda mark: mark.instance != primary)),
         acked=seen.after(seen.first("acked", lambda mark: mark.instance != primary)),
-        rto=_rto(after, seen, injected, primary),
+        rto=_rto(after, seen, seen.outage(victim, primary), primary),
         recovered=seen.after(seen.first("recovered")),
         sent=len(unary),
-        failed=failed,
+        failed=_count(unary, "failed"),
         wrong=_count(unary, "wrong"),
         retried=retried,
         p50=quantile(times, 0.5),
@@ -69,6 +70,8 @@ def measure(
         streams_wrong=_count(streams, "wrong"),
         wrong_last=max(0.0, max(wrong_sent) - injected) if wrong_sent else None,
         wrong_after_verdict=sum(reached is not None and due > reached for due in wrong_sent),
+        availability=(len(all_unary) - all_failed) / len(all_unary) if all_unary else None,
+        load_lag=max((sample.late for sample in unary), default=None),
     )
 
 
@@ -105,8 +108,8 @@ def _gaps(own: Sequence[Sample], injected: float) -> Iterator[float]:
             following, begin = place + 1, sample.ended
 
 
-def _rto(after: Sequence[Sample], seen: "_Marks", injected: float, primary: str) -> float | None:
-    """The first right answer of another instance to a request sent after the injection.
+def _rto(after: Sequence[Sample], seen: "_Marks", outage: float, primary: str) -> float | None:
+    """The first right answer of another instance to a request sent since the outage began.
 
     Where answers do not name their instance, the first of an instance that is marked `traffic`;
     without such a mark, the first to a request that was sent when all Envoys preferred another
@@ -115,20 +118,20 @@ def _rto(after: Sequence[Sample], seen: "_Marks", injected: float, primary: str)
     ended = [
         sample.ended
         for sample in after
-        if sample.due >= injected
+        if sample.due >= outage
         and sample.outcome == "answered"
         and sample.instance not in ("", primary)
     ]
     if ended:
-        return min(ended) - injected
+        return min(ended) - outage
     if any(sample.instance for sample in after):
         return None
     if traffic := seen.first("traffic", lambda mark: mark.instance != primary):
-        return seen.after(traffic)
+        return max(0.0, traffic.at - outage)
     if (moved := seen.first("acked", lambda mark: mark.instance != primary)) is None:
         return None
     later = [each.ended for each in after if each.due >= moved.at and each.outcome == "answered"]
-    return min(later) - injected if later else None
+    return min(later) - outage if later else None
 
 
 def _count(samples: Iterable[Sample], outcome: str) -> int:
@@ -152,13 +155,27 @@ class _Marks:
         """The first mark of an event that fits."""
         return next((mark for mark in self._marks if mark.event == event and fits(mark)), None)
 
+    def outage(self, victim: str, primary: str) -> float:
+        """From when RTO counts.
+
+        That is the injection, if it hit an instance. What is done to the mesh may reach its primary
+        late, as when every sidecar is restarted in turn: then it is the first moment at which the
+        old primary did not pass, or another instance had the lock.
+        """
+        if victim:
+            return self._injected
+        found = (
+            self.detected(primary),
+            self.first("primary", lambda mark: mark.instance != primary),
+        )
+        return min((mark.at for mark in found if mark), default=self._injected)
+
     def detected(self, victim: str) -> Mark | None:
         """The first verdict of the victim that is not `passing`; of any instance of a mesh."""
         return self.first(
             "verdict",
             lambda mark: (
-                mark.instance in (victim, victim or mark.instance)
-                and not mark.detail.lower().startswith(_PASSING)
+                mark.instance in (victim, victim or mark.instance) and mark.status != _PASSING
             ),
         )
 

@@ -25,10 +25,10 @@ class Objectives:
     """The bounds of one run. Times are seconds after the injection.
 
     Attributes:
-        availability: the share of unary requests that must be answered where some may fail.
+        availability: the share of all unary requests of the run that must be answered.
         detection: until the victim's verdict changed, where it must.
         rto: until an instance that was not primary gave its first right answer, where the role
-            moves.
+            moves. If the victim is the mesh, from when the old primary stopped serving.
         longest_gap: for which one client was without a right answer, where none may fail.
         wrong_window: in which requests may be sent whose answers are wrong, where some can be: two
             probe intervals.

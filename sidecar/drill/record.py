@@ -7,6 +7,7 @@ Reports, comparisons and exit statuses are made of it alone. Formats only gain f
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -34,7 +35,8 @@ class Figures:
         decision: another instance took the lock.
         publication: a control plane built the snapshot without the victim.
         acked: the last Envoy accepted that snapshot.
-        rto: the first right answer of an instance that was not primary before.
+        rto: the first right answer of an instance that was not primary before. If the victim is
+            the mesh, since the old primary stopped passing or lost the lock, whichever was first.
         recovered: everything was as before the injection.
         sent, failed, wrong: unary requests that ended from the injection on.
         retried: requests that Envoy sent to a second instance.
@@ -43,11 +45,16 @@ class Figures:
         longest_gap: the longest time that any one client waited without a right answer.
         streams, streams_cut, streams_moved: that ended from the injection on; moved are those that
             another instance finished.
-        budget_used: the share of the error budget that the failures used; None without one.
+        budget_used: the share of the error budget of all unary requests of the run that the
+            failures used; None without a budget.
         streams_wrong: that ended from the injection on, and whose text was wrong.
         wrong_last: when the last request with a wrong answer was sent, of either kind.
         wrong_after_verdict: requests with a wrong answer, of either kind, that were sent after the
             victim's verdict had reached the Envoys.
+        availability: the share of all unary requests of the run that were answered, also of those
+            that ended before the injection; None if there were none.
+        load_lag: the longest time by which the load's own process delayed a unary request that
+            ended from the injection on; None without one.
     """
 
     detection: float | None = None
@@ -72,6 +79,8 @@ class Figures:
     streams_wrong: int = 0
     wrong_last: float | None = None
     wrong_after_verdict: int = 0
+    availability: float | None = None
+    load_lag: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +210,25 @@ def _run(document: dict[str, Any]) -> Run:
     parts = {
         "figures": _known(Figures, document["figures"]),
         "violations": tuple(_known(Violation, each) for each in document["violations"]),
-        "marks": tuple(_known(Mark, each) for each in document["marks"]),
+        "marks": tuple(_known(Mark, _with_fields(each)) for each in document["marks"]),
         "samples": tuple(_known(Sample, row) for row in rows),
     }
     return _known(Run, document | parts)
+
+
+def _with_fields(mark: dict[str, Any]) -> dict[str, Any]:
+    """A mark with the fields that its detail had in records before they existed."""
+    if "epoch" in mark:
+        return mark
+    event, detail = mark["event"], mark.get("detail", "")
+    status, _, reason = detail.partition(" ")
+    if event == "verdict" and re.fullmatch("[a-z]+", status):
+        return mark | {"detail": "", "status": status, "reason": reason}
+    if event in ("primary", "published", "acked") and re.fullmatch("[0-9]{1,18}", detail):
+        return mark | {"detail": "", "epoch": int(detail)}
+    if event == "aborted":
+        return mark | {"detail": "", "reason": detail}
+    return mark
 
 
 def _known(made: type[_Made], document: Mapping[str, Any]) -> _Made:

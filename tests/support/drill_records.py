@@ -113,14 +113,17 @@ def wrong_answers(round_: int = 1) -> Run:
         status="failed",
         figures=figures,
         violations=violations,
-        marks=marks(1.31, "critical: canary tinychat: expected `blue`, found `<b>grün</b>`"),
+        marks=marks(1.31, "expected `blue`, found `<b>grün</b>`"),
         samples=spoilt,
     )
 
 
 def aborted() -> Run:
     """A stop condition ended it."""
-    began = (Mark(CRASH, "injected", INSTANCES[0], "SIGSTOP"), Mark(9.5, "aborted", "", "errors"))
+    began = (
+        Mark(CRASH, "injected", INSTANCES[0], "SIGSTOP"),
+        Mark(9.5, "aborted", reason="error_rate"),
+    )
     samples = tuple(each for each in _samples(random.Random(9), 200, 1.0) if each.due < 9.5)
     why = "12 % of the requests of the last second failed, and the stop condition is 5 %"
     figures = Figures(
@@ -152,7 +155,7 @@ def flapping(faults: int = 20) -> Run:
     """More events than have room for a label each."""
     each = (LENGTH - CRASH) / faults
     every = [
-        Mark(CRASH + number * each + mark.at - CRASH, mark.event, mark.instance, mark.detail)
+        replace(mark, at=CRASH + number * each + mark.at - CRASH)
         for number in range(faults)
         for mark in marks()[:6]
     ]
@@ -169,19 +172,19 @@ def flapping(faults: int = 20) -> Run:
     )
 
 
-def marks(detected: float = 0.012, verdict: str = "critical") -> tuple[Mark, ...]:
-    """The events of a failover whose detection took so many seconds."""
+def marks(detected: float = 0.012, detail: str = "") -> tuple[Mark, ...]:
+    """The events of a failover whose detection took so many seconds; `detail` is the verdict's."""
     shift = CRASH + detected
     first, second = INSTANCES[0], INSTANCES[1]
     return (
         Mark(CRASH, "injected", first, "SIGKILL"),
-        Mark(shift, "verdict", first, verdict),
-        Mark(shift + 0.036, "primary", second, "42"),
-        Mark(shift + 0.043, "published", "", "version 118"),
-        Mark(shift + 0.051, "acked", "", "edge-0"),
+        Mark(shift, "verdict", first, detail, status="critical", reason="PORT_UNREACHABLE"),
+        Mark(shift + 0.036, "primary", second, epoch=42),
+        Mark(shift + 0.043, "published", second, epoch=42),
+        Mark(shift + 0.051, "acked", second, epoch=42),
         Mark(shift + 0.059, "traffic", second),
         Mark(RESTORED, "restored", first),
-        Mark(RESTORED + 2.1, "verdict", first, "passing"),
+        Mark(RESTORED + 2.1, "verdict", first, status="passing"),
         Mark(BACK, "recovered"),
     )
 

@@ -80,9 +80,9 @@ def _unexplained(
     changes: Iterable[Mark], entries: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[str]:
     for change in changes:
-        entry = entries.get(int(change.detail), {})
+        entry = entries.get(change.epoch, {})
         if entry.get("to") != change.instance or not entry.get("cause"):
-            yield f"{change.instance} took epoch {change.detail}; the history has {entry}"
+            yield f"{change.instance} took epoch {change.epoch}; the history has {entry}"
 
 
 async def _history(stage: MeshStage) -> list[Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from sidecar.drill.load.messages import Counts
+from sidecar.drill.load.pulse import Pulse
 from sidecar.drill.load.questions import DEADLINE, Client, Questions, Reply
 from sidecar.drill.load.schedule import due_times
 from sidecar.drill.load.spec import ClosedLoop, LoadSpec, OpenLoop
@@ -50,6 +51,7 @@ class Clients:
         self._spec, self._questions, self._address = spec, questions, address
         self._began, self._seed, self._sent = began, seed, sent
         self._ending = asyncio.Event()
+        self._pulse = Pulse()
 
     def end(self) -> None:
         """Send no further requests; those in flight are finished."""
@@ -59,6 +61,13 @@ class Clients:
         """Send until `end`, and until every request has ended."""
         unary = self._spec.clients if isinstance(self._spec, ClosedLoop) else self._spec.connections
         pause = self._spec.pause if isinstance(self._spec, ClosedLoop) else 0.0
+        beating = asyncio.create_task(self._pulse.beat())
+        try:
+            await self._all(unary, pause)
+        finally:
+            beating.cancel()
+
+    async def _all(self, unary: int, pause: float) -> None:
         async with asyncio.TaskGroup() as group:
             if isinstance(self._spec, OpenLoop):
                 group.create_task(self._open(self._spec))
@@ -75,7 +84,7 @@ class Clients:
                 due = self._now()
                 self._starts()
                 reply = await client.ask(kind, turn)
-                self._ended(kind, number, due, reply)
+                self._ended(kind, number, due, due, reply)
                 turn += 1
                 await self._waits(max(pause, _REFUSED if reply.outcome == "failed" else 0.0))
 
@@ -100,8 +109,8 @@ class Clients:
         self, client: Client, number: int, turn: int, due: float, room: asyncio.Semaphore
     ) -> None:
         """Send one request of an open loop as soon as there is room."""
-        counts = self._sent.counts
-        counts.lag = max(counts.lag, self._now() - due)
+        counts, began = self._sent.counts, self._now()
+        counts.lag = max(counts.lag, began - due)
         counts.held += room.locked()
         try:
             async with asyncio.timeout(DEADLINE):
@@ -109,12 +118,12 @@ class Clients:
         except TimeoutError:
             full = f"not sent for {DEADLINE:g} s: {counts.in_flight} requests were in flight"
             self._sent.samples.append(
-                self._sample("unary", number, due, Reply("failed", detail=full))
+                self._sample("unary", number, due, began, Reply("failed", detail=full))
             )
             return
         try:
             self._starts()
-            self._ended("unary", number, due, await client.ask("unary", turn))
+            self._ended("unary", number, due, began, await client.ask("unary", turn))
         finally:
             room.release()
 
@@ -123,11 +132,13 @@ class Clients:
         counts.in_flight += 1
         counts.most_in_flight = max(counts.most_in_flight, counts.in_flight)
 
-    def _ended(self, kind: Kind, number: int, due: float, reply: Reply) -> None:
+    def _ended(self, kind: Kind, number: int, due: float, began: float, reply: Reply) -> None:
         self._sent.counts.in_flight -= 1
-        self._sent.samples.append(self._sample(kind, number, due, reply))
+        self._sent.samples.append(self._sample(kind, number, due, began, reply))
 
-    def _sample(self, kind: Kind, number: int, due: float, reply: Reply) -> Sample:
+    def _sample(self, kind: Kind, number: int, due: float, began: float, reply: Reply) -> Sample:
+        """The sample of a request that ended now; `began` is when the schedule came to it."""
+        late = max(0.0, began - due) + self._pulse.stalled(self._began + began)
         return Sample(
             kind,
             number,
@@ -137,6 +148,7 @@ class Clients:
             reply.instance,
             reply.detail,
             reply.began_on,
+            round(late, 6),
         )
 
     def _now(self) -> float:

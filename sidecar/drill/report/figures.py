@@ -28,7 +28,7 @@ KINDS: Final = (
     Kind("decision", "decision", "seconds", "another instance took the lock"),
     Kind("publication", "publication", "seconds", "a control plane built the new snapshot"),
     Kind("acked", "last ACK", "seconds", "the last Envoy accepted that snapshot"),
-    Kind("rto", "RTO", "seconds", "the first right answer of a new primary"),
+    Kind("rto", "RTO", "seconds", "until the first right answer of a new primary"),
     Kind("recovered", "recovered", "seconds", "everything was as before the injection"),
     Kind("sent", "requests", "count", "unary, ended after the injection"),
     Kind("failed", "failed", "count", "without an answer"),
@@ -46,12 +46,21 @@ KINDS: Final = (
     Kind("streams_wrong", "streams wrong", "count", "with a wrong text"),
     Kind("wrong_last", "last wrong", "seconds", "the last request answered wrongly was sent"),
     Kind("wrong_after_verdict", "wrong too late", "count", "sent after Envoys had the verdict"),
+    Kind("availability", "availability", "share", "of all requests of the run that were answered"),
+    Kind("load_lag", "load's own lag", "seconds", "the longest delay of a request by its process"),
 )
 # Left out of a run's table where they are nothing.
-_RARE: Final = frozenset({"streams_moved", "streams_wrong", "wrong_last", "wrong_after_verdict"})
+_RARE: Final = frozenset(
+    {
+        *("streams_moved", "streams_wrong", "wrong_last", "wrong_after_verdict"),
+        *("availability", "load_lag"),  # of records before these were measured
+    }
+)
+# A load that was late for so long, and for such a share of the slowest request, may explain it.
+_LATE: Final = 0.02
+_LATE_SHARE: Final = 0.25
 # Objectives, and codes of violations, that are about a figure of another name.
 _BOUNDS: Final = {
-    "availability": "failed",
     "wrong_window": "wrong_last",
     "role_moved": "decision",
     "role_kept": "decision",
@@ -108,7 +117,18 @@ def amount(unit: Unit, value: float) -> str:
         case "count":
             return f"{value:,.0f}"
         case _:
-            return f"{100 * value:.3g} %" if value < float("inf") else "there is none"
+            return _share(value) if value < float("inf") else "there is none"
+
+
+def hint(run: Run) -> str:
+    """That the load itself may explain slow requests and gaps; empty if it does not."""
+    lag, slowest = run.figures.load_lag or 0.0, run.figures.slowest or 0.0
+    if lag < max(_LATE, _LATE_SHARE * slowest):
+        return ""
+    return (
+        f"the load's own process was late by up to {duration(lag)}, which may explain slow "
+        "requests and gaps: it runs at the lowest priority, and needs a free core"
+    )
 
 
 def title(name: str) -> str:
@@ -140,6 +160,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s" if size < 99.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+
+
+def _share(value: float) -> str:
+    """With as many digits as an availability needs: `99.95 %` is not `100 %`."""
+    return f"{100 * value:.6g} %" if 0.9 < value < 1 else f"{100 * value:.3g} %"
 
 
 def _digits(thousandths: float) -> str:

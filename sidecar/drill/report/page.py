@@ -14,6 +14,7 @@ from sidecar.drill.record import Record, Run
 from sidecar.drill.report import figures, processes, repeat, window
 from sidecar.drill.report.figures import Row, duration
 from sidecar.drill.report.window import Window
+from sidecar.drill.samples import Mark
 from sidecar.runtime.errors import PartMissing
 
 _NEEDS: Final = ("jinja2", "matplotlib")
@@ -42,7 +43,7 @@ class Event:
     after: str
     event: str
     instance: str
-    detail: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Section:
     answering: tuple[Answering, ...]
     events: tuple[Event, ...]
     requests: str
+    hint: str
     failed: int
     wrong: int
 
@@ -147,6 +149,7 @@ def _section(record: Record, number: int, run: Run, drawn: bool) -> Section:
         answering=tuple(_answering(run)) if run.samples else (),
         events=tuple(_events(run)),
         requests=f"{len(run.samples):,}",
+        hint=figures.hint(run),
         failed=window.count(run, "failed"),
         wrong=window.count(run, "wrong"),
     )
@@ -181,7 +184,13 @@ def _events(run: Run) -> Iterator[Event]:
     begin = window.zero(run)
     for number, mark in enumerate(sorted(run.marks, key=lambda mark: mark.at), start=1):
         after = duration(mark.at - begin)
-        yield Event(number, after, mark.event, mark.instance, mark.detail)
+        yield Event(number, after, mark.event, mark.instance, _said(mark))
+
+
+def _said(mark: Mark) -> str:
+    """What a mark says beside its event and instance, such as `critical MODEL_HUNG`."""
+    epoch = f"epoch {mark.epoch}" if mark.epoch else ""
+    return " ".join(filter(None, (mark.status, mark.reason, epoch, mark.detail)))
 
 
 def _bound(name: str, value: float) -> str:

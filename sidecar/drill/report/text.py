@@ -116,6 +116,8 @@ def notes(record: Record) -> Iterator[str]:
         for each in run.violations:
             code = figures.title(each.code)
             yield f"{name}: {code}: expected {each.expected}, found {each.found}"
+        if said := figures.hint(run):
+            yield f"{name}: note: {said}"
 
 
 def side_by_side(compared: Comparison, everything: bool) -> Grid:

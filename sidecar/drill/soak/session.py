@@ -38,6 +38,7 @@ from sidecar.drill.soak import (
 from sidecar.drill.soak.consul_entries import consul_entries, tenures_in_history
 from sidecar.drill.soak.policy_changes import PolicyChanges
 from sidecar.drill.soak.resource_growth import Inventory, Reading, inventory, leaks
+from sidecar.drill.stage.observation import mark_of
 from sidecar.drill.stage.waiting import until
 from sidecar.local import timeline
 from sidecar.runtime.errors import SidecarError, Unavailable
@@ -214,9 +215,9 @@ async def _watched(stage: ClusterStage, seconds: float) -> AsyncIterator[_Watch]
             with suppress(asyncio.CancelledError):
                 await reading
             watch.primaries = [
-                Mark(one.at - watch.began, "primary", one.instance, one.value)
+                mark
                 for one in seen.sightings
-                if one.kind == "primary"
+                if one.kind == "primary" and (mark := mark_of(one, watch.began))
             ]
 
 

@@ -32,7 +32,7 @@ class Observation:
     @property
     def marks(self) -> tuple[Mark, ...]:
         """All marks, in the order of time."""
-        seen = (_mark(one, self.began) for one in self.timeline.sightings)
+        seen = (mark_of(one, self.began) for one in self.timeline.sightings)
         return tuple(sorted((*self.added, *filter(None, seen)), key=lambda mark: mark.at))
 
     @property
@@ -40,9 +40,16 @@ class Observation:
         """Seconds since it began."""
         return time.monotonic() - self.began
 
-    def mark(self, event: Event, instance: str = "", detail: str = "") -> Mark:
+    def mark(
+        self, event: Event, instance: str = "", detail: str = "", reason: str = "", epoch: int = 0
+    ) -> Mark:
         """Mark something that happens now."""
-        made = Mark(self.elapsed, event, instance, detail)
+        return self.add(
+            Mark(self.elapsed, event, instance, detail=detail, reason=reason, epoch=epoch)
+        )
+
+    def add(self, made: Mark) -> Mark:
+        """Add a mark of a moment."""
         self.added.append(made)
         return made
 
@@ -81,12 +88,13 @@ async def observing(
             await asyncio.wait((placing,))
 
 
-def _mark(seen: Sighting, began: float) -> Mark | None:
+def mark_of(seen: Sighting, began: float) -> Mark | None:
+    """The mark of a sighting, in seconds since `began`; None if it is none that a drill needs."""
+    at = seen.at - began
     if seen.kind == "verdict":
-        detail = f"{seen.value} {seen.reason}".strip()
-        return Mark(seen.at - began, "verdict", seen.instance, detail)
+        return Mark(at, "verdict", seen.instance, status=seen.value, reason=seen.reason)
     if seen.kind == "primary":
-        return Mark(seen.at - began, "primary", seen.instance, seen.value)
+        return Mark(at, "primary", seen.instance, epoch=int(seen.value))
     return None
 
 
@@ -97,10 +105,10 @@ async def _placements(reports: Reports[Primary], made: Observation) -> None:
         newest = preferred(current)
         if newest and newest.epoch and (newest.epoch, newest.instance) != published:
             published = (newest.epoch, newest.instance)
-            made.mark("published", newest.instance, str(newest.epoch))
+            made.mark("published", newest.instance, epoch=newest.epoch)
         if newest and newest.epoch > acked and everywhere(current, newest):
             acked = newest.epoch
-            made.mark("acked", newest.instance, str(acked))
+            made.mark("acked", newest.instance, epoch=acked)
 
 
 def preferred(current: PlaneReports[Primary]) -> Primary | None:

@@ -28,7 +28,8 @@ MARKS = st.builds(
     at=TIMES,
     event=st.sampled_from(["verdict", "primary", "published", "acked", "recovered", "traffic"]),
     instance=st.sampled_from(["old", "new"]),
-    detail=st.sampled_from(["passing", "critical", "7"]),
+    status=st.sampled_from(["passing", "critical"]),
+    epoch=st.sampled_from([0, 7]),
 )
 
 
@@ -52,12 +53,12 @@ def figures(samples: Sequence[Sample], *marks: Mark, injected: float = 10.0) -> 
 def test_marks_count_from_the_injection() -> None:
     found = figures(
         [],
-        Mark(9.0, "verdict", "old", "critical"),
-        Mark(10.2, "verdict", "other", "critical"),
-        Mark(10.4, "verdict", "old", "passing OK"),
-        Mark(10.5, "verdict", "old", "critical MODEL_HUNG"),
-        Mark(10.6, "primary", "old", "8"),
-        Mark(10.75, "primary", "new", "9"),
+        Mark(9.0, "verdict", "old", status="critical"),
+        Mark(10.2, "verdict", "other", status="critical"),
+        Mark(10.4, "verdict", "old", status="passing", reason="OK"),
+        Mark(10.5, "verdict", "old", status="critical", reason="MODEL_HUNG"),
+        Mark(10.6, "primary", "old", epoch=8),
+        Mark(10.75, "primary", "new", epoch=9),
         Mark(11.0, "published"),
         Mark(11.25, "acked"),
         Mark(19.0, "recovered"),
@@ -88,7 +89,40 @@ def test_only_what_ended_after_the_injection_counts() -> None:
     assert (found.streams, found.streams_cut, found.streams_wrong) == (3, 1, 1)
     assert found.streams_moved == 1
     assert (found.p50, found.slowest, found.p99_before) == (0.5, 0.5, 0.1)
-    assert found.budget_used == pytest.approx(1 / 0.4)
+
+
+def test_availability_is_of_all_unary_requests_of_the_run() -> None:
+    before = [sample(each, outcome="failed" if each == 3 else "answered") for each in range(8)]
+    found = figures([*before, sample(11.0, outcome="failed"), sample(12.0, outcome="wrong")])
+    assert (found.failed, found.availability) == (1, 0.8)
+    assert found.budget_used == pytest.approx(2.0)
+    assert figures([sample(11.0, kind="stream", outcome="failed")]).availability is None
+
+
+def test_one_of_a_thousand_meets_an_availability_of_999() -> None:
+    samples = [sample(each, outcome="failed" if each == 11 else "answered") for each in range(1000)]
+    assert figures(samples).availability == 0.999
+
+
+def test_the_lag_of_the_load_is_the_worst_after_the_injection() -> None:
+    found = figures([sample(5.0, late=2.0), sample(11.0, late=0.3), sample(12.0, late=0.1)])
+    assert found.load_lag == 0.3
+
+
+def of_the_mesh(samples: Sequence[Sample], *marks: Mark) -> Figures:
+    return measure(samples, marks, injected=10.0, victim="", primary="old", objectives=Objectives())
+
+
+def test_rto_of_the_mesh_counts_from_when_the_old_primary_stopped_serving() -> None:
+    """A rolling restart comes to the primary last."""
+    others = Mark(11.0, "verdict", "new", status="critical")
+    stopped = Mark(30.0, "verdict", "old", status="critical")
+    taken = Mark(32.0, "primary", "new", epoch=9)
+    answers = [sample(12.0, instance="new"), sample(32.5, 0.5, instance="new")]
+    assert of_the_mesh(answers, others, stopped, taken).rto == 3.0
+    assert of_the_mesh(answers, others, taken).rto == 1.0
+    assert of_the_mesh(answers, others).rto == pytest.approx(2.1)
+    assert figures(answers, others, stopped, taken).rto == pytest.approx(2.1)
 
 
 def test_rto_is_the_first_right_answer_of_another_instance_to_a_later_request() -> None:
@@ -106,10 +140,10 @@ def test_without_named_instances_rto_is_the_traffic_that_was_seen() -> None:
 
 def test_with_neither_names_nor_traffic_rto_is_after_all_envoys_know() -> None:
     before, after = sample(10.5, 1.0, instance=""), sample(11.0, 0.5, instance="")
-    moved = Mark(10.75, "acked", "new", "9")
+    moved = Mark(10.75, "acked", "new", epoch=9)
     assert figures([before, after], moved).rto == 1.5
     assert figures([before], moved).rto is None
-    assert figures([after], Mark(10.75, "acked", "old", "9")).rto is None
+    assert figures([after], Mark(10.75, "acked", "old", epoch=9)).rto is None
 
 
 def test_a_gap_begins_when_a_request_is_due_that_has_no_answer() -> None:
@@ -144,7 +178,7 @@ def test_a_gap_before_the_injection_does_not_count() -> None:
 
 def test_wrong_answers_are_told_apart_by_the_verdict() -> None:
     samples = [sample(each, outcome="wrong") for each in (10.5, 11.5, 12.5, 13.5)]
-    verdict = Mark(11.0, "verdict", "old", "critical CANARY_WRONG_ANSWER")
+    verdict = Mark(11.0, "verdict", "old", status="critical", reason="CANARY_WRONG_ANSWER")
     published, acked = Mark(12.0, "published"), Mark(13.0, "acked")
     assert figures(samples).wrong_after_verdict == 0
     assert figures(samples, verdict).wrong_after_verdict == 3

@@ -42,7 +42,8 @@ def test_a_run_without_faults_passes() -> None:
     ("expected", "figures", "code"),
     [
         (Expectation(), {"failed": 1}, "failed"),
-        (Expectation(fails=True), {"failed": 1}, "failed"),
+        (Expectation(), {"availability": 0.998}, "availability"),
+        (Expectation(fails=True), {"failed": 2, "availability": 0.998}, "availability"),
         (Expectation(), {"sent": 0}, "failed"),
         (Expectation(), {"wrong": 1, "wrong_last": 0.1}, "wrong"),
         (WRONG, {"wrong": 9, "wrong_last": 5.1}, "wrong"),
@@ -67,7 +68,7 @@ def test_each_violation_has_its_code(
 @pytest.mark.parametrize(
     ("expected", "figures"),
     [
-        (Expectation(fails=True), {"sent": 1000, "failed": 1, "longest_gap": 50.0}),
+        (Expectation(fails=True), {"failed": 1, "availability": 0.999, "longest_gap": 50.0}),
         (Expectation(fails=True), {"streams": 2, "streams_cut": 1}),
         (Expectation(cuts_streams=True), {"streams": 2, "streams_cut": 1}),
         (WRONG, {"wrong": 9, "streams_wrong": 1, "wrong_last": 5.0}),
@@ -84,14 +85,15 @@ def test_what_is_expected_is_no_violation(
 
 
 def test_the_verdict_names_one_of_the_reasons() -> None:
-    def verdict(detail: str, instance: str = "old", at: float = 11.0) -> Mark:
-        return Mark(at, "verdict", instance, detail)
+    def verdict(reason: str, instance: str = "old", at: float = 11.0, detail: str = "") -> Mark:
+        return Mark(at, "verdict", instance, detail, status="critical", reason=reason)
 
-    assert codes(HUNG, verdict("critical MODEL_HUNG"), detection=1.0) == []
-    assert codes(HUNG, verdict("critical MODEL_BUSY"), detection=1.0) == ["reason"]
-    assert codes(HUNG, verdict("critical MODEL_HUNG", "new"), detection=1.0) == ["reason"]
-    assert codes(HUNG, verdict("critical MODEL_HUNG", at=9.0), detection=1.0) == ["reason"]
-    assert codes(HUNG, verdict("critical MODEL_HUNG"), detection=11.0) == ["detection"]
+    assert codes(HUNG, verdict("MODEL_HUNG"), detection=1.0) == []
+    assert codes(HUNG, verdict("MODEL_BUSY"), detection=1.0) == ["reason"]
+    assert codes(HUNG, verdict("", detail="critical MODEL_HUNG"), detection=1.0) == ["reason"]
+    assert codes(HUNG, verdict("MODEL_HUNG", "new"), detection=1.0) == ["reason"]
+    assert codes(HUNG, verdict("MODEL_HUNG", at=9.0), detection=1.0) == ["reason"]
+    assert codes(HUNG, verdict("MODEL_HUNG"), detection=11.0) == ["detection"]
     assert codes(HUNG) == ["detection", "reason"]
 
 
@@ -113,16 +115,17 @@ def test_recovery_counts_from_the_removal_of_the_fault() -> None:
 @pytest.mark.parametrize(
     ("primaries", "right"),
     [
-        ((("a", "1"), ("b", "2"), ("a", "7")), True),
-        ((("a", "1"), ("a", "1")), True),
-        ((("a", "2"), ("b", "1")), False),
-        ((("a", "2"), ("b", "2")), False),
-        ((("a", ""),), False),
+        ((("a", 1), ("b", 2), ("a", 7)), True),
+        ((("a", 1), ("a", 1)), True),
+        ((("a", 2), ("b", 1)), False),
+        ((("a", 2), ("b", 2)), False),
+        ((("a", 0),), False),
     ],
 )
-def test_epochs_only_grow(primaries: tuple[tuple[str, str], ...], right: bool) -> None:
+def test_epochs_only_grow(primaries: tuple[tuple[str, int], ...], right: bool) -> None:
     marks = [
-        Mark(at, "published", instance, epoch) for at, (instance, epoch) in enumerate(primaries)
+        Mark(at, "published", instance, epoch=epoch)
+        for at, (instance, epoch) in enumerate(primaries)
     ]
     assert codes(Expectation(), *marks[::-1]) == ([] if right else ["epochs"])
 
@@ -131,8 +134,8 @@ def test_epochs_only_grow(primaries: tuple[tuple[str, str], ...], right: bool) -
 def test_a_violation_says_what_was_expected_and_found() -> None:
     said = [(each.expected, each.found) for each in found(failed=3, recovered=None)]
     assert said == [("0 requests", "3 of 100"), ("at most 120 s", "never")]
-    [budget] = found(Expectation(fails=True), failed=3)
-    assert (budget.expected, budget.found) == ("at most 0.1 % of requests", "3 of 100")
+    [share] = found(Expectation(fails=True), failed=3, availability=0.9985)
+    assert (share.expected, share.found) == ("at least 99.9 % answered", "99.85 %")
     [wrong] = found(WRONG, wrong=9, wrong_last=7.0)
     assert (wrong.expected, wrong.found) == ("none sent after 5 s", "9, until 7.000 s")
     fails = Mark(12.0, "verdict", "old", "critical MODEL_HUNG")
@@ -156,6 +159,7 @@ def test_a_violation_says_what_was_expected_and_found() -> None:
     st.fixed_dictionaries(
         {
             "failed": st.integers(0, 100),
+            "availability": st.none() | st.floats(0, 1),
             "wrong": st.integers(0, 100),
             "wrong_last": st.none() | st.floats(0, 20),
             "streams_cut": st.integers(0, 3),

@@ -70,6 +70,21 @@ async def test_an_open_loop_does_not_wait_for_answers(tmp_path: Path) -> None:
         assert steps == pytest.approx([0.01] * len(steps))
 
 
+async def test_a_load_that_could_not_run_says_by_how_much_requests_were_late(
+    tmp_path: Path,
+) -> None:
+    async with chat_server() as server:
+        async with load(OPEN, server.address, server.address, Place(tmp_path / "log")) as running:
+            await _until(running, 10)
+            process = _child()
+            process.suspend()
+            await asyncio.sleep(0.5)
+            process.resume()
+            await _until(running, len(running.samples) + 60)
+        assert max(sample.late for sample in running.samples) > 0.3
+        assert all(sample.late < sample.took + 0.01 for sample in running.samples)
+
+
 async def test_requests_beyond_the_bound_are_held_and_counted(tmp_path: Path) -> None:
     spec = OpenLoop(rate=100, streams=0, schedule="constant", in_flight=5)
     async with chat_server() as server:

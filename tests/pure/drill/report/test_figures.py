@@ -43,11 +43,28 @@ def test_a_violation_decides_whether_an_objective_is_met() -> None:
     assert rows["wrong"].met == ""
 
 
-def test_availability_is_the_objective_of_failed_requests() -> None:
-    rows = {
-        r.kind.name: r for r in figures.rows(drill_records.wrong_answers(), {"availability": 0.999})
-    }
-    assert (rows["failed"].objective, rows["failed"].met) == ("99.9 % answered", "not met")
+def test_availability_has_a_row_with_its_objective() -> None:
+    run = drill_records.crash(rate=1)
+    for share, met in ((0.9995, "met"), (0.99, "not met")):
+        broken = (Violation("availability", "", ""),) if met == "not met" else ()
+        made = replace(run, figures=Figures(availability=share), violations=broken)
+        rows = {row.kind.name: row for row in figures.rows(made, {"availability": 0.999})}
+        found = rows["availability"]
+        assert (found.objective, found.met) == ("99.9 % answered", met)
+        assert rows["failed"].objective == ""
+    assert figures.amount("share", 0.9995) == "99.95 %"
+
+
+@pytest.mark.parametrize(
+    ("lag", "slowest", "large"),
+    [(0.3, 1.0, True), (0.2, 1.0, False), (0.02, 0.03, True), (0.01, 0.01, False)],
+)
+def test_a_lag_that_may_explain_the_slowest_request_is_hinted_at(
+    lag: float, slowest: float, large: bool
+) -> None:
+    made = Figures(load_lag=lag, slowest=slowest)
+    assert bool(figures.hint(replace(drill_records.crash(rate=1), figures=made))) is large
+    assert not figures.hint(drill_records.skipped())
 
 
 def test_what_was_not_seen_or_did_not_end_is_not_judged() -> None:

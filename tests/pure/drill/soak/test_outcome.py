@@ -23,7 +23,7 @@ RUN = Run(
 RECORD = Record(Environment("", "drill soak", "", "", 7, ""), {}, (RUN, RUN))
 FLAT = [Reading(float(at), "xds", (1, 0), 80 * MIB, 10) for at in range(0, 600, 5)]
 LEAKING = [replace(each, rss=round(each.rss + each.at * MIB)) for each in FLAT]
-TAKEN = (Mark(1.0, "primary", "triton-0", "5"), Mark(2.0, "primary", "triton-1", "9"))
+TAKEN = (Mark(1.0, "primary", "triton-0", epoch=5), Mark(2.0, "primary", "triton-1", epoch=9))
 EXISTS = Inventory(processes={"xds": 1})
 
 
@@ -59,7 +59,7 @@ def test_what_is_left_behind_fails_it() -> None:
 
 
 def test_an_epoch_that_goes_back_fails_it() -> None:
-    run = whole(primaries=(*TAKEN, Mark(3.0, "primary", "triton-0", "8")))
+    run = whole(primaries=(*TAKEN, Mark(3.0, "primary", "triton-0", epoch=8)))
     assert [each.code for each in run.violations] == ["epochs"]
 
 

@@ -2,7 +2,9 @@
 
 from sidecar.control_planes.membership import PlaneReports
 from sidecar.control_planes.rpc import Primary
-from sidecar.drill.stage.observation import everywhere, preferred
+from sidecar.drill.samples import Mark
+from sidecar.drill.stage.observation import everywhere, mark_of, preferred
+from sidecar.local.timeline import Sighting
 
 OLD = Primary(True, "a", 7, 2, 2)
 NEW = Primary(True, "b", 9, 2, 2)
@@ -30,3 +32,11 @@ def test_all_envoys_of_all_control_planes_have_to_know() -> None:
 def test_without_an_envoy_nobody_knows() -> None:
     lone = Primary(True, "b", 9, 0, 0)
     assert not everywhere(reports(lone), lone)
+
+
+def test_a_mark_has_the_fields_of_what_was_seen() -> None:
+    verdict = Sighting(12.0, "verdict", "a", "critical", "MODEL_HUNG")
+    made = mark_of(verdict, 10.0)
+    assert made == Mark(2.0, "verdict", "a", status="critical", reason="MODEL_HUNG")
+    assert mark_of(Sighting(12.0, "primary", "b", "9"), 10.0) == Mark(2.0, "primary", "b", epoch=9)
+    assert mark_of(Sighting(12.0, "traffic", "b", "3"), 10.0) is None
