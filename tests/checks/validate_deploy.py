@@ -1,7 +1,8 @@
 """Validates the files in deploy/ and consul/: `python -m tests.checks.validate_deploy`.
 
-Each file is validated by the program that will read it, where it is available: Consul, systemd and
-our own settings. Nomad is not, so its jobs are parsed as HCL 2 and compared with its specification.
+Each file is validated by the program that will read it: Consul, our own settings, and the oldest
+systemd that the units are tried on. Nomad is not available, so its jobs are parsed as HCL 2 and
+compared with its specification.
 """
 
 import os
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sidecar.local.programs.parts import find
-from sidecar.runtime.errors import ConfigError
+from sidecar.runtime.errors import ConfigError, PartMissing
 from sidecar.settings import load_sidecar, load_xds
 from sidecar.settings.values import parse_duration
-from tests.support import jobspec
+from tests.support import debian_root, jobspec
+from tests.support.systemd import root
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -182,27 +184,30 @@ def _port(address: str | None) -> str:
 
 def units() -> Iterator[str]:
     """`systemd-analyze verify`, with a root that has stand-ins for the programs of the units."""
-    if not shutil.which("systemd-analyze"):
-        print("systemd units: not checked, systemd-analyze is not here", file=sys.stderr)
+    try:
+        debian = root.provide(next(iter(root.SUITES)))
+    except PartMissing as error:
+        yield f"deploy/systemd: {error}"
         return
     with tempfile.TemporaryDirectory() as folder:
-        names = _unit_root(Path(folder))
-        done = _run(["systemd-analyze", "verify", "--man=no", f"--root={folder}", *names])
+        names = _unit_root(Path(folder), debian)
+        verify = ["verify", "--man=no", f"--root={folder}", *names]
+        done = _run([*debian_root.program(debian, "systemd-analyze"), *verify])
         # An unknown key is only a warning there, and an error here.
         if done.returncode or _output(done):
             yield _output(done).replace(f"{folder}/etc/systemd/system", "deploy/systemd")
 
 
-def _unit_root(root: Path) -> list[str]:
+def _unit_root(made: Path, debian: Path) -> list[str]:
     """Lay out a root file system; returns the units to check, templates as instances."""
-    system = root / "etc/systemd/system"
+    system, others = made / "etc/systemd/system", "usr/lib/systemd/system"
     shutil.copytree(DEPLOY / "systemd", system)
-    shutil.copytree("/usr/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
+    shutil.copytree(debian / others, made / others, symlinks=True)
     started = {"/bin/kill"}
     for path in system.iterdir():
         started |= set(re.findall(r"(?m)^Exec\w+=(/\S+)", path.read_text(encoding="utf-8")))
     for program in started:
-        stand_in = root / program.lstrip("/")
+        stand_in = made / program.lstrip("/")
         stand_in.parent.mkdir(parents=True, exist_ok=True)
         stand_in.write_text("#!/bin/sh\n")
         stand_in.chmod(0o755)

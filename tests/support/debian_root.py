@@ -48,3 +48,14 @@ def provide(
             if not target.is_dir():  # another process provided it
                 raise
     return target
+
+
+def program(root: Path, name: str) -> list[str]:
+    """The beginning of a command line that runs a program of systemd from outside its root.
+
+    It needs no privileges, and does not use this machine's libraries, which may be older.
+    """
+    [loader, *_] = sorted(root.glob("usr/lib*/ld-linux-*.so.*"))
+    [private] = {each.parent for each in root.glob("usr/lib/*/systemd/libsystemd-shared-*.so")}
+    libraries = f"{private.parent}:{private}"
+    return [str(loader), "--library-path", libraries, str(root / "usr/bin" / name)]

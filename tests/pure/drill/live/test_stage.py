@@ -58,8 +58,9 @@ async def test_a_pause_is_not_waited_for() -> None:
     async with drill_scene() as scene:
         pause = Pause(scene.clock.wall(), "joe@desk")
         await scene.consul.transact(Set(orders.pause_key(SERVICE), lock.dumps(pause)))
-        with pytest.raises(Unavailable, match="paused"):
+        with pytest.raises(DrillRefused) as refused:
             await stage(scene).steady(60.0)
+        assert refused.value.code == Code.PAUSED
 
 
 async def test_a_switchover_needs_a_primary_that_permits_drills() -> None:
