@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.drill import stop_conditions
@@ -131,9 +131,13 @@ class _Attempt:
         else:
             self.seen.mark("restored", self.victim)
         tell("waiting until all is as before")
-        with suppress(Unavailable):  # then the mark is missing, which is a violation
+        try:
             await self.stage.steady(self.objectives.recovered)
             self.seen.mark("recovered")
+        except DrillRefused as error:
+            self.ends(error.code, error)
+        except Unavailable:  # then the mark is missing, which is a violation
+            pass
         await self._answers()
         await asyncio.sleep(scenario.settles)
         after = await self.stage.retries()
@@ -160,12 +164,20 @@ class _Attempt:
         tell, scenario = self.conditions.tell, self.scenario
         tell(f"injecting: {scenario.title}{f' ({self.victim})' if self.victim else ''}")
         self.injected = self.seen.mark("injected", self.victim, scenario.name)
-        async with scenario.inject(self.stage, self.victim):
+        async with scenario.inject(self.stage, self.victim) as ago:
+            if ago is not None:
+                self._was_ordered(self.injected, self.seen.elapsed - ago)
             with suppress(Unavailable):  # no effect: the measurement says what was expected
                 await until(self._shows, "the effect", patience=_EFFECT)
             await asyncio.sleep(scenario.lasts)
             tell("restoring")
             self.removing = True
+
+    def _was_ordered(self, ordered: Mark, caused: float) -> None:
+        """The fault was only ordered when it was marked; it was caused at that moment."""
+        self.seen.added.remove(ordered)
+        self.seen.add(replace(ordered, event="ordered"))
+        self.injected = self.seen.add(replace(ordered, at=max(ordered.at, caused)))
 
     def _shows(self) -> bool:
         """Whether the fault has had the effect that it must have."""

@@ -21,8 +21,10 @@ Victim = Literal["primary", "standby", "mesh"]
 
 StageT = TypeVar("StageT")
 # Causes a fault to the victim (an instance's id, or empty for `mesh`) as long as the context lasts.
-# Leaving the context removes it, whatever happened meanwhile; removing twice does no harm.
-Injection = Callable[[StageT, str], AbstractAsyncContextManager[None]]
+# Leaving the context removes it, whatever happened meanwhile; removing twice does no harm. It gives
+# how many seconds ago the fault was caused, if that was later than when the context was entered: a
+# fault that somebody else causes was ordered first. None if it was not.
+Injection = Callable[[StageT, str], AbstractAsyncContextManager[float | None]]
 
 
 class Violated(SidecarError):

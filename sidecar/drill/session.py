@@ -17,12 +17,14 @@ from sidecar.drill.cluster import start
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.environment import environment
 from sidecar.drill.live import scenarios as live_scenarios
+from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.live.stage import LiveStage
 from sidecar.drill.objectives import Objectives, ObjectivesByScenario
 from sidecar.drill.record import Record, Run, Status
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.mesh import MeshStage
+from sidecar.injection.rules import Code
 from sidecar.runtime.errors import Interrupted, SidecarError
 
 NOT_STEADY = "not_steady"
@@ -32,6 +34,7 @@ MODELS = (
     misbehaving_models.STREAM,
     misbehaving_models.MORTAL,
 )
+_ENDS = frozenset({NOT_STEADY, *live_scenarios.STAYS})  # codes of runs after which none follows
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")
@@ -80,7 +83,7 @@ async def hold(session: Session) -> Record:
                 run = await _run(stage, scenario, session, number)
                 record = replace(record, runs=(*record.runs, run))
                 session.recorded(record)
-                if record.runs[-1].code == NOT_STEADY:
+                if record.runs[-1].code in _ENDS:
                     return record
     return record
 
@@ -125,7 +128,8 @@ async def _run(stage: Stage, scenario: Scenario[Any], session: Session, number: 
     if session.live:  # without any load, if it is not permitted
         why = live_scenarios.refusal(await session.live.status(), scenario)
         if why:
-            return _unmade(scenario, number, "skipped", why.code, str(why))
+            status: Status = "skipped" if why.code == Code.NOT_PERMITTED else "aborted"
+            return _unmade(scenario, number, status, why.code, str(why))
     objectives = session.objectives.of(scenario.name)
     return await attempt(stage, scenario, objectives, session.conditions, number)
 
@@ -140,6 +144,8 @@ async def attempt(
     """Run a scenario once; a mesh that is not steady before it is a run with that code."""
     try:
         return await conduct(stage, scenario, objectives, conditions, number)
+    except DrillRefused as error:
+        return _unmade(scenario, number, "aborted", error.code, str(error))
     except SidecarError as error:
         return _unmade(scenario, number, "aborted", NOT_STEADY, str(error))
 

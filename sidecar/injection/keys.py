@@ -12,7 +12,8 @@ from typing import Literal
 from sidecar.consul.api import KVEntry
 from sidecar.election.keys import lock
 
-# `injecting`: the fault is about to be caused; a sidecar that hits itself says no more than that.
+# `injecting`: the fault will be caused. `injected`: it was; a sidecar that hits itself says so just
+# before, and one of an earlier version not at all.
 Said = Literal["injecting", "injected", "refused", "restored"]
 BEGUN = frozenset({"injecting", "injected"})
 
@@ -39,6 +40,8 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the victim's sidecar did about the order with this id, at a time (Unix seconds).
+
+    For `injected` that is when it caused the fault.
 
     `code` is a `rules.Code` if it was refused or restored, `why` is for people. `seconds` is how
     long the fault may last, which is the shorter of the order's and the sidecar's time. `fault` is

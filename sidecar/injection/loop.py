@@ -218,7 +218,7 @@ class Injector:
         try:
             self._caused = caused = await self._ports.prepare(decided.fault)
             self._check()
-            await self._claim(decided)
+            await self._claim(decided, "injecting")
             self._check()
             self._progress("began", order)
             if decided.fault in OF_SIDECAR:
@@ -227,10 +227,13 @@ class Injector:
             until = self._clock.now() + decided.seconds
             self._active, self._order = Active(order.id, decided.fault, until), order
             await caused.arm(decided.seconds)
+            said = self._begun(decided, "injected")  # now: effects may show before `cause` returns
+            if decided.fault in OF_SIDECAR:  # afterwards it could not
+                await self._claim(decided, "injected")
             self._check()
             await caused.cause()
             if decided.fault not in OF_SIDECAR:
-                self._unsaid = self._begun(decided, "injected")
+                self._unsaid = said
         except SidecarError as error:
             await self._undo()
             self._refuse(order, Code.STOPPING if self._stopping else Code.NOT_INJECTED, str(error))
@@ -240,7 +243,7 @@ class Injector:
         if self._stopping:
             raise Rejected("the sidecar stops")
 
-    async def _claim(self, decided: Inject) -> None:
+    async def _claim(self, decided: Inject, said: Said) -> None:
         """Answer that the fault will be injected now, as long as the drill holds its lock.
 
         It comes before the fault: a sidecar that hits itself could not answer any more, and would
@@ -250,9 +253,9 @@ class Injector:
             SidecarError: the lock is gone, or Consul does not answer: nothing may be injected.
         """
         session = self._seen.value.keys.session or ""
-        said = self._begun(decided, "injecting")
+        answer = self._begun(decided, said)
         held = HoldsLock(keys.order_key(self._service), session)
-        await self._consul.transact(held, Set(self._key, lock.dumps(said)))
+        await self._consul.transact(held, Set(self._key, lock.dumps(answer)))
 
     async def _restore(self, code: Code) -> None:
         order, why = self._order, await self._undo()

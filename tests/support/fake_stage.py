@@ -38,6 +38,8 @@ class FakeStage:
         self.load = FakeLoad()
         self.unsteady: SidecarError | None = None
         self.injected, self.removed = asyncio.Event(), 0
+        self.takes = 0.0  # seconds that the injection takes,
+        self.ago: float | None = None  # and how long ago it was then, if it had to be ordered
         self.fails_to_inject: SidecarError | None = None
         self.fails_to_remove: SidecarError | None = None
 
@@ -78,13 +80,14 @@ class FakeStage:
             await asyncio.sleep(_PACE)
 
     @asynccontextmanager
-    async def fault(self, _: Any, victim: str) -> AsyncIterator[None]:
+    async def fault(self, _: Any, victim: str) -> AsyncIterator[float | None]:
         """The injection of the scenario below."""
         if self.fails_to_inject:
             raise self.fails_to_inject
+        await asyncio.sleep(self.takes)
         self.injected.set()
         try:
-            yield
+            yield self.ago
         finally:
             self.removed += 1
             if self.fails_to_remove:

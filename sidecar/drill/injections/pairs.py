@@ -39,7 +39,7 @@ def both(
     return meeting
 
 
-async def _ended(beginning: "asyncio.Future[None]") -> None:
+async def _ended(beginning: "asyncio.Future[float | None]") -> None:
     """Cancel what is still beginning, so that it removes what it has caused."""
     beginning.cancel()
     with suppress(asyncio.CancelledError):

@@ -58,6 +58,9 @@ def refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
         return DrillRefused(Code.ORDER_PENDING, why)
     if len(seen.candidates) < 2:
         return DrillRefused(Code.ALONE, f"{seen.service} has fewer than two instances")
+    if maintained := [each.id for each in seen.candidates if each.maintenance]:
+        names = ", ".join(maintained)
+        return DrillRefused(Code.MAINTENANCE, f"in maintenance mode: {names}")
     unwell = [each for each in seen.candidates if not candidates.is_well(each)]
     if any(each.id == victim for each in unwell):
         return DrillRefused(Code.UNWELL, f"{victim} does not pass")

@@ -19,6 +19,7 @@ from sidecar.runtime.errors import Conflict, Refused, Rejected, SidecarError, Un
 from sidecar.runtime.latest import Latest, first_of
 
 _ANSWERED_WITHIN = 15.0  # seconds for the victim's sidecar to answer, notifications included
+_INJECTED_WITHIN = 5.0  # seconds from its claim until the sidecar hits itself
 _RESTORED_WITHIN = 45.0  # and to undo the fault, or to be restarted
 _WAIT = 5.0  # seconds that Consul may hold a query back
 
@@ -45,11 +46,21 @@ class Running:
         self._answered: Latest[Answer | None] = Latest(None)
         self._client = client
         self._held = held
+        self._injected = client.clock.now()
 
     @property
     def seconds(self) -> float:
         """How long the fault lasts at most, as the victim's sidecar answered."""
         return self._answered.value.seconds if self._answered.value else self._held.order.seconds
+
+    @property
+    def ago(self) -> float:
+        """How many seconds ago the fault was caused, as the victim's sidecar says.
+
+        Its clock may differ from this machine's: the fault was caused after it was ordered, and
+        before that was answered.
+        """
+        return self._client.clock.now() - self._injected
 
     async def watch(self) -> None:
         """Follow the victim's answers, forever."""
@@ -79,16 +90,30 @@ class Running:
                 written, because the lock is lost, or Consul refuses.
             Unavailable: Consul does not answer; the order may be written.
         """
-        order = replace(self._held.order, fault=fault.value, seconds=seconds)
+        order, clock = (
+            replace(self._held.order, fault=fault.value, seconds=seconds),
+            self._client.clock,
+        )
+        self._injected = ordered = clock.now()
         await self._write(order)
-        news = (self._answered.changed(0), self.over.changed(0), self.lost.changed(0))
-        await first_of(self._client.clock, _ANSWERED_WITHIN, *news)
+        await self._news(_ANSWERED_WITHIN, 0)
+        if self._answered.value and self._answered.value.said == "injecting":
+            await self._news(
+                _INJECTED_WITHIN, self._answered.version
+            )  # of itself: it says so first
         said = self._answered.value or self.over.value
         if said is None:
             why = self.lost.value or f"the sidecar of {order.victim} has not answered"
             raise DrillRefused(Code.UNANSWERED, why)
         if said.said == "refused":
             raise DrillRefused(said.code, f"the sidecar of {order.victim} refuses: {said.why}")
+        if said.said in keys.BEGUN:
+            self._injected = caused_at(said.at, ordered, clock.now(), clock.wall())
+
+    async def _news(self, seconds: float, version: int) -> None:
+        """Wait for an answer newer than a version, or the end of the fault or the lock."""
+        news = (self._answered.changed(version), self.over.changed(0), self.lost.changed(0))
+        await first_of(self._client.clock, seconds, *news)
 
     async def _write(self, order: Order) -> None:
         try:
@@ -121,3 +146,15 @@ class Running:
             why = f"the sidecar of {order.victim}: {self.over.value.why}"
             raise DrillAborted(Code.NOT_UNDONE, why)
         return self.over.value.code
+
+
+def caused_at(said: float, ordered: float, now: float, wall: float) -> float:
+    """When a fault was caused, in the monotonic seconds of this machine.
+
+    Args:
+        said: the same by the clock of the victim's sidecar (Unix seconds), which may differ.
+        ordered: when it was ordered: it cannot have been caused before.
+        now: the time: it has been caused by now.
+        wall: the same in Unix seconds.
+    """
+    return max(ordered, now - max(0.0, wall - said))

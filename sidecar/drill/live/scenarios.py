@@ -17,6 +17,8 @@ from sidecar.injection.rules import Code, Fault
 from sidecar.operator.service_status import ServiceStatus
 
 SWITCHOVER = "switchover"
+# What only an operator changes: waiting for the steady state would be in vain.
+STAYS = frozenset({Code.PAUSED, Code.MAINTENANCE, Code.ALONE})
 _LONGEST = 120.0  # seconds for which a fault is ordered; the victim's max_seconds may be shorter
 # A frozen sidecar cannot notice the end of the drill. Its session has to lapse, which takes up to
 # 30 s by default, and the drill waits 45 s for the end.
@@ -35,8 +37,16 @@ def possible(scenario: Scenario[Any]) -> bool:
 
 
 def refusal(seen: ServiceStatus, scenario: Scenario[Any]) -> DrillRefused | None:
-    """Why the instance that a scenario is about does not permit it; None if it may."""
-    if not possible(scenario) or seen.primary is None:
+    """Why a scenario is refused without waiting for the steady state; None if it is not.
+
+    That is because the instance that it is about does not permit it, or because of something that
+    only an operator changes.
+    """
+    if not possible(scenario):
+        return None
+    if (found := precheck.refusal_of_mesh(seen, "")) and found.code in STAYS:
+        return found
+    if seen.primary is None:
         return None
     victim = seen.primary
     if scenario.victim == "standby":
@@ -58,9 +68,9 @@ def _ordered(name: str, fault: Fault) -> Injection[LiveStage]:
     seconds = _OF_FROZEN_SIDECAR if fault is Fault.SIDECAR_FROZEN else _LONGEST
 
     @asynccontextmanager
-    async def ordered(stage: LiveStage, victim: str) -> AsyncIterator[None]:
+    async def ordered(stage: LiveStage, victim: str) -> AsyncIterator[float]:
         async with live.drill(stage.client, name, fault, victim, seconds=seconds) as running:
-            yield
+            yield running.ago
         over = running.over.value
         if over is None or over.code not in live.PROPER:
             code = over.code if over else Code.LOCK_LOST
@@ -70,6 +80,6 @@ def _ordered(name: str, fault: Fault) -> Injection[LiveStage]:
 
 
 @asynccontextmanager
-async def _switched_over(stage: LiveStage, victim: str) -> AsyncIterator[None]:
-    await switchover.switch_over(stage.client, SWITCHOVER, victim)
-    yield
+async def _switched_over(stage: LiveStage, victim: str) -> AsyncIterator[float]:
+    ordered = await switchover.switch_over(stage.client, SWITCHOVER, victim)
+    yield stage.client.clock.now() - ordered

@@ -28,7 +28,6 @@ from sidecar.runtime.errors import SidecarError, Unavailable
 
 _PAUSE = 0.5  # seconds between two checks of the whole mesh
 _AGREE = 3.0  # seconds for control planes and Envoys to agree, in one check
-_STAYS = frozenset({Code.PAUSED, Code.ALONE})  # what waiting does not change
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +79,31 @@ class LiveStage:
         """Wait until every instance serves, one is primary, nothing is ordered, and Envoys agree.
 
         Raises:
-            Unavailable: it was not reached, or automation is paused; the message says why.
+            DrillRefused: automation is paused.
+            Unavailable: it was not reached; the message says why.
         """
         clock, service = self.client.clock, self.client.service
         deadline = clock.now() + patience
         while True:
-            code, missing = await self._missing()
+            missing = await self._missing()
             if not missing:
                 return
-            if code in _STAYS:
-                raise Unavailable(f"{service}: {missing}")
             if clock.now() >= deadline:
                 raise Unavailable(f"{service} is not steady after {patience:g} s: {missing}")
             await clock.sleep(_PAUSE)
 
-    async def _missing(self) -> tuple[str, str]:
-        """What the steady state lacks, and the code of a refusal; both are empty if nothing."""
+    async def _missing(self) -> str:
+        """What the steady state lacks; empty if nothing."""
         try:
             seen = await self.status()
-            if why := precheck.refusal_of_mesh(seen, ""):
-                return why.code, str(why)
-            return "", await self._disagreement(seen)
+            why = precheck.refusal_of_mesh(seen, "")
+            if why is None:
+                return await self._disagreement(seen)
         except SidecarError as error:
-            return "", str(error)
+            return str(error)
+        if why.code == Code.PAUSED:  # waiting does not change it
+            raise why
+        return str(why)
 
     async def _disagreement(self, seen: ServiceStatus) -> str:
         """Which control planes or Envoys do not prefer the primary, or nothing."""

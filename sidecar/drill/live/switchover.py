@@ -23,8 +23,10 @@ _PATIENCE = 60.0  # seconds, as of the operator's verb
 _REASON = "a drill"
 
 
-async def switch_over(client: OperatorClient, scenario: str, victim: str) -> None:
+async def switch_over(client: OperatorClient, scenario: str, victim: str) -> float:
     """Move the role from the victim to the best candidate; returns when all Envoys have followed.
+
+    Gives the moment at which it was ordered, on the client's clock.
 
     If it is cancelled, the order is withdrawn, unless the role has moved already.
 
@@ -41,14 +43,16 @@ async def switch_over(client: OperatorClient, scenario: str, victim: str) -> Non
         await client.consul.transact(announcement.write(client.service, entry))
         outcome: Outcome = "aborted"
         try:
-            await _moved(client, seen)
+            ordered = await _moved(client, seen)
             outcome = "done"
         finally:
             await uninterrupted(_ended(client, entry, outcome))
+    return ordered
 
 
-async def _moved(client: OperatorClient, seen: ServiceStatus) -> None:
+async def _moved(client: OperatorClient, seen: ServiceStatus) -> float:
     request = OrderRequest(client.order_id(), client.by, reason=_REASON)
+    ordered = client.clock.now()
     order = await operator_client.write_order(client, plans.switchover(seen, request))
     try:
         moved = await follow_order.wait_until_moved(client, order, seen, _PATIENCE, _ignore)
@@ -57,6 +61,7 @@ async def _moved(client: OperatorClient, seen: ServiceStatus) -> None:
         with suppress(SidecarError):  # then it lapses
             await operator_client.withdraw_order(client, order, f"cancelled by {client.by}")
         raise asyncio.CancelledError from None
+    return ordered
 
 
 async def _ended(client: OperatorClient, entry: DrillEntry, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from sidecar.drill.conduct import Conditions, conduct
+from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.load.spec import ClosedLoop
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run, Violation
@@ -33,6 +34,27 @@ async def test_a_run_is_judged_and_has_what_was_seen() -> None:
     assert [mark.event for mark in made.marks] == ["injected", "restored", "recovered"]
     assert (stage.removed, made.figures.failed) == (1, 0)
     assert made.samples
+
+
+async def test_a_fault_that_is_ordered_counts_from_when_it_was_caused() -> None:
+    stage = FakeStage()
+    stage.takes, stage.ago = 0.4, 0.1
+    made = await run(stage)
+    assert [mark.event for mark in made.marks][:2] == ["ordered", "injected"]
+    ordered, injected = made.marks[:2]
+    assert (ordered.instance, injected.instance) == ("a", "a")
+    assert injected.at - ordered.at > 0.29
+    before = sum(each.kind == "unary" and each.ended < injected.at for each in made.samples)
+    assert made.figures.sent == sum(each.kind == "unary" for each in made.samples) - before
+
+
+async def test_a_pause_during_the_run_aborts_it_with_its_code() -> None:
+    stage = FakeStage()
+    running = asyncio.create_task(run(stage, 0.2))
+    await stage.injected.wait()
+    stage.unsteady = DrillRefused("paused", "automation is paused")
+    made = await running
+    assert (made.status, made.code, stage.removed) == ("aborted", "paused", 1)
 
 
 async def test_a_run_that_is_cancelled_removes_its_fault() -> None:

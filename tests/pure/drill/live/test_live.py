@@ -325,7 +325,7 @@ async def test_a_fault_of_the_sidecar_itself_is_answered_before_it_hits() -> Non
         victim = scene.members["a"]
         await victim.die()
         found = await scene.keys()
-        assert [each.said for each in found.answers] == ["injecting"]
+        assert [each.said for each in found.answers] == ["injected"]
         victim.start()
         await passing(scene, work)
         assert (victim.thawed, len(victim.armed)) == (0, 1)

@@ -48,10 +48,21 @@ def test_what_the_primary_does_not_permit_is_refused(
     assert refused is None or refused.code == Code.NOT_PERMITTED
 
 
+def test_what_only_an_operator_changes_is_refused_at_once() -> None:
+    alone = scenarios.refusal(seen(entry("a", drill=PERMITTED)), *select(["crash"]))
+    assert alone
+    assert alone.code == Code.ALONE
+    maintained = entry("b", maintenance="kernel", drill=PERMITTED)
+    refused = scenarios.refusal(seen(entry("a", drill=PERMITTED), maintained), *select(["crash"]))
+    assert refused
+    assert refused.code == Code.MAINTENANCE
+
+
 def test_other_refusals_are_left_to_the_moment_of_the_fault() -> None:
-    alone = seen(entry("a", drill=PERMITTED))
-    assert scenarios.refusal(alone, *select(["crash"])) is None
-    assert scenarios.refusal(seen(entry("a"), holder=None), *select(["crash"])) is None
+    unwell = entry("b", status="critical")
+    assert scenarios.refusal(seen(entry("a", drill=PERMITTED), unwell), *select(["crash"])) is None
+    nobody = seen(entry("a"), entry("b"), holder=None)
+    assert scenarios.refusal(nobody, *select(["crash"])) is None
 
 
 @pytest.mark.wording
