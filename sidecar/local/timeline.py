@@ -114,11 +114,11 @@ async def _verdicts(consul: ConsulApi, service: str, timeline: Timeline) -> None
         for instance in sorted(now.keys() | timeline.verdicts.keys()):
             entry = now.get(instance)
             status = entry.status if entry else "gone"
-            reason = _reason(entry) if entry else ""
-            another = status != "passing" and timeline.reasons.get(instance) != reason
+            code = reason(entry) if entry else ""
+            another = status != "passing" and timeline.reasons.get(instance) != code
             if timeline.verdicts.get(instance) != status or another:
-                timeline.see("verdict", instance, status, reason)
-            timeline.verdicts[instance], timeline.reasons[instance] = status, reason
+                timeline.see("verdict", instance, status, code)
+            timeline.verdicts[instance], timeline.reasons[instance] = status, code
 
     def ask(index: int) -> Awaitable[QueryResult[tuple[ServiceEntry, ...]]]:
         return consul.health_service(service, index=index, wait=_WAIT, consistent=True)
@@ -126,9 +126,13 @@ async def _verdicts(consul: ConsulApi, service: str, timeline: Timeline) -> None
     await blocking_query.follow(ask, see, _ignore, SystemClock(), _RETRY)
 
 
-def _reason(entry: ServiceEntry) -> str:
-    """The code in the line that its sidecar pushed last."""
-    lines = [line for check in entry.checks if (line := checks.pushed_line(check))]
+def reason(entry: ServiceEntry) -> str:
+    """The code in the line that its sidecar pushed last, if it is about the entry's status.
+
+    A sidecar that does not answer may have pushed that all is well.
+    """
+    worst = (check for check in entry.checks if check.status == entry.status)
+    lines = [line for check in worst if (line := checks.pushed_line(check))]
     return next((line.reason.value for line in lines if line.reason), "")
 
 

@@ -57,7 +57,7 @@ _RARE: Final = frozenset(
     }
 )
 # A load that was late for so long, and for such a share of the slowest request, may explain it.
-_LATE: Final = 0.02
+_LATE: Final = 0.05
 _LATE_SHARE: Final = 0.25
 # Objectives, and codes of violations, that are about a figure of another name.
 _BOUNDS: Final = {

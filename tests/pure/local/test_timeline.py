@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from sidecar.election.keys.lock import Claim
 from sidecar.local import consul_view, timeline
 from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.checks import verdict_check
+
+
+from tests.support.operator_scene import entry
 from tests.support.virtual_clock import settle
 
 
@@ -103,3 +107,12 @@ async def test_another_reason_is_seen_unless_the_instance_passes() -> None:
         ("critical", "MODEL_WRONG_VERSION"),
         ("passing", "OK"),
     ]
+
+
+def test_a_reason_is_of_the_check_that_made_the_status() -> None:
+    hung = entry("triton-0", "critical", "CRITICAL MODEL_HUNG: chat: stuck")
+    assert timeline.reason(hung) == "MODEL_HUNG"
+    silent = Check("triton-0:sidecar", "alive", "critical", "connection refused", "triton-0")
+    well = entry("triton-0", "passing", "PASSING OK")
+    assert timeline.reason(well) == "OK"
+    assert timeline.reason(replace(well, checks=(*well.checks, silent))) == ""

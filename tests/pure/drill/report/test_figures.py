@@ -57,7 +57,7 @@ def test_availability_has_a_row_with_its_objective() -> None:
 
 @pytest.mark.parametrize(
     ("lag", "slowest", "large"),
-    [(0.3, 1.0, True), (0.2, 1.0, False), (0.02, 0.03, True), (0.01, 0.01, False)],
+    [(0.3, 1.0, True), (0.2, 1.0, False), (0.05, 0.06, True), (0.04, 0.04, False)],
 )
 def test_a_lag_that_may_explain_the_slowest_request_is_hinted_at(
     lag: float, slowest: float, large: bool
