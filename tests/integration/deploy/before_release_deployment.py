@@ -7,12 +7,23 @@ load. No request fails when one of them stops, restarts or is killed.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from tests.support.systemd import real, root
+from tests.support.systemd import page, real, root
 from tests.support.systemd.journal import FAILED, STOPPED, STOPPING
-from tests.support.systemd.site import CONSUL, ENVOY, PLANE, UNITS, Action, Clients, Site, deployed
+from tests.support.systemd.site import (
+    CONSUL,
+    ENVOY,
+    PLANE,
+    UNITS,
+    Action,
+    Clients,
+    Site,
+    deployed,
+    run,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -79,6 +90,49 @@ def test_no_request_fails_when_a_program_stops_or_restarts(
     unary_after, streams_after = clients.outcomes()
     assert unary_after.since(unary) == ()
     assert streams_after.since(streams) == () or EVENTS[event].cuts
+
+
+# The timer of a drill, which would otherwise wait for a Tuesday.
+SOON = "[Timer]\nOnCalendar=\nOnActiveSec=1s\nAccuracySec=100ms\n"
+_DRILLS = 600.0  # seconds
+TIMER, DRILL = "triton-sidecar-drill.timer", "triton-sidecar-drill.service"
+REPORTS = "/var/lib/triton-sidecar-drill"
+
+
+def test_the_timer_of_the_monthly_drill_drills(site: Site, clients: Clients) -> None:
+    site.settle(clients)
+    unary, streams = clients.outcomes()
+    machine = site.machine
+    machine.write(f"/etc/systemd/system/{TIMER}.d/soon.conf", SOON)
+    run(machine, page.DRILL)
+    machine.wait("the drill runs", lambda: machine.units(DRILL)[DRILL].state == "activating")
+    machine.wait("the drill has ended", lambda: not machine.units(DRILL)[DRILL].busy, _DRILLS)
+    said = machine.run("journalctl", "--unit", DRILL, "--output=cat")
+    assert machine.show(DRILL, "ExecMainStatus")[0] in ("0", "1"), said  # 1: it took too long
+    runs = {each["scenario"]: each for each in _drilled(site)}
+    assert {name for name, each in runs.items() if each["status"] in ("passed", "failed")} == {
+        "sidecar-killed",
+        "switchover",
+    }, said
+    assert all(each["figures"]["failed"] == each["figures"]["wrong"] == 0 for each in runs.values())
+    history = site.command("history", "--json")["drills"]
+    assert {(each["scenario"], each["outcome"]) for each in history} == {
+        ("sidecar-killed", "done"),
+        ("switchover", "done"),
+    }
+    site.settle(clients)
+    unary_after, streams_after = clients.outcomes()
+    assert unary_after.since(unary) == streams_after.since(streams) == ()
+
+
+def _drilled(site: Site) -> list[dict[str, Any]]:
+    """The runs in the only report, which has its page."""
+    [folder] = site.machine.run("ls", REPORTS).split()
+    assert "report.html" in site.machine.run("ls", f"{REPORTS}/{folder}").split()
+    runs: list[dict[str, Any]] = json.loads(site.machine.read(f"{REPORTS}/{folder}/record.json"))[
+        "runs"
+    ]
+    return runs
 
 
 # The error of a request that found no listener, or one that closed before it accepted.

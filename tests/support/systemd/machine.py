@@ -82,13 +82,13 @@ class Machine:
         found = dict(line.split("=", 1) for line in lines if "=" in line)
         return [found[name] for name in names]
 
-    def wait(self, what: str, holds: Callable[[], object]) -> None:
-        """Wait until a condition holds.
+    def wait(self, what: str, holds: Callable[[], object], patience: float = _PATIENCE) -> None:
+        """Wait until a condition holds, for so many seconds at most.
 
         Raises:
             AssertionError: it does not within the deadline.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while not holds():
             if time.monotonic() > deadline:
                 state = self.run("systemctl", "list-units", "--all", "--no-pager", "triton*")

@@ -13,6 +13,8 @@ def _blocks(page: str, section: str, language: str) -> list[str]:
 
 # Of a machine with systemd, in order.
 PROGRAM, GPU, EDGE, OWN_TOKENS, NO_TOKENS, REMOVED = _blocks("deploy/README.md", "## systemd", "sh")
+# The libraries of a drill's page, and the monthly drill.
+DRILL_PROGRAM, DRILL = _blocks("deploy/README.md", "## A monthly drill", "sh")
 # Consul's policies and tokens.
 ACCESS = _blocks("deploy/README.md", "## Consul", "sh")[0]
 # The permission for a sidecar to restart its Triton through systemd.

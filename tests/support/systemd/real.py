@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sidecar.local.programs import parts
 from sidecar.local.programs.fetching import MODELS
-from tests.support.systemd.page import POLKIT_RULE, PROGRAM, ROOT
+from tests.support.systemd.page import DRILL_PROGRAM, POLKIT_RULE, PROGRAM, ROOT
 
 # The clients' Envoy, and Triton's gRPC and metrics by the name of the instance.
 ENVOY = "127.0.0.1:10000"
@@ -43,13 +43,15 @@ _WHEEL = """
 Environment=LD_LIBRARY_PATH=/opt/libraries
 Environment=PATH=/opt/models/bin:/usr/bin
 """
-# An administrator's changes to the files: one machine for everything, and recovery enabled.
+# An administrator's changes to the files: one machine for everything, recovery enabled, and a fault
+# permitted that a sidecar may cause whose Triton has another user.
 _EDITOR = r"""#!/bin/sh -eu
 case $1 in
 */[01].toml)
     name=${1##*/} name=${name%.toml}
     sed -i -e 's/^# \[recovery\]/[recovery]/' -e 's/^# hung_after/hung_after/' \
         -e "/^# action/ { s/^# //; s/server@0/server@$name/ }" "$1"
+    printf '[drill]\nallow = ["sidecar-killed"]\n' >>"$1"
     [ "$name" = 0 ] || sed -i -e 's/triton-0/triton-1/' -e 's/:\([89]\)00\([12]\)/:\110\2/' "$1" ;;
 */1.env) sed -i 's/_PORT=80/_PORT=81/' "$1" ;;
 esac
@@ -94,7 +96,8 @@ def _triton() -> parts.TritonParts:
 
 def _install(folder: Path) -> None:
     """Install our program with the page's commands, and an environment for Triton's models."""
-    script = f"{_INSTALL}{PROGRAM}\n/opt/python/bin/python3 -m venv --without-pip /opt/models"
+    models = "/opt/python/bin/python3 -m venv --without-pip /opt/models"
+    script = "\n".join((_INSTALL, PROGRAM, DRILL_PROGRAM, models))
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-euc", script, "sh", str(folder), sys.base_prefix],
         cwd=ROOT,

@@ -94,7 +94,11 @@ class Site:
 
     def look(self) -> Any:
         """The output of `triton-sidecar list`."""
-        program = ("/usr/local/bin/triton-sidecar", "list", "--json")
+        return self.command("list", "--json")
+
+    def command(self, *argv: str) -> Any:
+        """The output of one of our commands; an empty object if it failed."""
+        program = ("/usr/local/bin/triton-sidecar", *argv)
         given = f"CONSUL_HTTP_TOKEN={self.operator}"
         return json.loads(self.machine.run("env", given, *program, check=False) or "{}")
 
@@ -175,10 +179,11 @@ def _grant(machine: Machine) -> str:
     machine.wait("Consul has a leader", bootstrapped)
     *block, last = page.ACCESS.strip().splitlines()
     of = _secrets(run(machine, "\n".join(block), CONSUL_HTTP_TOKEN=said[0]))
-    sidecars, planes, operator, agent = of
+    sidecars, planes, operator, drill, agent = of
     run(machine, last.replace("<its SecretID>", agent), CONSUL_HTTP_TOKEN=said[0])
     machine.write("/root/checkout/token", sidecars)
     machine.write("/root/checkout/xds-token", planes)
+    machine.write("/root/checkout/drill-token", drill)
     return operator
 
 
