@@ -22,6 +22,7 @@ _TESTS = Path(__file__).parent
 _LONGEST = (
     "chaos/test_mesh_faults.py",
     "chaos/test_cluster_faults.py",
+    "integration/drill/test_live_faults.py",
     "integration/mesh/test_mesh_switchover.py",
     "integration/mesh/test_mesh_failover.py",
     "integration/mesh/test_mesh_model_set.py",

@@ -18,6 +18,7 @@ from tests.support.frozen import state
 from tests.support.live_drill import operator
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ROOT, sidecar, until
+from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -89,20 +90,30 @@ async def test_what_is_permitted_passes_and_the_rest_is_skipped(
     await mesh.steady()
 
 
-async def test_sigterm_in_the_middle_undoes_the_fault(mesh: LiveMesh, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "outcome"),
+    [
+        pytest.param(signal.SIGTERM, 130, "aborted", id="SIGTERM"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, "", id="SIGKILL", marks=soak),
+    ],
+)
+async def test_the_end_of_the_command_in_the_middle_undoes_the_fault(
+    mesh: LiveMesh, tmp_path: Path, number: signal.Signals, status: int, outcome: str
+) -> None:
     await mesh.steady()
     victim = await mesh.primary()
     pid, before = mesh.pid(victim), len(await past(mesh))
     with command(live(mesh, tmp_path / "report", "freeze")) as process:
         await until(lambda: state(pid) == "T", f"{victim} is frozen")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         await until(lambda: process.poll() is not None, "the command has ended")
-        assert process.returncode == 130
-        assert state(pid) != "T"
+        assert process.returncode == status
+        assert (state(pid) == "T") is (number == signal.SIGKILL)
+    await until(lambda: state(pid) != "T", f"{victim} is thawed")
     await mesh.steady()
     assert not mesh.killed(victim, pid)
     [entry] = (await past(mesh))[before:]
-    assert (entry.scenario, entry.outcome) == ("freeze", "aborted")
+    assert (entry.scenario, entry.outcome) == ("freeze", outcome)
 
 
 @contextmanager

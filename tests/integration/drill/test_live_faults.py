@@ -1,8 +1,7 @@
-"""Every fault of a live drill through the real command, what runs it each month, and its end."""
+"""Every fault of a live drill through the real command, and what runs it each month."""
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from sidecar.drill.record import Run
 from sidecar.drill.report import files
 from sidecar.injection.rules import Fault
 from sidecar.operator import operator_client
-from tests.support.frozen import state
 from tests.support.live_drill import operator
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ROOT, until
@@ -66,20 +64,6 @@ async def test_each_live_scenario_passes(mesh: LiveMesh, scenario: str, tmp_path
     async with operator(mesh.now.consul.http) as client:
         newest = (await operator_client.read_history(client, 20)).drills[-1]
     assert (newest.scenario, newest.outcome) == (scenario, "done")
-
-
-async def test_sigkill_in_the_middle_of_a_freeze_thaws_its_triton(
-    mesh: LiveMesh, tmp_path: Path
-) -> None:
-    await mesh.steady()
-    victim = await mesh.primary()
-    pid = mesh.pid(victim)
-    with started(command(mesh, "freeze", tmp_path / "report"), {}) as process:
-        await until(lambda: state(pid) == "T", f"{victim} is frozen")
-        process.send_signal(signal.SIGKILL)
-        await ended(process)
-    await until(lambda: state(pid) != "T", f"{victim} is thawed, or restarted")
-    await mesh.steady()
 
 
 async def test_the_task_of_the_nomad_job_drills(mesh: LiveMesh, tmp_path: Path) -> None:
