@@ -90,18 +90,10 @@ class Running:
                 written, because the lock is lost, or Consul refuses.
             Unavailable: Consul does not answer; the order may be written.
         """
-        order, clock = (
-            replace(self._held.order, fault=fault.value, seconds=seconds),
-            self._client.clock,
-        )
+        order, clock = self._held.order, self._client.clock
         self._injected = ordered = clock.now()
-        await self._write(order)
-        await self._news(_ANSWERED_WITHIN, 0)
-        if self._answered.value and self._answered.value.said == "injecting":
-            await self._news(
-                _INJECTED_WITHIN, self._answered.version
-            )  # of itself: it says so first
-        said = self._answered.value or self.over.value
+        await self._write(replace(order, fault=fault.value, seconds=seconds))
+        said = await self._said()
         if said is None:
             why = self.lost.value or f"the sidecar of {order.victim} has not answered"
             raise DrillRefused(Code.UNANSWERED, why)
@@ -109,6 +101,15 @@ class Running:
             raise DrillRefused(said.code, f"the sidecar of {order.victim} refuses: {said.why}")
         if said.said in keys.BEGUN:
             self._injected = caused_at(said.at, ordered, clock.now(), clock.wall())
+
+    async def _said(self) -> Answer | None:
+        """What the victim's sidecar answers: that the fault is on, or over, or refused."""
+        await self._news(_ANSWERED_WITHIN, 0)
+        if self._answered.value and self._answered.value.said == "injecting":  # it hits itself
+            await self._news(_INJECTED_WITHIN, self._answered.version)
+        if self.over.value and self.over.value.said == "refused":
+            return self.over.value
+        return self._answered.value or self.over.value
 
     async def _news(self, seconds: float, version: int) -> None:
         """Wait for an answer newer than a version, or the end of the fault or the lock."""

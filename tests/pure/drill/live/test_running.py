@@ -7,11 +7,12 @@ import pytest
 
 from sidecar.consul.api import Set
 from sidecar.drill.live import live
+from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.live.running import DrillAborted, caused_at
 from sidecar.election.keys import lock
 from sidecar.injection import keys
 from sidecar.injection.keys import Answer
-from sidecar.injection.rules import Fault
+from sidecar.injection.rules import Code, Fault
 from tests.support.drill_scene import SERVICE, drill_scene, passing
 
 
@@ -38,6 +39,21 @@ async def test_a_fault_counts_from_when_it_was_caused_not_ordered(fault: Fault, 
         assert scene.clock.now() - began >= 3.5
         assert ago[0] < 0.5
         assert ago[1] == pytest.approx(ago[0] + 2.0)
+
+
+async def test_a_sidecar_that_cannot_hit_itself_after_all_refuses() -> None:
+    async with drill_scene() as scene:
+        scene.members["a"].fails = True
+
+        async def work() -> None:
+            drill = live.drill(scene.operator(), "night", Fault.SIDECAR_KILLED, "a", seconds=5.0)
+            with pytest.raises(DrillRefused) as refused:
+                async with drill:
+                    await scene.clock.sleep(3600.0)
+            assert refused.value.code == Code.NOT_INJECTED
+
+        scene.members["a"].before = lambda step: scene.clock.sleep(1.0 if step == "arm" else 0.0)
+        await passing(scene, asyncio.create_task(work()))
 
 
 async def test_a_sidecar_of_a_version_that_only_claims_is_not_waited_for_long() -> None:
