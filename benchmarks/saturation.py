@@ -92,7 +92,7 @@ def span(run: Run) -> tuple[float, float]:
 
 def reactions(run: Run) -> tuple[str, ...]:
     """The reactions of the mesh: verdicts by status, and new primaries."""
-    verdicts = [mark.detail.partition(" ")[0] for mark in run.marks if mark.event == "verdict"]
+    verdicts = [mark.status for mark in run.marks if mark.event == "verdict"]
     primaries = sum(mark.event == "primary" for mark in run.marks)
     return str(verdicts.count("critical")), str(verdicts.count("warning")), str(primaries)
 

@@ -129,8 +129,8 @@ def _of_verdict(
 
 def _of_health(expected: Expectation, after: Sequence[Mark], victim: str) -> Iterator[Violation]:
     for mark in _verdicts(after, victim):
-        if expected.stays_healthy and mark.detail.startswith("critical"):
-            found = f"{mark.instance} is {mark.detail}"
+        if expected.stays_healthy and mark.status == "critical":
+            found = f"{mark.instance} is critical {mark.reason}"
             yield Violation("unhealthy", "no critical verdict", found)
             return
 

@@ -141,7 +141,7 @@ async def _of_primaries(
     """Whether there was one primary at any time, and the notifications said who."""
     history, published = await tenures_in_history(stage), tenures.marked(runs)
     last = max(history, default=None)
-    if last is None or not watch.primaries or last.epoch <= int(watch.primaries[0].detail):
+    if last is None or not watch.primaries or last.epoch <= watch.primaries[0].epoch:
         last = None  # nobody has taken the role since the receiver began
     with suppress(Unavailable):
         await until(

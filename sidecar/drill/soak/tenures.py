@@ -25,9 +25,9 @@ class Tenure:
 def of_marks(marks: Iterable[Mark]) -> tuple[Tenure, ...]:
     """What was seen of the lock, and of what control planes published and Envoys accepted."""
     return tuple(
-        Tenure(int(mark.detail), mark.instance)
+        Tenure(mark.epoch, mark.instance)
         for mark in marks
-        if mark.event in ("primary", "published", "acked") and mark.detail.isdecimal()
+        if mark.event in ("primary", "published", "acked") and mark.epoch
     )
 
 

@@ -99,8 +99,8 @@ def test_the_verdict_names_one_of_the_reasons() -> None:
 
 def test_an_instance_that_must_stay_healthy_may_warn() -> None:
     stays = Expectation(stays_healthy=True)
-    warns = Mark(11.0, "verdict", "old", "warning MODEL_BUSY")
-    fails = Mark(12.0, "verdict", "old", "critical MODEL_HUNG")
+    warns = Mark(11.0, "verdict", "old", status="warning", reason="MODEL_BUSY")
+    fails = Mark(12.0, "verdict", "old", status="critical", reason="MODEL_HUNG")
     assert codes(stays, warns, replace(fails, instance="new")) == []
     assert codes(stays, warns, fails, fails) == ["unhealthy"]
     assert codes(ANY, fails) == []
@@ -138,7 +138,7 @@ def test_a_violation_says_what_was_expected_and_found() -> None:
     assert (share.expected, share.found) == ("at least 99.9 % answered", "99.85 %")
     [wrong] = found(WRONG, wrong=9, wrong_last=7.0)
     assert (wrong.expected, wrong.found) == ("none sent after 5 s", "9, until 7.000 s")
-    fails = Mark(12.0, "verdict", "old", "critical MODEL_HUNG")
+    fails = Mark(12.0, "verdict", "old", status="critical", reason="MODEL_HUNG")
     [unhealthy] = found(Expectation(stays_healthy=True), fails)
     assert (unhealthy.expected, unhealthy.found) == (
         "no critical verdict",

@@ -14,8 +14,6 @@ from sidecar.election.keys.lock import Claim
 from sidecar.local import consul_view, timeline
 from sidecar.local.planning.plan import SERVICE
 from sidecar.registry.checks import verdict_check
-
-
 from tests.support.operator_scene import entry
 from tests.support.virtual_clock import settle
 

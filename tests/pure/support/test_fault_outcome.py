@@ -36,11 +36,11 @@ def outcome(
 
 
 def critical(reason: Reason, after: float = 1.0) -> Mark:
-    return Mark(BEGAN + after, "verdict", VICTIM, f"critical {reason}")
+    return Mark(BEGAN + after, "verdict", VICTIM, status="critical", reason=reason)
 
 
 def warning(reason: Reason, after: float = 1.0) -> Mark:
-    return Mark(BEGAN + after, "verdict", VICTIM, f"warning {reason}")
+    return Mark(BEGAN + after, "verdict", VICTIM, status="warning", reason=reason)
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ class Outcome:
     @property
     def decisive(self) -> Mark | None:
         """The first verdict with a right reason, until the fault was removed."""
-        return next((mark for mark in self._verdicts if _code(mark) in self.fault.reasons), None)
+        return next((mark for mark in self._verdicts if mark.reason in self.fault.reasons), None)
 
     @property
     def reason(self) -> str:
         """The code of the decisive verdict, or empty."""
-        return _code(self.decisive) if self.decisive else ""
+        return self.decisive.reason if self.decisive else ""
 
     @property
     def after(self) -> float | None:
@@ -63,7 +63,7 @@ class Outcome:
             found.append(f"expected {fault.state or 'no verdict'}, found CRITICAL")
         if fault.scenario.expects.reasons and fault.state not in self.states:
             found.append(f"expected {fault.state}, found {', '.join(self.states) or 'no verdict'}")
-        named = {_code(mark) for mark in self._verdicts if mark.detail.startswith("warning")}
+        named = {mark.reason for mark in self._verdicts if mark.status == "warning"}
         if fault.state == "WARNING" and named - fault.reasons:
             found.append(f"expected one of {sorted(fault.reasons)}, found {sorted(named)}")
         return found
@@ -101,7 +101,3 @@ async def injected(
 
 def _first(run: Run, event: str, otherwise: float) -> float:
     return next((mark.at for mark in run.marks if mark.event == event), otherwise)
-
-
-def _code(mark: Mark) -> str:
-    return mark.detail.partition(" ")[2]

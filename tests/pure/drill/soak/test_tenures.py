@@ -41,9 +41,9 @@ def test_what_the_history_no_longer_has_is_not_judged() -> None:
 
 def test_marks_of_the_lock_and_of_envoys_are_claims() -> None:
     marks = (
-        Mark(1.0, "primary", "triton-0", "5"),
-        Mark(2.0, "published", "triton-1", "9"),
-        Mark(3.0, "acked", "triton-1", "9"),
-        Mark(4.0, "verdict", "triton-1", "critical"),
+        Mark(1.0, "primary", "triton-0", epoch=5),
+        Mark(2.0, "published", "triton-1", epoch=9),
+        Mark(3.0, "acked", "triton-1", epoch=9),
+        Mark(4.0, "verdict", "triton-1", status="critical"),
     )
     assert of_marks(marks) == (HISTORY[0], HISTORY[1], HISTORY[1])
