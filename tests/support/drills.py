@@ -22,7 +22,7 @@ from sidecar.runtime.errors import Unavailable
 from tests.support.soak import pause
 
 _WRITTEN = 120.0  # seconds until a change is in the history; a failed write is retried within 60
-_SETTLES = 0.5  # seconds of undisturbed load: each kind of client has answers before that
+_SETTLES = 0.2  # seconds of undisturbed load: each kind of client has answers before that
 
 # Machines are shared: tests assert outcomes, not how long they took.
 UNTIMED = Objectives(
