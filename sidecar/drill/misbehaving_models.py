@@ -1,10 +1,11 @@
 """The models of `triton_models` that misbehave when a drill orders it: their names.
 
-MORTAL does so when a request orders it.
+CACHED is one whose answers Triton caches. MORTAL misbehaves when a request orders it.
 
 Acts: through what it imports or is given.
 """
 
-from sidecar.local.demo_questions import FAULTY, FAULTY_STREAM
+from sidecar.local import demo_questions
 
-UNARY, STREAM, MORTAL = FAULTY, FAULTY_STREAM, "mortal"
+UNARY, CACHED = demo_questions.FAULTY, demo_questions.CACHED
+STREAM, MORTAL = demo_questions.FAULTY_STREAM, "mortal"

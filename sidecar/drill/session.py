@@ -32,6 +32,7 @@ MODELS = (
     *start.MODELS,
     misbehaving_models.UNARY,
     misbehaving_models.STREAM,
+    misbehaving_models.CACHED,
     misbehaving_models.MORTAL,
 )
 _ENDS = frozenset({NOT_STEADY, *live_scenarios.STAYS})  # codes of runs after which none follows
@@ -120,7 +121,8 @@ async def _stage(session: Session) -> AsyncIterator[Stage]:
         return
     session.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-drill-") as folder:
-        async with start.cluster(Path(folder), models=MODELS) as stage:
+        clocks = any("clock" in scenario.needs for scenario in session.scenarios)
+        async with start.cluster(Path(folder), models=MODELS, clocks=clocks) as stage:
             yield stage
 
 

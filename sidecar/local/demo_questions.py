@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 
 UNARY = "tinychat_unary"
 STREAM = "tinychat"
-# These answer as well as the others until they are told to misbehave.
-FAULTY = "faulty"
+# They answer as well as the others until they are told to misbehave; Triton caches the second's.
+FAULTY, CACHED = "faulty", "faulty_cached"
 FAULTY_STREAM = "faulty_stream"
 PROMPTS = ("Hello", "A model", "The primary", "When a request", "Every probe", "Traffic moves")
 FAILED = (InferenceServerException, grpc.aio.AioRpcError)
@@ -71,8 +71,21 @@ async def ask_faulty(client: aio.InferenceServerClient, prompt: str) -> Answer:
     Raises:
         InferenceServerException: it failed.
     """
+    return await _ask(client, FAULTY, prompt)
+
+
+async def ask_cached(client: aio.InferenceServerClient, prompt: str) -> Answer:
+    """Send one unary request to the model whose answers Triton caches.
+
+    Raises:
+        InferenceServerException: it failed.
+    """
+    return await _ask(client, CACHED, prompt)
+
+
+async def _ask(client: aio.InferenceServerClient, model: str, prompt: str) -> Answer:
     result = await client.infer(
-        FAULTY, [_text(prompt)], client_timeout=_DEADLINE, parameters={"name_instance": True}
+        model, [_text(prompt)], client_timeout=_DEADLINE, parameters={"name_instance": True}
     )
     answer = _answer(result, "answer")
     return Answer(f"{answer.text} {result.as_numpy('vector').tolist()}", answer.instance)

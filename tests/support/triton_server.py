@@ -27,7 +27,7 @@ class TritonServer:
     """A Triton with some of the models of `tests/support/triton_models` and `triton_models`."""
 
     def __init__(self, part: Part, http: str) -> None:
-        self._part = part
+        self._part, self.folder = part, part.cwd
         self.process = Process(part)
         self.grpc, self.http = part.address, http
 

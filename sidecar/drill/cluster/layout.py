@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.drill.cluster.network_namespaces import NETWORKS, Namespace
+from sidecar.drill.cluster.small_disk import DISK
 from sidecar.local.planning import layout, toml
 from sidecar.local.planning.agent_config import Version
 from sidecar.local.planning.agent_config import settings as agent_settings
@@ -221,19 +222,22 @@ class _Draft:
 
     def mesh_files(self) -> dict[Path, str]:
         """The settings of the sidecars and the control plane, with reachable addresses."""
-        files, edge = {}, self.member(EDGE).address("data")
+        files, edge, disk = {}, self.member(EDGE).address("data"), self.folder / DISK
         for number, host in enumerate(named("host", self.mesh.options.instances)):
             path, address = self.folder / instance_id(number) / "sidecar.toml", self.member(host)
-            files[path] = self.sidecar(self.mesh.files[path], address.address("data"))
+            state = str(disk / f"{instance_id(number)}.json")
+            files[path] = self.sidecar(self.mesh.files[path], address.address("data"), state)
         path = self.folder / "xds.toml"
         document = tomllib.loads(self.mesh.files[path])
-        document["xds"] |= {"listen": f"0.0.0.0:{PORTS.xds}", "advertise": edge}
+        listen, state = f"0.0.0.0:{PORTS.xds}", str(disk / "xds.json")
+        document["xds"] |= {"listen": listen, "advertise": edge, "state": state}
         return {**files, path: _merged(document, self.settings.control_plane)}
 
-    def sidecar(self, text: str, address: str) -> str:
+    def sidecar(self, text: str, address: str, state: str) -> str:
         document: dict[str, Any] = tomllib.loads(text)
         changes: dict[str, Mapping[str, object]] = {
             "service": {"address": address},
+            "triton": {"state": state},
             "listen": {"grpc": f"{address}:{_INSTANCE.sidecar_grpc}"},
             "election": {"session_ttl": f"{SESSION_TTL}s"},
             "consul": {"timeout": "3s"},  # at most a third of it

@@ -45,7 +45,10 @@ Cut = Literal["consul", "data", "both"]
 
 
 class ClusterStage(MeshStage):
-    """A running cluster; the addresses in `now` are local ports that are forwarded to it."""
+    """A running cluster; the addresses in `now` are local ports that are forwarded to it.
+
+    `further` is what it offers and not every cluster does.
+    """
 
     def __init__(
         self,
@@ -57,11 +60,12 @@ class ClusterStage(MeshStage):
         super().__init__(layout.mesh.options.folder)
         self.layout, self.namespaces = layout, namespaces
         self._supervisors, self._mesh = supervisors, mesh
+        self.further: frozenset[Need] = frozenset()
 
     @property
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
-        return super().offers | {"hosts", "servers"}
+        return super().offers | frozenset[Need]({"hosts", "servers"}) | self.further
 
     @property
     def now(self) -> Mesh:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
+from sidecar.drill.cluster.clocks import settable_clocks
 from sidecar.drill.cluster.grants import Grants
 from sidecar.drill.cluster.layout import (
     EDGE,
@@ -30,11 +31,14 @@ from sidecar.drill.cluster.layout import (
 )
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
 from sidecar.drill.cluster.port_forwarding import forwarded_ports
+from sidecar.drill.cluster.small_disk import small_disk
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.supervisor import Supervisor, supervise
+from sidecar.drill.scenario import Need
 from sidecar.local import assets, launch, load, meshfile
 from sidecar.local.meshfile import EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
+from sidecar.local.programs import parts
 
 MODELS = (load.UNARY, load.STREAM)
 StageT = TypeVar("StageT", bound=ClusterStage)
@@ -49,6 +53,7 @@ async def cluster(
     settings: Settings | None = None,
     models: Sequence[str] = MODELS,
     acl: bool = False,
+    clocks: bool = False,
 ) -> AsyncIterator[ClusterStage]:
     """Run a cluster during the context; it is healthy when the context begins.
 
@@ -60,6 +65,7 @@ async def cluster(
             `Settings({"election": {"session_ttl": "15s"}})`.
         models: names of folders in triton_models that every Triton serves.
         acl: whether Consul denies what no token permits, and every part has its own.
+        clocks: whether the clocks of sidecars and the control plane can be set, if possible.
 
     Raises:
         PartMissing: a program is missing, or namespaces cannot be created.
@@ -82,7 +88,7 @@ async def cluster(
         os.environ,
         settings or Settings(),
     )
-    async with run(layout, ClusterStage, grants) as running:
+    async with run(layout, ClusterStage, grants, disk=True, clocks=clocks) as running:
         meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))
         yield running
 
@@ -92,34 +98,39 @@ async def run(
     layout: Layout,
     stage: Callable[[Layout, NetworkNamespaces, Mapping[str, Supervisor], Mesh], StageT],
     grants: Grants | None = None,
+    *,
+    disk: bool = False,
+    clocks: bool = False,
 ) -> AsyncIterator[StageT]:
     """Run what a layout says during the context, which begins after the stage's `begin`.
+
+    Args:
+        layout: its files are written first.
+        stage: made of it, and what runs.
+        grants: the tokens of the parts, or None if Consul permits everything.
+        disk: whether it is on a disk that can become full, if possible.
+        clocks: whether the clocks of sidecars and the control plane can be set, if possible.
 
     Raises:
         PartMissing: namespaces cannot be created.
         Unavailable: it did not begin.
     """
-    _write(layout, grants.files(layout.mesh.options.folder) if grants else {})
+    folder = layout.mesh.options.folder
+    _write(layout, grants.files(folder) if grants else {})
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
     async with AsyncExitStack() as stack:
         stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
         namespaces = await stack.enter_async_context(network_namespaces(layout.members))
+        inside = namespaces.enter_hub() if disk else None
+        fillable = stack.enter_context(small_disk(folder, inside))
         mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
-        placed = [_within(namespaces.enter(where), part) for where, part in layout.parts]
+        library = parts.faketime() if clocks else None
+        clock = stack.enter_context(settable_clocks(folder, library))
+        placed = [_within(namespaces.enter(where), clock.of(part)) for where, part in layout.parts]
         supervisors = {part.name: Supervisor(part) for part in placed}
         running = stage(layout, namespaces, supervisors, mesh)
-        # An agent remembers for a while that there is no such token.
-        waiting = [
-            one for name, one in supervisors.items() if grants and name not in running.servers
-        ]
-        for one in waiting:
-            one.hold_down()
-        supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
-        stack.push_async_callback(_end, supervising)
-        if grants:
-            await grants.grant(mesh.consul.http)
-        for one in waiting:
-            one.release()
+        running.further = _offers(disk=fillable, clock=clock.settable)
+        await stack.enter_async_context(_supervised(running, supervisors, grants))
         await running.begin()
         yield running
 
@@ -149,6 +160,31 @@ def _with_forwarded_ports(layout: Layout, namespaces: NetworkNamespaces) -> Iter
             xds=replace(plain.xds, address=xds),
             instances=instances,
         )
+
+
+@asynccontextmanager
+async def _supervised(
+    running: ClusterStage, supervisors: Mapping[str, Supervisor], grants: Grants | None
+) -> AsyncIterator[None]:
+    """Keep all parts running; those that need a token begin when it exists."""
+    # An agent remembers for a while that there is no such token.
+    waiting = [one for name, one in supervisors.items() if grants and name not in running.servers]
+    for one in waiting:
+        one.hold_down()
+    supervising = asyncio.create_task(supervise(supervisors.values()), name="supervise")
+    try:
+        if grants:
+            await grants.grant(running.now.consul.http)
+        for one in waiting:
+            one.release()
+        yield
+    finally:
+        await _end(supervising)
+
+
+def _offers(**offered: bool) -> frozenset[Need]:
+    known: Sequence[Need] = ("disk", "clock")
+    return frozenset(need for need in known if offered[need])
 
 
 def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:

@@ -1,8 +1,9 @@
 """Faults of models: they misbehave on order, are unloaded, replaced, or take long to load.
 
-Acts: os, shutil, signal.
+Acts: asyncio, os, shutil, signal.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,16 +12,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sidecar.drill.misbehaving_models import UNARY
-from sidecar.drill.scenario import Injection
+from sidecar.drill.misbehaving_models import CACHED, UNARY
+from sidecar.drill.record import Violation
+from sidecar.drill.scenario import Injection, Violated
 from sidecar.drill.stage import undo
 from sidecar.drill.stage.dead_mans_switch import undone_at_the_end, without_blocking
 from sidecar.drill.stage.exit_status import ended
+from sidecar.drill.stage.http import request
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.meshfile import write_whole
 from sidecar.local.processes import part_probe
-from sidecar.runtime.errors import Unavailable
+from sidecar.runtime.errors import Rejected, Unavailable
+
+_CACHED_WITHIN = 10.0  # seconds for an answer from a cache, on a busy machine
+_RESTARTED_WITHIN = 120.0  # seconds; recovery waits for 30 by default
 
 
 def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:
@@ -33,6 +39,41 @@ def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:
             yield
 
     return ordered
+
+
+@asynccontextmanager
+async def hidden_by_cache(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """A model finishes nothing any more, but Triton answers what it was asked before.
+
+    Raises:
+        Rejected, Unavailable: Triton does not, so that nothing is hidden.
+    """
+    before = await _known_answer(stage, victim)
+    async with misbehaving(CACHED, fault="hang")(stage, victim):
+        if await _known_answer(stage, victim) != before:
+            raise Rejected(f"{CACHED} of {victim} gave two answers to one question")
+        yield
+
+
+@asynccontextmanager
+async def gpu_memory_exhausted(stage: MeshStage, victim: str) -> AsyncIterator[None]:
+    """A model fails as if the GPU had no memory left, until another tritonserver runs.
+
+    Raises:
+        Violated: at the end, if its sidecar has not restarted it.
+    """
+    before = stage.pid(victim)
+    async with misbehaving(fault="out_of_memory", triton=before)(stage, victim):
+        yield
+        try:
+            await until(
+                lambda: stage.running(victim) not in (None, before),
+                f"a new {victim}",
+                patience=_RESTARTED_WITHIN,
+            )
+        except Unavailable:
+            found = f"the same tritonserver after {_RESTARTED_WITHIN:g} s"
+            raise Violated(Violation("recovery", "a restart", found)) from None
 
 
 def loading_slowly(seconds: float) -> Injection[MeshStage]:
@@ -75,6 +116,22 @@ async def another_version(stage: MeshStage, victim: str) -> AsyncIterator[None]:
     finally:
         shutil.rmtree(folder / "2")
         await stage.repository(victim, UNARY, "load")
+
+
+async def _known_answer(stage: MeshStage, victim: str) -> object:
+    """The answer to a question that is always the same, from a Triton itself.
+
+    Raises:
+        Unavailable: there is none within the time in which a cache answers.
+    """
+    url = f"http://{stage.instance(victim).triton.http}/v2/models/{CACHED}/infer"
+    text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["Known?"]}
+    try:
+        async with asyncio.timeout(_CACHED_WITHIN):
+            return json.loads(await request("POST", url, {"inputs": [text]}))["outputs"]
+    except TimeoutError:
+        what = f"{CACHED} of {victim} does not answer from Triton's cache"
+        raise Unavailable(f"{what} within {_CACHED_WITHIN:g} s") from None
 
 
 async def _answers(sidecar: str) -> bool:

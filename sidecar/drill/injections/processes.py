@@ -12,12 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sidecar.drill.scenario import Injection
-from sidecar.drill.stage import file_limit, undo
-from sidecar.drill.stage.dead_mans_switch import (
-    thawed_at_the_end,
-    undone_at_the_end,
-    without_blocking,
-)
+from sidecar.drill.stage.dead_mans_switch import thawed_at_the_end, without_blocking
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.processes import process
@@ -147,20 +142,3 @@ def _signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):  # it has ended
             os.kill(pid, number)
-
-
-# --- disks ------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def disk_full(stage: MeshStage, victim: str) -> AsyncIterator[None]:
-    """No sidecar and no control plane can write to a file, including its log.
-
-    A limit on their processes does it, so that nothing else of the machine is concerned.
-    """
-    parts = ["xds", *(stage.sidecar_of(instance.id) for instance in stage.now.instances)]
-    limits = [limit for part in parts if (limit := file_limit.read(stage.pid(part)))]
-    async with undone_at_the_end(undo.limits(stage, limits)):
-        for limit in limits:
-            file_limit.write(limit, 0)
-        yield

@@ -1,6 +1,7 @@
 """The questions to the demo models, judged by the answers of a Triton that counts as right.
 
-Where a model is served that misbehaves on order, it gets every second request of its kind.
+Where models are served that misbehave on order, each gets as many requests of its kind as the demo
+model.
 
 Acts: tritonclient.
 """
@@ -28,6 +29,7 @@ _QUESTIONS: Mapping[Kind, Mapping[str, demo_questions.Question]] = {
     "unary": {
         demo_questions.UNARY: demo_questions.ask,
         demo_questions.FAULTY: demo_questions.ask_faulty,
+        demo_questions.CACHED: demo_questions.ask_cached,
     },
     "stream": {
         demo_questions.STREAM: demo_questions.generate,
@@ -72,6 +74,7 @@ async def demo_models(reference: str) -> DemoModels:
 
 
 async def _served(reference: str) -> _Asked:
+    unary: list[demo_questions.Question] = [demo_questions.ask]
     async with aio.InferenceServerClient(reference) as client:
         return {
             kind: [ask for model, ask in models.items() if await client.is_model_ready(model)]

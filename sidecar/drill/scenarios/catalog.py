@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.drill.scenario import Scenario
-from sidecar.drill.scenarios import consul, hosts, load, models, operations, pairs, processes
+from sidecar.drill.scenarios import (
+    consul,
+    hosts,
+    load,
+    machines,
+    models,
+    operations,
+    pairs,
+    processes,
+)
 from sidecar.runtime.errors import ConfigError
 
 SCENARIOS: tuple[Scenario[Any], ...] = (
@@ -13,6 +22,7 @@ SCENARIOS: tuple[Scenario[Any], ...] = (
     *operations.SCENARIOS,
     *consul.SCENARIOS,
     *hosts.SCENARIOS,
+    *machines.SCENARIOS,
     *load.SCENARIOS,
     *pairs.SCENARIOS,
 )

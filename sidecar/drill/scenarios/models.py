@@ -43,6 +43,30 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
         ),
     ),
     Scenario(
+        "cached-answers",
+        "Triton's response cache hides a dead model",
+        "The model finishes nothing, and clients still get right answers to what was asked before. "
+        "The canary changes each time, so that the cache cannot answer it: a standby becomes "
+        "primary, and the sidecar restarts the Triton, which cuts its streams. No request fails.",
+        models.hidden_by_cache,
+        needs=frozenset({"processes", "cache"}),
+        expects=Expectation(
+            moves_role=True, reasons=frozenset({Reason.MODEL_HUNG}), cuts_streams=True
+        ),
+    ),
+    Scenario(
+        "gpu-memory",
+        "GPU memory exhausted",
+        "A model fails every request, as on a GPU without free memory, and cannot be reloaded "
+        "either; Triton says that it is ready. A standby becomes primary, and the sidecar restarts "
+        "the Triton, which frees the memory. No request fails.",
+        models.gpu_memory_exhausted,
+        needs=_NEEDS,
+        expects=Expectation(
+            moves_role=True, reasons=frozenset({Reason.CANARY_FAILED}), cuts_streams=True
+        ),
+    ),
+    Scenario(
         "slow",
         "a model is twenty times slower",
         "The instance is slow, not broken: a warning, and it stays primary. No request fails.",

@@ -6,7 +6,7 @@ Acts: through what it imports or is given.
 from typing import Any
 
 from sidecar.drill.cluster.stage import ClusterStage
-from sidecar.drill.injections import consul, hosts, operations, processes
+from sidecar.drill.injections import consul, hosts, machines, operations, processes
 from sidecar.drill.injections.pairs import both
 from sidecar.drill.scenario import Expectation, Need, Scenario
 from sidecar.drill.stage.mesh import MeshStage
@@ -33,16 +33,17 @@ _ON_ANY_MESH: tuple[Scenario[MeshStage], ...] = (
         both(processes.triton_killed, processes.control_plane_killed, after=0.1),
         expects=_FAILED_OVER,
     ),
+)
+_ON_A_CLUSTER: tuple[Scenario[ClusterStage], ...] = (
     Scenario(
         "crash-while-disk-full",
         "Triton killed while no sidecar can write to its disk",
         "Nothing that a failover needs is read from a disk. A standby becomes primary, and no "
         "request fails.",
-        both(processes.disk_full, processes.triton_killed, after=2.0),
+        both(machines.disk_full, processes.triton_killed, after=2.0),
+        needs=frozenset({"disk"}),
         expects=_FAILED_OVER,
     ),
-)
-_ON_A_CLUSTER: tuple[Scenario[ClusterStage], ...] = (
     Scenario(
         "leader-change-during-crash",
         "Consul's leader and the primary's Triton killed at once",

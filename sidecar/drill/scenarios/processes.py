@@ -94,16 +94,6 @@ SCENARIOS: tuple[Scenario[MeshStage], ...] = (
         expects=Expectation(moves_role=False),
     ),
     Scenario(
-        "disk-full",
-        "no sidecar and no control plane can write to its disk",
-        "What they keep on disk is only for their next start, and a log line that is lost is no "
-        f"reason to stop. {_UNHARMED}",
-        processes.disk_full,
-        victim="mesh",
-        expects=Expectation(moves_role=False),
-        lasts=20.0,
-    ),
-    Scenario(
         "graceful-stop",
         "sidecar stopped gracefully",
         f"The primary hands its role over, drains, and ends. {_UNHARMED}",

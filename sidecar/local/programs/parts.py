@@ -31,6 +31,7 @@ _OVERRIDES: Final = {
     "tritonserver": "TRITONSERVER_BIN",
 }
 NAMES: Final = tuple(_OVERRIDES)
+_LIBRARY: Final = "libfaketime"
 
 # The last Debian release with Consul.
 _CONSUL_SUITE: Final = "bullseye"
@@ -49,13 +50,14 @@ class TritonParts:
     """What a Triton needs to start: the program, `--backend-directory`, its environment.
 
     `interpreter` is the folder of the `python3` whose packages Python models see; None leaves that
-    to the installation.
+    to the installation. `caches` is `--cache-directory`, None without a response cache.
     """
 
     binary: Path
     backends: Path
     library_path: tuple[Path, ...]
     interpreter: Path | None = None
+    caches: Path | None = None
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """`base` with our folders first in LD_LIBRARY_PATH and PATH.
@@ -112,13 +114,20 @@ def triton(environ: Mapping[str, str] = os.environ) -> TritonParts:
     backends = installation / "backends"
     if not backends.is_dir():
         raise _missing("tritonserver", f"{binary} has no folder {backends}")
+    caches = installation / "caches" if (installation / "caches" / "local").is_dir() else None
     if _override("tritonserver", environ):
-        return TritonParts(binary, backends, ())
+        return TritonParts(binary, backends, (), caches=caches)
     fetched = _triton_folder(folder(environ))
     own = fetched / "libpython"
     interpreter = own if own.is_dir() else fetching.interpreter_libraries()
     libraries = (*((interpreter,) if interpreter else ()), fetched / "nvidia_pytriton.libs")
-    return TritonParts(binary, backends, libraries, fetched / fetching.MODELS / "bin")
+    return TritonParts(binary, backends, libraries, fetched / fetching.MODELS / "bin", caches)
+
+
+def faketime(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The library that sets the wall clock of a process which preloads it, if it was fetched."""
+    library = _faketime_folder(folder(environ)) / fetching.FAKETIME
+    return library if library.exists() else None
 
 
 def consul_release(program: Path) -> str:
@@ -160,18 +169,37 @@ def provide(name: str, environ: Mapping[str, str] = os.environ) -> Path:
     return program
 
 
+def provide_faketime(environ: Mapping[str, str] = os.environ) -> Path:
+    """The library of `faketime`, fetched if it is missing.
+
+    Raises:
+        PartMissing: it cannot be fetched.
+    """
+    if found := faketime(environ):
+        return found
+    target = _faketime_folder(folder(environ))
+    try:
+        fetching.faketime(target, _pin(_LIBRARY))
+    except (SidecarError, OSError) as error:
+        raise PartMissing(
+            f"{_LIBRARY}: cannot be provided: {error}; no drill can set a clock"
+        ) from error
+    return target / fetching.FAKETIME
+
+
 def main() -> int:
-    """Provide all parts and print a line for each; returns 1 if any is missing."""
-    missing: list[str] = []
-    with ThreadPoolExecutor(len(NAMES)) as pool:
+    """Provide all parts and print a line for each; returns 1 if a program is missing."""
+    missing: dict[str, str] = {}
+    with ThreadPoolExecutor(len(NAMES) + 1) as pool:
         futures = {name: pool.submit(provide, name) for name in NAMES}
+        futures[_LIBRARY] = pool.submit(provide_faketime)
     for name, future in futures.items():
         try:
             print(f"{name}: {future.result()}")
         except PartMissing as error:
-            missing.append(str(error))
-    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
-    return 1 if missing else 0
+            missing[name] = str(error)
+    print(*missing.values(), sep="\n", end="\n" if missing else "", file=sys.stderr)
+    return 1 if missing.keys() - {_LIBRARY} else 0
 
 
 # --- finding --------------------------------------------------------------------------------
@@ -217,6 +245,10 @@ def _envoy_folder(parts: Path) -> Path:
 def _triton_folder(parts: Path) -> Path:
     # The Python backend's stub is for one version of Python.
     return parts / f"triton-{_pin('nvidia-pytriton').version}-python{fetching.PYTHON}"
+
+
+def _faketime_folder(parts: Path) -> Path:
+    return parts / f"{_LIBRARY}-{_pin(_LIBRARY).version}"
 
 
 def _pin(distribution: str) -> wheels.Pin:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -41,7 +40,7 @@ async def main(folder, name, victim):
 asyncio.run(interruptible(main(*sys.argv[1:])))
 """
 _SCENARIOS = ("stubs-frozen", "sidecar-frozen", "wrong-answers", "unloaded", "maintenance",
-              "bad-policy", "disk-full")  # fmt: skip
+              "bad-policy")  # fmt: skip
 
 
 @contextmanager
@@ -61,11 +60,6 @@ def drill(*command: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def limit(pid: int) -> int:
-    """The size in bytes up to which a process may write a file; negative if there is none."""
-    return resource.prlimit(pid, resource.RLIMIT_FSIZE)[0]
-
-
 async def undone(mesh: LiveMesh, victim: str) -> None:
     """Wait until nothing is left of any fault."""
     control = mesh.folder / victim / "models" / FAULTY / ".control.json"
@@ -79,8 +73,6 @@ async def undone(mesh: LiveMesh, victim: str) -> None:
         return False
 
     await until(readable, "the policy is gone")
-    for part in ("xds", mesh.sidecar_of(victim)):
-        await until(lambda: limit(mesh.pid(part)) != 0, f"{part} may write")  # noqa: B023
     await mesh.steady()
 
 

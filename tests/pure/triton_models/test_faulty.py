@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -36,8 +37,9 @@ def test_a_right_answer_is_deterministic_and_repeats_no_word(text: str) -> None:
     assert np.isfinite(answer.vector).all()
 
 
-def test_the_canary_expects_the_right_answer() -> None:
-    canary = tomllib.loads((MODELS / "faulty" / "canary.toml").read_text())["canary"]["faulty"]
+@pytest.mark.parametrize("model", ["faulty", "faulty_cached"])
+def test_the_canary_expects_the_right_answer(model: str) -> None:
+    canary = tomllib.loads((MODELS / model / "canary.toml").read_text())["canary"][model]
     [question] = canary["inputs"]
     assert question["data"] == [QUESTION]
     text, vector = canary["expect"]
@@ -45,9 +47,10 @@ def test_the_canary_expects_the_right_answer() -> None:
     assert vector["allclose"] == staging.right(QUESTION).vector.tolist()
 
 
-def test_both_models_share_their_files() -> None:
+@pytest.mark.parametrize("model", ["faulty_stream", "faulty_cached"])
+def test_the_models_share_their_files(model: str) -> None:
     for name in ("staging.py", "tensors.py"):
-        shared = MODELS / "faulty_stream" / "1" / name
+        shared = MODELS / model / "1" / name
         assert shared.resolve() == MODELS / "faulty" / "1" / name
 
 
@@ -87,4 +90,18 @@ def test_a_fault_may_end_with_the_process(tmp_path: Path) -> None:
     stage_fault(tmp_path, fault="error", until_restart=True)
     with pytest.raises(staging.StagedError):
         stage.answer(QUESTION)
+    assert staging.Stage(tmp_path).answer(QUESTION).text == staging.right(QUESTION).text
+
+
+def test_a_gpu_without_memory_fails_requests_and_loads_until_triton_is_restarted(
+    tmp_path: Path,
+) -> None:
+    stage = staging.Stage(tmp_path)
+    stage_fault(tmp_path, fault="out_of_memory", triton=os.getppid())
+    with pytest.raises(staging.StagedError, match="CUDA out of memory"):
+        stage.answer(QUESTION)
+    with pytest.raises(staging.StagedError, match="CUDA out of memory"):
+        staging.Stage(tmp_path)
+    another = os.getppid() + 1
+    stage_fault(tmp_path, fault="out_of_memory", triton=another)
     assert staging.Stage(tmp_path).answer(QUESTION).text == staging.right(QUESTION).text

@@ -7,14 +7,19 @@ with a dot, so that it is no part of the model set:
 
 `fault` is one of FAULTS; without the file, or with "none", all is well. Further keys: `factor` of
 "slow", `share` of "error" (0.1: one time in ten), `mebibytes` of "huge", `until_restart` (the fault
-ends with the process, whatever the file says). `load_seconds`, with any fault, is how long the
-model takes to load. Canaries and clients are treated alike.
+ends with the process, whatever the file says), `triton` (it ends with the tritonserver of this
+pid). `load_seconds`, with any fault, is how long the model takes to load. Canaries and clients are
+treated alike.
+
+With "out_of_memory" the model fails as if the GPU had no memory left: it answers nothing, and it
+cannot be loaded either.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import time
 import zlib
@@ -26,7 +31,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FAULTS = ("none", "wrong", "nan", "empty", "degenerate", "error", "hang", "slow", "huge")
+FAULTS = (
+    *("none", "wrong", "nan", "empty", "degenerate", "error", "hang", "slow", "huge"),
+    "out_of_memory",
+)
+# As PyTorch says it.
+_OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 256.00 MiB. GPU 0 has a total capacity of 79.15 GiB "
+    "of which 12.62 MiB is free"
+)
 WORK = 0.005  # seconds that an answer takes
 _WORDS = 12
 _VECTOR = 8
@@ -38,7 +51,7 @@ _POLL = 0.05
 
 
 class StagedError(Exception):
-    """The fault "error", or a control file that nobody can follow."""
+    """The fault "error" or "out_of_memory", or a control file that nobody can follow."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,10 @@ class Stage:
 
     def __post_init__(self) -> None:
         self._loaded_with = self._written()
-        time.sleep(float(self._control().get("load_seconds", 0)))
+        control = self._control()
+        if control.get("fault") == "out_of_memory":
+            raise StagedError(_OUT_OF_MEMORY)
+        time.sleep(float(control.get("load_seconds", 0)))
 
     def answer(self, text: str) -> Answer:
         """The answer to a text, after the time that it takes.
@@ -92,6 +108,8 @@ class Stage:
             self._hang(control)
         if fault == "error" and self._chance.random() < control.get("share", 1.0):
             raise StagedError("told to fail")
+        if fault == "out_of_memory":
+            raise StagedError(_OUT_OF_MEMORY)
         return _spoilt(right(text), fault, control)
 
     def _hang(self, control: Mapping[str, Any]) -> None:
@@ -105,6 +123,9 @@ class Stage:
             return {}
         if control.get("until_restart") and self._loaded_with == self._written():
             return {key: value for key, value in control.items() if key == "load_seconds"}
+        # Triton's Python backend runs a model in a child of the server.
+        if control.get("triton", os.getppid()) != os.getppid():
+            return {}
         return control
 
     def _written(self) -> int | None:

@@ -143,6 +143,8 @@ class TestOverride:
         backends = tmp_path / "tritonserver" / "backends"
         backends.mkdir()
         assert parts.triton(environ) == parts.TritonParts(binary, backends, ())
+        (caches := tmp_path / "tritonserver" / "caches").joinpath("local").mkdir(parents=True)
+        assert parts.triton(environ) == parts.TritonParts(binary, backends, (), caches=caches)
 
 
 class TestFind:

@@ -45,6 +45,24 @@ def test_every_instance_has_its_own_copy_of_every_model() -> None:
     assert len(plan.copies) == 2 * (len(MODELS) + 1)
 
 
+@pytest.mark.parametrize("caches", [None, Path("/opt/caches")])
+def test_each_triton_has_a_response_cache_if_its_installation_has(caches: Path | None) -> None:
+    programs = dataclasses.replace(
+        PROGRAMS, triton=dataclasses.replace(PROGRAMS.triton, caches=caches)
+    )
+    ports = Ports.assign(range(20000, 20000 + Ports.needed(2)))
+    sources = Sources(BOOTSTRAP, DEMO)
+    plan = build("cafe", MeshOptions(FOLDER), ports, programs, sources, {}, {})
+    links = {place: target for place, target in plan.links.items() if place.name == "caches"}
+    flags = [flag for part in plan.parts for flag in part.argv if flag.startswith("--cache-")]
+    if caches is None:
+        assert not links
+        assert not flags
+    else:
+        assert links == {FOLDER / f"triton-{each}" / "caches": caches for each in range(2)}
+        assert flags.count("--cache-directory=caches") == 2
+
+
 def test_parts_start_after_what_they_need() -> None:
     parts = {part.name: part for part in make().parts}
     assert list(parts) == [

@@ -1,0 +1,91 @@
+"""The wall clock of a running process, set from outside."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sidecar.drill.cluster.clocks import Clocks, clock_file, settable_clocks
+from sidecar.local.programs import parts
+from sidecar.runtime.clock import SystemClock
+
+HOUR = 3600.0
+NEAR = 60.0
+# Says what its clocks say whenever it gets a line.
+_PROCESS = """
+import sys
+from sidecar.runtime.clock import SystemClock
+for _ in sys.stdin:
+    print(SystemClock().wall(), SystemClock().now(), flush=True)
+"""
+
+
+@contextmanager
+def process(clocks: Clocks) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROCESS],
+        env={**os.environ, **clocks.environment("xds")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def ahead(running: "subprocess.Popen[str]") -> tuple[float, float]:
+    """By how much its wall clock and its monotonic clock are ahead."""
+    assert running.stdin
+    assert running.stdout
+    running.stdin.write("\n")
+    running.stdin.flush()
+    wall, now = map(float, running.stdout.readline().split())
+    return wall - time.time(), now - SystemClock().now()
+
+
+def jumped(running: "subprocess.Popen[str]", seconds: float) -> None:
+    """Wait until its wall clock is so far ahead; its monotonic clock never is."""
+    while True:
+        wall, now = ahead(running)
+        assert abs(now) < NEAR
+        if abs(wall - seconds) < NEAR:
+            return
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def library() -> Path:
+    found = parts.faketime()
+    if found is None:
+        pytest.skip("libfaketime was not fetched")
+    return found
+
+
+def test_a_wall_clock_jumps_while_a_process_runs(tmp_path: Path, library: Path) -> None:
+    before = set(Path("/dev/shm").glob("*faketime*"))
+    with settable_clocks(tmp_path, library) as clocks:
+        if not clocks.settable:
+            pytest.skip("libfaketime does not work on this machine")
+        with process(clocks) as running:
+            jumped(running, 0.0)
+            clock_file(tmp_path, "xds").write_text("+3600\n")
+            jumped(running, HOUR)
+            clock_file(tmp_path, "xds").unlink()
+            jumped(running, 0.0)
+    # Although the process was killed.
+    assert set(Path("/dev/shm").glob("*faketime*")) <= before
+
+
+@pytest.mark.parametrize("library", ["", "no library"])
+def test_without_the_library_no_clock_can_be_set(tmp_path: Path, library: str) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_text(library)
+    with settable_clocks(tmp_path, broken if library else None) as clocks:
+        assert not clocks.settable
