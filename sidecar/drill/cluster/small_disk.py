@@ -35,7 +35,7 @@ def small_disk(folder: Path, inside: Sequence[str] | None, size: int = _SIZE) ->
     holder = None if inside is None else _mounted(mounted, inside, size)
     if holder is None:
         (folder / DISK).mkdir()
-        (folder / LOGS).mkdir()
+        (folder / LOGS).mkdir(exist_ok=True)
         yield False
         return
     try:
