@@ -9,6 +9,8 @@ from typing import Any
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from sidecar.local.demo_questions import STREAM, UNARY
+
 
 class ChatServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     """What the server does may be changed while it runs; `instances` answer a stream in turn."""
@@ -23,8 +25,8 @@ class ChatServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.waiting = self.most_waiting = 0
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
-        """Whether a model is served besides the two."""
-        return service_pb2.ModelReadyResponse(ready=False)
+        """Whether it is one of the two."""
+        return service_pb2.ModelReadyResponse(ready=request.name in (UNARY, STREAM))
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """One answer."""

@@ -74,7 +74,6 @@ async def demo_models(reference: str) -> DemoModels:
 
 
 async def _served(reference: str) -> _Asked:
-    unary: list[demo_questions.Question] = [demo_questions.ask]
     async with aio.InferenceServerClient(reference) as client:
         return {
             kind: [ask for model, ask in models.items() if await client.is_model_ready(model)]
