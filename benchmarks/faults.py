@@ -60,6 +60,8 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     """The line of the table for one fault."""
     fault, figures = outcome.fault, outcome.run.figures
     seen = ("not seen" if fault.scenario.expects.reasons else "unchanged", "", "", "")
+    if not fault.state:  # the drill waited for that line of the sidecar's log
+        seen = ("unchanged, reload failed", "", "", "")
     if outcome.after is not None:
         seen = (fault.state, outcome.reason, f"{outcome.after:.2f} s", f"{outcome.intervals:.1f}")
     state, reason, after, intervals = seen
