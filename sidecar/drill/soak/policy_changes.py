@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,10 @@ class PolicyChanges:
 
     @asynccontextmanager
     async def during(self, scenario: Scenario[Any], number: int) -> AsyncIterator[None]:
-        """Change it during every other fault, unless the fault is a policy itself."""
+        """Change it during a random half of the faults, except those that are a policy themselves.
+
+        A change that was rejected is made again; any other error of it is raised at the end.
+        """
         chance = random.Random(f"{self.seed} {number}")  # noqa: S311 -- the same for the same seed
         if scenario.inject is operations.bad_policy or chance.random() < 1 / 2:
             yield
@@ -60,6 +63,8 @@ class PolicyChanges:
         finally:
             changing.cancel()
             await asyncio.wait((changing,))
+            with suppress(asyncio.CancelledError):
+                changing.result()
 
     def violations(self) -> Sequence[Violation]:
         """A soak in which every change failed has proved nothing about changes."""

@@ -93,3 +93,14 @@ async def test_a_soak_in_which_every_change_failed_proves_nothing(
     await played(made, CRASH, 20)
     [violation] = made.violations()
     assert (violation.code, "no permission" in violation.found) == ("policies", True)
+
+
+async def test_a_change_that_fails_for_another_reason_is_no_silent_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: list[str]
+) -> None:
+    async def broken(stage: object, *arguments: str) -> str:
+        raise FileNotFoundError("no such command")
+
+    monkeypatch.setattr(operations, "command", broken)
+    with pytest.raises(FileNotFoundError):
+        await played(changes(tmp_path), CRASH, 20)
