@@ -1,6 +1,6 @@
 """A receiver of notifications, in a namespace of the cluster: it keeps whatever is posted to it.
 
-    python -m sidecar.drill.soak.receiver FILE      # listens on PORT, and writes a line per request
+    python -m sidecar.drill.soak.receiver FILE PORT     # writes a line for each request
 
 Acts: aiohttp, asyncio, subprocess.
 """
@@ -9,8 +9,9 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -18,9 +19,12 @@ from aiohttp import web
 from sidecar.drill.cluster.layout import EDGE, EDGE_ADDRESS
 from sidecar.drill.cluster.parent import parent_ended
 from sidecar.drill.cluster.stage import ClusterStage
+from sidecar.drill.record import Violation
 from sidecar.drill.soak.notifications import ALERTS, DOCUMENTS, Received
+from sidecar.runtime.errors import Unavailable
 
 _PORT = 9095
+_START = 60.0  # seconds, on a busy machine
 # What the sidecars' settings say about it.
 SETTINGS: Mapping[str, object] = {
     "documents": {"url": f"http://{EDGE_ADDRESS}:{_PORT}{DOCUMENTS}", "kind": "json"},
@@ -28,36 +32,64 @@ SETTINGS: Mapping[str, object] = {
 }
 
 
-@contextmanager
-def receiver(stage: ClusterStage, file: Path) -> Iterator[None]:
-    """Receive the cluster's notifications into a file while the context lasts."""
-    command = (*stage.namespaces.enter(EDGE), sys.executable, "-m", __name__, str(file))
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """A running receiver; it ends with its context, not before."""
+
+    process: asyncio.subprocess.Process
+    file: Path
+
+    def received(self) -> tuple[Received, ...]:
+        """What was received so far, in the order of time."""
+        whole, _, _ = self.file.read_bytes().rpartition(b"\n")
+        lines = map(json.loads, whole.splitlines())
+        return tuple(Received(line["path"], line["body"]) for line in lines)
+
+    def violations(self) -> Sequence[Violation]:
+        """A receiver that has ended misses notifications, so nothing is proved about them."""
+        status = self.process.returncode
+        if status is None:
+            return ()
+        expected = "a receiver that runs to the end"
+        return (Violation("lost_notifications", expected, f"it ended with status {status}"),)
+
+
+@asynccontextmanager
+async def receiver(stage: ClusterStage, file: Path) -> AsyncIterator[Receiver]:
+    """Receive the cluster's notifications into a file while the context lasts.
+
+    Raises:
+        Unavailable: it does not start; its log says why.
+    """
+    command = (*stage.namespaces.enter(EDGE), sys.executable, "-m", __name__, str(file), str(_PORT))
     with stage.log("receiver").open("ab") as log:
-        process = subprocess.Popen(
-            command,
+        process = await asyncio.create_subprocess_exec(
+            *command,
             env=dict(stage.layout.parts[0][1].env),
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
         )
     try:
-        yield
+        await _started(process)
+        yield Receiver(process, file)
     finally:
-        process.kill()
-        process.communicate()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
-def received(file: Path) -> tuple[Received, ...]:
-    """What was received so far, in the order of time; nothing if the receiver never began."""
-    try:
-        whole, _, _ = file.read_bytes().rpartition(b"\n")
-    except FileNotFoundError:
-        return ()
-    lines = map(json.loads, whole.splitlines())
-    return tuple(Received(line["path"], line["body"]) for line in lines)
+async def _started(process: asyncio.subprocess.Process) -> None:
+    first = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_START):
+            first = await process.stdout.readline() if process.stdout else b""
+    if not first:
+        raise Unavailable("the receiver of notifications did not start: see receiver.log")
 
 
-async def _main(file: Path) -> None:
+async def _main(file: Path, port: int) -> None:
     with file.open("a", buffering=1) as kept:
 
         async def keep(request: web.Request) -> web.Response:
@@ -69,10 +101,11 @@ async def _main(file: Path) -> None:
         application.router.add_post("/{path:.*}", keep)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "0.0.0.0", _PORT).start()
+        await web.TCPSite(runner, "0.0.0.0", port).start()
+        print("ready", flush=True)
         await parent_ended()
         await runner.cleanup()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    asyncio.run(_main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -10,9 +10,10 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.conduct import Conditions
 from sidecar.drill.environment import environment
 from sidecar.drill.objectives import Objectives, ObjectivesByScenario
-from sidecar.drill.record import Record, Run, Violation
+from sidecar.drill.record import Record, Run
 from sidecar.drill.samples import Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.series import endless
 from sidecar.drill.session import MODELS, NOT_STEADY, attempt
 from sidecar.drill.soak import (
     features,
-    notifications,
     outcome,
+    primaries,
     receiver,
     resources,
     tenures,
@@ -48,7 +49,6 @@ _READINGS = 360  # of each process in a soak of any length
 _FASTEST = 2.0  # seconds between two readings
 _WARM_UP = 15.0  # seconds of a steady mesh before the beginning is recorded
 _SETTLES = 180.0  # seconds in which what the last faults have left must be gone
-_DELIVERY = 60.0  # seconds in which the last notification must arrive: two retries
 _LOOK = 5.0
 _KEPT = 20  # runs whose samples are kept: those that failed, and those with a slow request
 _SLOW = 10.0  # seconds after which a request is looked at, although nothing failed
@@ -119,7 +119,7 @@ async def _on(stage: ClusterStage, soak: Soak) -> Record:
     about = environment(await stage.surroundings(), conditions.seed, str(conditions.load))
     record = Record(about, soak.objectives.named())
     policies, kept = PolicyChanges(stage, conditions.seed), stage.folder / "notifications.jsonl"
-    with receiver.receiver(stage, kept):
+    async with receiver.receiver(stage, kept) as receiving:
         await policies.begin()
         await asyncio.sleep(_WARM_UP)
         before = await _inventory(stage)
@@ -129,33 +129,16 @@ async def _on(stage: ClusterStage, soak: Soak) -> Record:
         after = await _settled(stage, before)
         found = (
             *policies.violations(),
-            *await _of_primaries(stage, record.runs, watch, kept),
+            *receiving.violations(),
+            *await primaries.violations(
+                partial(tenures_in_history, stage),
+                receiving.received,
+                watch.primaries,
+                tenures.marked(record.runs),
+            ),
         )
     growth = soak.objectives.general.memory_growth
     return outcome.judged(record, watch.readings, watch.primaries, growth, before, after, found)
-
-
-async def _of_primaries(
-    stage: ClusterStage, runs: Sequence[Run], watch: _Watch, kept: Path
-) -> Iterable[Violation]:
-    """Whether there was one primary at any time, and the notifications said who."""
-    history, published = await tenures_in_history(stage), tenures.marked(runs)
-    last = max(history, default=None)
-    if last is None or not watch.primaries or last.epoch <= watch.primaries[0].epoch:
-        last = None  # nobody has taken the role since the receiver began
-    with suppress(Unavailable):
-        await until(
-            lambda: not any(notifications.judged(receiver.received(kept), last)),
-            "the last notification",
-            patience=_DELIVERY,
-            pause=_LOOK,
-        )
-    received = receiver.received(kept)
-    claims = (*notifications.claims(received), *published, *tenures.of_marks(watch.primaries))
-    return (
-        *tenures.contradictions(history, claims),
-        *notifications.judged(received, last),
-    )
 
 
 async def _faults(
