@@ -31,12 +31,14 @@ def alert(change: Change, now: float, resend: float) -> dict[str, object]:
 
 def _role(change: RoleChange, now: float) -> dict[str, object]:
     instance = change.sender.instance
-    epoch = f" Epoch {change.epoch}." if change.epoch else ""
+    epoch = {"epoch": str(change.epoch)} if change.epoch else {}
+    in_epoch = f" Epoch {change.epoch}." if change.epoch else ""
     return {
         "labels": _labels("TritonRoleChanged", "info", change.sender) | {"role": change.after},
         "annotations": {
             "summary": f"{instance} is {change.after}, was {change.before}",
-            "description": f"{change.why or 'Unknown cause'}.{epoch}",
+            "description": f"{change.why or 'Unknown cause'}.{in_epoch}",
+            **epoch,
         },
         "startsAt": timestamp(change.at),
         # From now, so that a delayed alert is visible as well.

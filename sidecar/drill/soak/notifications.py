@@ -72,7 +72,7 @@ def _announces(received: Received, primary: Tenure) -> bool:
     return any(
         alert["labels"].get("role") == "primary"
         and alert["labels"]["instance"] == primary.instance
-        and f"Epoch {primary.epoch}." in alert["annotations"]["description"]
+        and alert["annotations"].get("epoch") == str(primary.epoch)
         for alert in _parsed(received.body)
     )
 

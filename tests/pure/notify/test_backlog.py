@@ -83,10 +83,18 @@ def test_an_alert_of_a_role_ends_automatically() -> None:
         "labels": {"alertname": "TritonRoleChanged", "service": "triton", "instance": "triton-0",
                    "severity": "info", "role": "primary"},
         "annotations": {"summary": "triton-0 is primary, was standby",
-                        "description": "the lock was free. Epoch 17."},
+                        "description": "the lock was free. Epoch 17.", "epoch": "17"},
         "startsAt": "2026-03-01T12:30:05.250Z",
         "endsAt": "2026-03-01T13:35:05.250Z",
     }  # fmt: skip
+
+
+def test_an_alert_of_a_role_without_an_epoch_has_no_annotation_for_it() -> None:
+    without = RoleChange(SENDER, AT, "primary", "standby", 0, "")
+    assert alert(without, AT, 60)["annotations"] == {
+        "summary": "triton-0 is standby, was primary",
+        "description": "Unknown cause.",
+    }
 
 
 def test_an_alert_lasts_while_critical_lasts() -> None:

@@ -44,6 +44,17 @@ def test_the_last_primary_must_have_been_announced_to_each_receiver() -> None:
     assert codes(document, alerts, primary=Tenure(12, "triton-1")) == ["lost_notifications"] * 2
 
 
+def test_an_alert_announces_the_epoch_of_its_annotation_whatever_its_sentences_say() -> None:
+    document, alerts = posted(ROLE)
+    [content] = json.loads(alerts.body)
+    content["annotations"] |= {"summary": "other words", "description": "other words"}
+    reworded = Received(ALERTS, json.dumps([content]))
+    assert codes(document, reworded, primary=PRIMARY) == []
+    content["annotations"] |= {"epoch": "8", "description": "Epoch 9."}
+    earlier = Received(ALERTS, json.dumps([content]))
+    assert codes(document, earlier, primary=PRIMARY) == ["lost_notifications"]
+
+
 @pytest.mark.parametrize(
     "received",
     [
