@@ -52,7 +52,7 @@ async def played(made: PolicyChanges, scenario: Any, count: int) -> None:
                 await asyncio.sleep(0)
 
 
-async def test_every_other_fault_has_a_change_the_same_for_a_seed(
+async def test_a_random_half_of_the_faults_has_a_change_the_same_for_a_seed(
     tmp_path: Path, orders: list[str]
 ) -> None:
     made = changes(tmp_path)
