@@ -204,8 +204,8 @@ def _retries(policy: TrafficPolicy) -> int:
 def _balancing(policy: TrafficPolicy) -> Table:
     """How the requests of one priority are distributed over its hosts."""
     # Retries on a ring stay in their priority (envoy#9042), where a primary is alone: what was in
-    # flight on it would meet it again. A ring also omits degraded hosts, which waiting requests
-    # need.
+    # flight on it would meet it again. A release's standbys share a priority, but it may consist of
+    # the primary, or of one. A ring also omits degraded hosts, which waiting requests need.
     ring = policy.affinity.header or policy.affinity.sequence_header
     if ring and policy.mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED):
         return {"lb_policy": "RING_HASH"}

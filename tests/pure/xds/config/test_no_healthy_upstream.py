@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 
-from sidecar.traffic.policy import DEFAULTS, Affinity, Limits, Mode, Retry, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Affinity, Limits, Mode, Release, Retry, TrafficPolicy
 from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config import clusters, no_healthy_upstream
 from sidecar.xds.config.endpoints import assign
@@ -156,6 +156,8 @@ def test_affinity_headers_make_no_ring_of_one_host() -> None:
     ring, least = cluster_pb2.Cluster.RING_HASH, cluster_pb2.Cluster.LEAST_REQUEST
     assert cluster(replace(STRICT, affinity=affinity)).lb_policy == least
     assert cluster(replace(DEFAULTS, affinity=affinity)).lb_policy == least
+    released = replace(DEFAULTS, affinity=affinity, release=Release(tag="next", percent=10))
+    assert cluster(released).lb_policy == least  # the primary may be the release
     sharing = replace(DEFAULTS, mode=Mode.ACTIVE_ACTIVE, affinity=affinity)
     assert cluster(sharing).lb_policy == ring
 
