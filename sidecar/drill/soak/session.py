@@ -129,13 +129,13 @@ async def _on(stage: ClusterStage, soak: Soak) -> Record:
         after = await _settled(stage, before)
         found = (
             *policies.violations(),
-            *receiving.violations(),
             *await primaries.violations(
                 partial(tenures_in_history, stage),
                 receiving.received,
                 watch.primaries,
                 tenures.marked(record.runs),
             ),
+            *receiving.violations(),
         )
     growth = soak.objectives.general.memory_growth
     return outcome.judged(record, watch.readings, watch.primaries, growth, before, after, found)
