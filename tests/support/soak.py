@@ -19,10 +19,10 @@ def times(usually: int, soaking: int) -> int:
     return max(min(usually, 1), usually // 10) if QUICK else usually
 
 
-def pause(clients: int) -> float:
+def pause(clients: int, every: float = 0.025) -> float:
     """Seconds that each of `clients` clients waits between an answer and its next request.
 
-    Together they send a request every 10 ms, which is enough to notice any gap. At full speed they
+    Together they send a request every 25 ms, which is enough to notice any gap. At full speed they
     would find the same, and take the CPU that other tests' meshes need; `make test-soak` does so.
     """
-    return 0.0 if SOAK else clients * 0.01
+    return 0.0 if SOAK else clients * every

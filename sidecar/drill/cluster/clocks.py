@@ -77,8 +77,9 @@ def settable_clocks(folder: Path, library: Path | None) -> Iterator[Clocks]:
     # at the latest at the end of this process.
     holder = subprocess.Popen(
         ["cat"],
+        cwd=library.parent,
         env={name: text for name, text in os.environ.items() if name != _SHARED}
-        | {"LD_PRELOAD": str(library)},
+        | {"LD_PRELOAD": f"./{library.name}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -86,6 +87,8 @@ def settable_clocks(folder: Path, library: Path | None) -> Iterator[Clocks]:
     )
     try:
         _echoed(holder)
+        # Its path may contain a space, which LD_PRELOAD takes for the end.
+        library = Path(f"/proc/{holder.pid}/cwd/{library.name}")
         clocks = Clocks(folder, library, holder.pid)
         yield clocks if _work(clocks) else Clocks(folder)
     finally:

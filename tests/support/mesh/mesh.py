@@ -79,7 +79,7 @@ class Scene:
         assert self.timeline.primary is not None
         return self.timeline.primary
 
-    async def flows(self, answers: int = 100) -> None:
+    async def flows(self, answers: int = times(40, soaking=100)) -> None:
         """Wait until each kind of client has got some more answers."""
         unary, streams = self.load.unary, self.load.streams
         before = len(unary.done), len(streams.done)

@@ -197,7 +197,7 @@ class ControlPlaneRig:
     @asynccontextmanager
     async def under_load(self, clients: int = 8) -> AsyncIterator[Load]:
         """Run clients during the context."""
-        load = Load(self.client, clients, pause(clients) / 2)
+        load = Load(self.client, clients, pause(clients, every=0.005))
         await load.more(100)
         try:
             yield load

@@ -1,6 +1,7 @@
 """The wall clock of a running process, set from outside."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -61,11 +62,13 @@ def jumped(running: "subprocess.Popen[str]", seconds: float) -> None:
 
 
 @pytest.fixture
-def library() -> Path:
+def library(tmp_path: Path) -> Path:
+    """The library, in a folder with a space in its name."""
     found = parts.faketime()
     if found is None:
         pytest.skip("libfaketime was not fetched")
-    return found
+    (tmp_path / "a folder").mkdir()
+    return Path(shutil.copy(found, tmp_path / "a folder"))
 
 
 def test_a_wall_clock_jumps_while_a_process_runs(tmp_path: Path, library: Path) -> None:

@@ -42,7 +42,7 @@ async def test_a_draining_envoy_fails_no_request_of_clients_with_another_address
     tmp_path: Path,
 ) -> None:
     async with two_envoys(tmp_path) as (rig, clients):
-        loads = [Load(client, 2, pause(CLIENTS)) for client in clients]
+        loads = [Load(client, 2, pause(CLIENTS, every=0.01)) for client in clients]
         await asyncio.gather(*(load.more(20) for load in loads))
         call = clients[0].stream(timeout=PATIENCE)
         await call.write(b"2")

@@ -29,7 +29,7 @@ from tests.support.xds.xds_rig import Rig
 pytestmark = pytest.mark.integration
 
 _CLIENTS = 8
-_PAUSE = pause(_CLIENTS) / 2
+_PAUSE = pause(_CLIENTS, every=0.005)
 GUARD = Guard(max_error_percent=10.0, max_latency=3.0, min_requests=20)
 RELEASE = Release(tag="v2", percent=50, guard=GUARD)
 POLICY = TrafficPolicy(
