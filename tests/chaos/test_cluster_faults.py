@@ -30,8 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 _LONGEST = 60.0 if SOAK else 10.0
 # Of each kind one; tests/integration/mesh has what needs no hosts of its own.
 _CHOSEN = {
-    "consul-leader-killed", "consul-gone", "agents-restarted", "cut-from-consul", "cut-from-envoy",
-    "host-parts-killed",
+    "consul-leader-killed", "consul-gone", "cut-from-consul", "cut-from-envoy",
 }  # fmt: skip
 _OF_MODELS = {"cached-answers", "gpu-memory"}
 

@@ -32,6 +32,7 @@ VARIANTS = {
     "all stubs SIGSTOPped": "hang in execute",
     "accepted, never answered": "tritonserver SIGSTOPped",
     "canary: wrong datatype": "canary: unknown tensor",
+    "model loads for 20 s": "model unloaded",
 }
 assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
 INTERMITTENT = rarely_failing(VARIANTS["error one time in ten"], 1 / 3)

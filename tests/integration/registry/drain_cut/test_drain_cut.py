@@ -10,6 +10,7 @@ import pytest
 from sidecar.registry import connection_reset
 from sidecar.registry.connection_reset import cut
 from sidecar.runtime.errors import DeadlineExceeded, Rejected
+from tests.support.soak import soak
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +19,11 @@ FOLDER = Path(__file__).parent
 
 @pytest.mark.timeout(900)  # longer than the timeout of the inner run
 @pytest.mark.parametrize(
-    ("scene", "passed"), [("drain_cut_scene.py", "3 passed"), ("drain_cut_mesh.py", "1 passed")]
+    ("scene", "passed"),
+    [
+        ("drain_cut_scene.py", "3 passed"),
+        pytest.param("drain_cut_mesh.py", "1 passed", marks=soak),
+    ],
 )
 def test_connections_that_outlive_a_withdrawal_are_cut(scene: str, passed: str) -> None:
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
