@@ -98,7 +98,7 @@ async def test_a_drill_that_ends_in_the_middle_thaws_its_triton(
         assert await asyncio.to_thread(process.wait) != 0
     await until(lambda: state(pid) != "T", f"{victim} is thawed")
     await mesh.steady()
-    assert not mesh.killed(victim, pid)
+    assert not mesh.restarted(victim, pid)
 
 
 @pytest.mark.parametrize(
@@ -117,4 +117,4 @@ async def test_the_end_of_a_drill_undoes_its_fault(
         os.killpg(process.pid, number)
         await asyncio.to_thread(process.wait)
     await undone(mesh, victim)
-    assert [part for part, pid in before.items() if mesh.killed(part, pid)] == []
+    assert [part for part, pid in before.items() if mesh.restarted(part, pid)] == []

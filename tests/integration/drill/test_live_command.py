@@ -111,7 +111,7 @@ async def test_the_end_of_the_command_in_the_middle_undoes_the_fault(
         assert (state(pid) == "T") is (number == signal.SIGKILL)
     await until(lambda: state(pid) != "T", f"{victim} is thawed")
     await mesh.steady()
-    assert not mesh.killed(victim, pid)
+    assert not mesh.restarted(victim, pid)
     [entry] = (await past(mesh))[before:]
     assert (entry.scenario, entry.outcome) == ("freeze", outcome)
 

@@ -34,10 +34,10 @@ async def injected(process: subprocess.Popen[str]) -> None:
 
 
 async def thawed(mesh: LiveMesh, victim: str, pid: int) -> None:
-    """Wait until a Triton runs again, and all is well; it was not killed."""
+    """Wait until a Triton runs again, and all is well; it was not restarted."""
     await until(lambda: state(pid) != "T", f"{victim} is thawed")
     await mesh.steady()
-    assert not mesh.killed(victim, pid)
+    assert not mesh.restarted(victim, pid)
 
 
 async def quiet(mesh: LiveMesh) -> None:
@@ -122,7 +122,7 @@ async def test_a_frozen_sidecar_is_thawed_by_its_guard(mesh: LiveMesh) -> None:
         assert state(pid) != "T"
         assert (await drills(client))[-1].outcome == "done"
     await mesh.steady()
-    assert not mesh.killed(mesh.sidecar_of(victim), pid)
+    assert not mesh.restarted(mesh.sidecar_of(victim), pid)
 
 
 async def test_a_refused_drill_changes_nothing(mesh: LiveMesh) -> None:

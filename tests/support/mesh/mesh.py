@@ -24,15 +24,16 @@ class LiveMesh(MeshStage):
             f"a new registration of {instance}",
         )
 
-    def killed(self, part: str, pid: int) -> bool:
-        """Whether this process of a part has been killed.
+    def restarted(self, part: str, pid: int) -> bool:
+        """Whether a part has another process than this one.
 
-        It may have ended otherwise: a Triton that is thawed segfaults now and then.
+        A Triton whose own crash ended it does not count: one that is thawed may segfault.
         """
         found = state_file.load(self.folder)
         assert found
         [state] = (state for state in found.parts if state.name == part)
-        return self.pid(part) != pid and state.exit == -signal.SIGKILL
+        crashed = state.kind == "triton" and state.exit == -signal.SIGSEGV
+        return self.pid(part) != pid and not crashed
 
     # --- load -------------------------------------------------------------------------------
 
