@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.load.spec import ClosedLoop
 from sidecar.drill.objectives import Objectives
-from sidecar.drill.record import Run
+from sidecar.drill.record import Run, Violation
 from sidecar.drill.samples import Mark
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.mesh import MeshStage
@@ -22,6 +22,7 @@ from sidecar.runtime.errors import Unavailable
 from tests.support.soak import pause
 
 _WRITTEN = 120.0  # seconds until a change is in the history; a failed write is retried within 60
+_LATE = frozenset({"detection", "rto", "longest_gap"})
 _SETTLES = 0.2  # seconds of undisturbed load: each kind of client has answers before that
 
 # Machines are shared: tests assert outcomes, not how long they took.
@@ -54,6 +55,18 @@ async def drilled(
     run = await conduct(stage, replace(scenario, settles=_SETTLES), UNTIMED, conditions, 1)
     print(run)
     return run
+
+
+def not_late(run: Run) -> list[Violation]:
+    """The violations of a run that a busy machine does not explain: all but those of a time.
+
+    What was never seen was not late. Only a recovery is not waited for beyond its objective.
+    """
+    return [
+        each
+        for each in run.violations
+        if each.code != "recovered" and (each.code not in _LATE or each.found == "never")
+    ]
 
 
 async def unexplained_changes(stage: MeshStage, runs: Iterable[Run]) -> list[str]:

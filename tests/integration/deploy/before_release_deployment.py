@@ -7,10 +7,12 @@ load. No request fails when one of them stops, restarts or is killed.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
+from sidecar.drill import record
+from sidecar.drill.report import files
+from tests.support.drills import not_late
 from tests.support.systemd import page, real, root
 from tests.support.systemd.journal import FAILED, STOPPED, STOPPING
 from tests.support.systemd.site import (
@@ -108,13 +110,14 @@ def test_the_timer_of_the_monthly_drill_drills(site: Site, clients: Clients) -> 
     machine.wait("the drill runs", lambda: machine.units(DRILL)[DRILL].state == "activating")
     machine.wait("the drill has ended", lambda: not machine.units(DRILL)[DRILL].busy, _DRILLS)
     said = machine.run("journalctl", "--unit", DRILL, "--output=cat")
-    assert machine.show(DRILL, "ExecMainStatus")[0] in ("0", "1"), said  # 1: it took too long
-    runs = {each["scenario"]: each for each in _drilled(site)}
-    assert {name for name, each in runs.items() if each["status"] in ("passed", "failed")} == {
+    assert machine.show(DRILL, "ExecMainStatus")[0] in ("0", "1"), said  # 1: it was late
+    runs = _drilled(site)
+    assert {each.scenario for each in runs if each.status in ("passed", "failed")} == {
         "sidecar-killed",
         "switchover",
     }, said
-    assert all(each["figures"]["failed"] == each["figures"]["wrong"] == 0 for each in runs.values())
+    assert [violation for each in runs for violation in not_late(each)] == []
+    assert sum(each.figures.failed + each.figures.wrong for each in runs) == 0
     history = site.command("history", "--json")["drills"]
     assert {(each["scenario"], each["outcome"]) for each in history} == {
         ("sidecar-killed", "done"),
@@ -125,14 +128,12 @@ def test_the_timer_of_the_monthly_drill_drills(site: Site, clients: Clients) -> 
     assert unary_after.since(unary) == streams_after.since(streams) == ()
 
 
-def _drilled(site: Site) -> list[dict[str, Any]]:
+def _drilled(site: Site) -> tuple[record.Run, ...]:
     """The runs in the only report, which has its page."""
     [folder] = site.machine.run("ls", REPORTS).split()
     assert "report.html" in site.machine.run("ls", f"{REPORTS}/{folder}").split()
-    runs: list[dict[str, Any]] = json.loads(site.machine.read(f"{REPORTS}/{folder}/record.json"))[
-        "runs"
-    ]
-    return runs
+    text = site.machine.read(f"{REPORTS}/{folder}/{files.RECORD}")
+    return record.loads(text, files.RECORD).runs
 
 
 # The error of a request that found no listener, or one that closed before it accepted.
