@@ -3,8 +3,8 @@
 import errno
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +15,14 @@ from sidecar.drill.cluster.clocks import clock_file
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
 from sidecar.drill.cluster.small_disk import DISK, LOGS, small_disk
 from sidecar.drill.injections.machines import clocks_jumped, disk_full
+from sidecar.runtime.errors import PartMissing
+from tests.support.mesh.mesh_outside import until
 
 _SIZE = 1 << 20
 _BLOCK = bytes(64 << 10)
 _ROOT = Path(__file__).parents[4]
-_DRILL = """
+# A small disk in a folder; says whether it is mounted, and waits.
+_DISK = """
 import sys, time
 from pathlib import Path
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
@@ -30,6 +33,30 @@ with small_disk(Path(sys.argv[1]), made.enter_hub()) as mounted:
     print(mounted, flush=True)
     time.sleep(600)
 """
+# Causes a fault in a folder, says so, and waits.
+_FAULT = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+from sidecar.drill.injections import machines
+async def main(folder, fault):
+    stage = SimpleNamespace(folder=Path(folder), sidecar_of=lambda instance: "sidecar-1")
+    async with getattr(machines, fault)(stage, "triton-1"):
+        print("on", flush=True)
+        await asyncio.sleep(600)
+asyncio.run(main(*sys.argv[1:]))
+"""
+_UNMOUNTED = "nothing can be mounted on this machine"
+
+
+def stage(folder: Path) -> Any:
+    """As much of a cluster as these faults need."""
+    return SimpleNamespace(folder=folder, sidecar_of=lambda instance: "sidecar-1")
+
+
+def clock_files(folder: Path) -> list[Path]:
+    """Those of the clocks that jump with `triton-1`."""
+    return [clock_file(folder, part) for part in ("sidecar-1", "xds")]
 
 
 @pytest.fixture
@@ -39,8 +66,32 @@ def inside() -> Iterator[tuple[str, ...]]:
     try:
         made.build(())
         yield made.enter_hub()
+    except PartMissing as error:
+        pytest.skip(str(error))
     finally:
         made.close()
+
+
+@contextmanager
+def mounted(folder: Path, inside: Sequence[str]) -> Iterator[None]:
+    """A small disk in a folder."""
+    with small_disk(folder, inside, _SIZE) as there:
+        if not there:
+            pytest.skip(_UNMOUNTED)
+        yield
+
+
+@contextmanager
+def elsewhere(script: str, *arguments: str) -> Iterator[str]:
+    """A process that runs a script, until it is killed; gives the line that it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], cwd=_ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline()
+        finally:
+            process.kill()
 
 
 def append(file: Path) -> int:
@@ -56,12 +107,10 @@ def append(file: Path) -> int:
 async def test_nothing_can_be_written_to_a_full_disk(
     tmp_path: Path, inside: tuple[str, ...]
 ) -> None:
-    stage: Any = SimpleNamespace(folder=tmp_path)
-    with small_disk(tmp_path, inside, _SIZE) as mounted:
-        assert mounted
+    with mounted(tmp_path, inside):
         log, state = tmp_path / LOGS / "xds.log", tmp_path / DISK / "xds.json"
         assert append(log) == 0
-        async with disk_full(stage, ""):
+        async with disk_full(stage(tmp_path), ""):
             assert (append(log), append(state)) == (errno.ENOSPC, errno.ENOSPC)
         assert (append(log), append(state)) == (0, 0)
         assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
@@ -70,29 +119,44 @@ async def test_nothing_can_be_written_to_a_full_disk(
     assert not (tmp_path / DISK).exists()
 
 
-def test_nothing_is_mounted_after_a_drill_was_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _DRILL, str(tmp_path)], cwd=_ROOT, stdout=subprocess.PIPE
-    ) as drill:
-        assert drill.stdout
-        assert drill.stdout.readline() == b"True\n"
+async def test_a_disk_has_room_again_after_its_drill_was_killed(
+    tmp_path: Path, inside: tuple[str, ...]
+) -> None:
+    with mounted(tmp_path, inside):
+        log = tmp_path / LOGS / "xds.log"
+        with elsewhere(_FAULT, str(tmp_path), "disk_full") as said:
+            assert said == "on\n"
+            assert append(log) == errno.ENOSPC
+        await until(lambda: append(log) == 0, "room on the disk")
+        assert [each.name for each in (tmp_path / DISK).iterdir()] == [LOGS]
+
+
+@pytest.mark.usefixtures("inside")
+async def test_nothing_is_mounted_after_a_drill_was_killed(tmp_path: Path) -> None:
+    with elsewhere(_DISK, str(tmp_path)) as said:
+        if said == "False\n":
+            pytest.skip(_UNMOUNTED)
+        assert said == "True\n"
         assert (tmp_path / LOGS).is_dir()
-        drill.kill()
-    while (tmp_path / DISK).exists():
-        time.sleep(0.02)
+    await until(lambda: not (tmp_path / DISK).exists(), "the disk is gone")
 
 
 def test_a_disk_is_a_folder_where_nothing_can_be_mounted(tmp_path: Path) -> None:
-    with small_disk(tmp_path, ("false",)) as mounted:
-        assert not mounted
+    with small_disk(tmp_path, ("false",)) as there:
+        assert not there
         assert append(tmp_path / LOGS / "xds.log") == append(tmp_path / DISK / "xds.json") == 0
 
 
 async def test_clocks_are_an_hour_ahead_until_the_end(tmp_path: Path) -> None:
-    stage: Any = SimpleNamespace(
-        folder=tmp_path, sidecar_of=lambda instance: instance.replace("triton", "sidecar")
-    )
-    files = [clock_file(tmp_path, part) for part in ("sidecar-1", "xds")]
-    async with clocks_jumped(stage, "triton-1"):
+    files = clock_files(tmp_path)
+    async with clocks_jumped(stage(tmp_path), "triton-1"):
         assert [float(file.read_text()) for file in files] == [3600.0, 3600.0]
     assert not any(file.exists() for file in files)
+
+
+async def test_clocks_are_right_again_after_their_drill_was_killed(tmp_path: Path) -> None:
+    files = clock_files(tmp_path)
+    with elsewhere(_FAULT, str(tmp_path), "clocks_jumped") as said:
+        assert said == "on\n"
+        assert all(file.exists() for file in files)
+    await until(lambda: not any(file.exists() for file in files), "no clock is ahead")
