@@ -27,7 +27,7 @@ from benchmarks import markdown, report
 from sidecar.drill.samples import Kind
 from sidecar.local.meshfile import Mesh
 from tests.support.faults.faults import CLIENTS, FAULTS, MODELS, STREAMS, Fault
-from tests.support.faults.outcome import Outcome, injected
+from tests.support.faults.outcome import Outcome, inject
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import http
 
@@ -50,7 +50,7 @@ async def measure(
     outcomes = []
     for fault in chosen:
         with redirect_stdout(sys.stderr):  # the steps of the drill
-            found = await injected(live, fault, unary=clients, streams=streams, pause=0.0)
+            found = await inject(live, fault, unary=clients, streams=streams, pause=0.0)
         outcomes.append(found)
         print("  ".join(row(found)), file=sys.stderr)
     return outcomes, versions

@@ -14,7 +14,7 @@ from tests.support.faults.faults import (
     Fault,
     rarely_failing,
 )
-from tests.support.faults.outcome import injected
+from tests.support.faults.outcome import inject
 from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ended_at_once, sidecar
 from tests.support.mesh.pressure import freezes, overload, pauses
@@ -36,7 +36,7 @@ VARIANTS = {
 }
 assert VARIANTS.keys() <= {fault.name for fault in FAULTS}
 INTERMITTENT = rarely_failing(VARIANTS["error one time in ten"], 1 / 3)
-_LASTS = 3.0 if SOAK else 0.5  # seconds after the verdict
+_LASTS = 3.0 if SOAK else 0.0  # seconds after the verdict, before some more answers
 
 
 def staged(fault: Fault) -> object:
@@ -62,7 +62,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveMesh]:
 async def test_a_staged_fault_gives_its_verdict_and_fails_no_later_request(
     mesh: LiveMesh, fault: Fault
 ) -> None:
-    outcome = await injected(mesh, fault, lasts=_LASTS)
+    outcome = await inject(mesh, fault, lasts=_LASTS)
     assert outcome.trouble == []
     assert outcome.run.status == "passed"
 

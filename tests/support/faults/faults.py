@@ -7,7 +7,6 @@ That table and tests/chaos/test_mesh_faults.py are made of these declarations.
 from dataclasses import dataclass
 from functools import partial
 
-from sidecar.drill.injections.load import crowd
 from sidecar.drill.injections.models import (
     another_version,
     loading_slowly,
@@ -16,12 +15,13 @@ from sidecar.drill.injections.models import (
 )
 from sidecar.drill.injections.processes import stubs_frozen, stubs_killed, triton_frozen
 from sidecar.drill.misbehaving_models import STREAM, UNARY
+from sidecar.drill.samples import Kind
 from sidecar.drill.scenario import Expectation, Injection, Scenario
 from sidecar.drill.scenarios.models import BUSY
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.settings.tables.health import HealthSettings
 from sidecar.verdict.evidence import Reason
-from tests.support.faults.stages import cut, settings, swallowed
+from tests.support.faults.stages import cut, queued, settings, swallowed
 from tests.support.mesh.mesh_outside import ROOT
 
 MODELS = tuple(ROOT / "triton_models" / name for name in (UNARY, STREAM))
@@ -37,6 +37,7 @@ _SERVER, _CANARY = _HEALTH.every.server, _HEALTH.every.canary_floor
 _LATE, _STALL = 1.0, 3.0
 _HUGE = 2.0  # a canary waits behind the answers to all clients
 _RELOAD = 1.0  # while Triton exchanges versions it says that it is not ready
+_NOTICE = 15.0  # within which a queue causes a warning, if it does
 # Only canaries see it: Triton counts a response with an error as a success. One of 28 canaries has
 # failed 19 times out of 20; the second then comes soon.
 _RARELY = 28 * _CANARY
@@ -52,6 +53,7 @@ class Fault:
         reasons: the codes that name the fault rightly.
         interval: seconds between two looks of the layer that can see it.
         window: seconds in which nothing can tell it from something harmless.
+        wrong: the kind of requests that get wrong answers until the verdict; None if none do.
         proxied: it is in the connections between Envoy, sidecars and Tritons.
     """
 
@@ -60,6 +62,7 @@ class Fault:
     reasons: frozenset[Reason] = frozenset()
     interval: float = _CANARY
     window: float = 0.0
+    wrong: Kind | None = None
     proxied: bool = False
 
     @property
@@ -75,31 +78,34 @@ def _critical(
     state: str = "CRITICAL",
     interval: float = _CANARY,
     window: float = 0.0,
-    wrong: bool = False,
+    wrong: Kind | None = None,
     cuts: bool = False,
     proxied: bool = False,
 ) -> Fault:
     """A fault after which another instance is primary.
 
-    `wrong`: clients get wrong answers until the verdict. `cuts`: it cuts the victim's streams.
+    `cuts`: it cuts the victim's streams.
     """
     named = frozenset(reasons)
     expects = Expectation(
-        moves_role=True, reasons=named, wrong_until_verdict=wrong, cuts_streams=cuts
+        moves_role=True, reasons=named, wrong_until_verdict=wrong is not None, cuts_streams=cuts
     )
     hypothesis = f"The verdict is {state}, another instance becomes primary, and no request fails."
-    scenario = Scenario(name, name, hypothesis, inject, expects=expects)
-    return Fault(scenario, state, named, interval, window, proxied)
+    scenario = Scenario(name, name, hypothesis, inject, expects=expects, lasts=0.0)
+    return Fault(scenario, state, named, interval, window, wrong, proxied)
 
 
 def _warning(
-    name: str, inject: Injection[MeshStage], *, window: float = 0.0, certain: bool = True
+    name: str, inject: Injection[MeshStage], *, window: float = 0.0, lasts: float = 0.0
 ) -> Fault:
-    """A fault that makes an instance slow, which stays primary; a warning need not be `certain`."""
-    named = BUSY if certain else frozenset[Reason]()
+    """A fault that makes an instance slow, which stays primary.
+
+    `lasts`: it need not warn, but may within so many seconds.
+    """
+    named = frozenset[Reason]() if lasts else BUSY
     expects = Expectation(moves_role=False, reasons=named, stays_healthy=True)
     hypothesis = "The verdict may warn, the primary stays, and no request fails."
-    scenario = Scenario(name, name, hypothesis, inject, expects=expects)
+    scenario = Scenario(name, name, hypothesis, inject, expects=expects, lasts=lasts)
     return Fault(scenario, "WARNING", BUSY, window=window)
 
 
@@ -107,7 +113,7 @@ def _rejected(name: str, inject: Injection[MeshStage]) -> Fault:
     """Settings with which the sidecar does not work; it keeps those that it has."""
     expects = Expectation(moves_role=False, stays_healthy=True)
     hypothesis = "The sidecar keeps its settings and its verdict, and no request fails."
-    return Fault(Scenario(name, name, hypothesis, inject, expects=expects), "")
+    return Fault(Scenario(name, name, hypothesis, inject, expects=expects, lasts=0.0), "")
 
 
 _server = partial(_critical, interval=_SERVER)
@@ -126,19 +132,21 @@ def rarely_failing(name: str, share: float) -> Fault:
 
 
 FAULTS = (
-    _critical("wrong answer", misbehaving(fault="wrong"), Reason.CANARY_WRONG_ANSWER, wrong=True),
-    _critical("NaN", misbehaving(fault="nan"), Reason.CANARY_WRONG_ANSWER, wrong=True),
+    _critical(
+        "wrong answer", misbehaving(fault="wrong"), Reason.CANARY_WRONG_ANSWER, wrong="unary"
+    ),
+    _critical("NaN", misbehaving(fault="nan"), Reason.CANARY_WRONG_ANSWER, wrong="unary"),
     _critical(
         "empty stream",
         misbehaving(STREAM, fault="empty"),
         Reason.CANARY_WRONG_ANSWER,
-        wrong=True,
+        wrong="stream",
     ),
     _critical(
         "degenerate text",
         misbehaving(STREAM, fault="degenerate"),
         Reason.CANARY_WRONG_ANSWER,
-        wrong=True,
+        wrong="stream",
     ),
     _critical("error every time", misbehaving(fault="error"), Reason.CANARY_FAILED),
     rarely_failing("error one time in ten", 0.1),
@@ -150,7 +158,7 @@ FAULTS = (
         cuts=True,
     ),
     _warning("slow x 20", misbehaving(fault="slow", factor=20), window=_LATE),
-    _warning(f"{QUEUED} queued requests", crowd(QUEUED), certain=False),
+    _warning(f"{QUEUED} queued requests", queued(QUEUED), lasts=_NOTICE),
     _critical("stub process SIGKILLed", stubs_killed(UNARY), Reason.MODEL_STUB_DIED, cuts=True),
     _critical(
         "all stubs SIGKILLed", stubs_killed(UNARY, STREAM), Reason.MODEL_STUB_DIED, cuts=True
@@ -202,7 +210,7 @@ FAULTS = (
         Reason.CANARY_TOO_LARGE,
         Reason.CANARY_WRONG_ANSWER,
         window=_HUGE,
-        wrong=True,
+        wrong="unary",
     ),
     _rejected("canary file broken", settings(*BROKEN, rejected=True)),
     _critical("canary: unknown tensor", settings(_NAME, 'name = "tex", '), Reason.CONFIG),

@@ -1,14 +1,16 @@
-"""Faults that only tests cause, besides those of drills: a cut port, edited settings."""
+"""Faults that only tests cause, besides those of drills: a cut port, a queue, edited settings."""
 
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sidecar.drill.injections.load import crowd
 from sidecar.drill.scenario import Injection
+from sidecar.drill.stage.http import request
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.drill.stage.waiting import until
 from sidecar.local.meshfile import write_whole
-from tests.support.mesh.mesh_outside import http
+from tests.support.mesh.mesh import newest_load
 from tests.support.tcp_proxy import ProxiedMesh, Proxy
 
 
@@ -18,7 +20,7 @@ async def cut(mesh: MeshStage, victim: str) -> AsyncIterator[None]:
     proxy = _proxy(mesh, victim)
     proxy.cut()
     try:
-        await http("GET", f"http://{mesh.instance(victim).triton.http}/v2/health/ready")
+        await request("GET", f"http://{mesh.instance(victim).triton.http}/v2/health/ready")
         yield
     finally:
         await proxy.connect()
@@ -38,6 +40,19 @@ async def swallowed(mesh: MeshStage, victim: str) -> AsyncIterator[None]:
 def _proxy(mesh: MeshStage, instance: str) -> Proxy:
     assert isinstance(mesh, ProxiedMesh)
     return mesh.proxies[instance]
+
+
+def queued(clients: int) -> Injection[MeshStage]:
+    """So many further clients, until each has had more than two answers on average."""
+
+    @asynccontextmanager
+    async def stage(mesh: MeshStage, victim: str) -> AsyncIterator[None]:
+        async with crowd(clients)(mesh, victim):
+            asking = newest_load(mesh)
+            yield
+            await until(lambda: len(asking.samples) > 2 * clients, "answers for the crowd")
+
+    return stage
 
 
 def settings(before: str, after: str, *, rejected: bool = False) -> Injection[MeshStage]:

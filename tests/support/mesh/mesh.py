@@ -3,8 +3,10 @@
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sidecar.drill.load.process import RunningLoad
+from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.local import load, timeline
 from sidecar.local.processes import state_file
@@ -14,7 +16,24 @@ from tests.support.soak import pause, times
 
 @dataclass
 class LiveMesh(MeshStage):
-    """A mesh that tests share."""
+    """A mesh that tests share. `newest` is the load of a drill that was put on it last."""
+
+    newest: RunningLoad | None = field(default=None, init=False, compare=False)
+
+    @asynccontextmanager
+    async def loaded(
+        self, spec: LoadSpec, *, began: float, seed: int
+    ) -> AsyncIterator[RunningLoad]:
+        """Put load on it, through Envoy, while the context lasts."""
+        async with super().loaded(spec, began=began, seed=seed) as running:
+            self.newest = running
+            yield running
+
+    def states(self, sidecar: str, since: int) -> list[str]:
+        """The states of the verdicts that a sidecar logged after that many bytes, in order."""
+        events = self.events(sidecar, since)
+        verdicts = [each["after"] for each in events if each["event"] == "verdict_changed"]
+        return [verdict.partition(" ")[0] for verdict in verdicts]
 
     async def registered_anew(self, instance: str, since: int) -> None:
         """Wait until a sidecar has written, after that many bytes, that it registered itself."""
@@ -114,6 +133,13 @@ class Scene:
     def _who(self, kind: str, after: float) -> list[str]:
         seen = self.timeline.sightings
         return [found.instance for found in seen if found.kind == kind and found.at >= after]
+
+
+def newest_load(stage: MeshStage) -> RunningLoad:
+    """The load of a drill that was put on a mesh of tests last."""
+    assert isinstance(stage, LiveMesh)
+    assert stage.newest
+    return stage.newest
 
 
 def unharmed(running: load.Load, *, streams: bool = True) -> None:

@@ -69,8 +69,13 @@ async def http(
 
 
 async def metric(address: str, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
-    lines = (await http("GET", f"http://{address}/metrics")).splitlines()
+    """The sum of a metric's samples that have these labels, at host:port."""
+    return metric_in(await http("GET", f"http://{address}/metrics"), name, **labels)
+
+
+def metric_in(text: str, name: str, **labels: str) -> float:
+    """The same in what was answered."""
+    lines = text.splitlines()
     named = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     chosen = [line for line in named if all(label in line for label in wanted)]
