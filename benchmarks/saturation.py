@@ -22,10 +22,9 @@ from sidecar.drill.record import Run
 from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.local.meshfile import Mesh
-from tests.support.drills import drilled
 from tests.support.faults.faults import CLIENTS, MODELS, QUEUED
 from tests.support.mesh.mesh import LiveMesh
-from tests.support.mesh.pressure import freezes, overload, pauses
+from tests.support.mesh.pressure import freezes, overload, pauses, pressed
 
 _CALM = 10.0  # seconds
 _BETWEEN = 4.0  # seconds between two freezes
@@ -44,18 +43,18 @@ async def measure(mesh: Mesh, minutes: float, seed: int) -> int:
         ("", "seconds", "requests", "failed", "wrong", "p50", "p99", "queue at least",
          "critical", "warning", "new primaries"),
         ("1 client", *requests(idle), "", "", "", ""),
-        (f"{QUEUED} more clients", *requests(busy), str(min(queue)), *reactions(busy)),
+        (f"{QUEUED} more clients", *requests(busy), str(min(queue, default=0)), *reactions(busy)),
         (f"{_FREEZES} freezes", *requests(frozen), "", *reactions(frozen)),
         note=f"critical and warning count verdicts of both instances; freezes drawn with {seed}",
     )  # fmt: skip
-    found = troubles(idle, busy, frozen, min(queue))
+    found = troubles(idle, busy, frozen, min(queue, default=0))
     print("\n".join(found), file=sys.stderr)
     return 1 if found else 0
 
 
 async def _run(live: LiveMesh, scenario: Scenario[MeshStage], clients: int) -> Run:
     with redirect_stdout(sys.stderr):  # the steps of the drill
-        return await drilled(live, scenario, unary=clients, streams=0, between=0.0)
+        return await pressed(live, scenario, unary=clients, between=0.0)
 
 
 @asynccontextmanager
