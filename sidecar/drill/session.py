@@ -16,6 +16,7 @@ from sidecar.drill import misbehaving_models
 from sidecar.drill.cluster import start
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.environment import environment
+from sidecar.drill.live import precheck
 from sidecar.drill.live import scenarios as live_scenarios
 from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.live.stage import LiveStage
@@ -35,7 +36,7 @@ MODELS = (
     misbehaving_models.CACHED,
     misbehaving_models.MORTAL,
 )
-_ENDS = frozenset({NOT_STEADY, *live_scenarios.STAYS})  # codes of runs after which none follows
+_ENDS = frozenset({NOT_STEADY, *precheck.STAYS})  # codes of runs after which none follows
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")

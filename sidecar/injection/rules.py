@@ -29,7 +29,7 @@ class Code(StrEnum):
 
     By the drill command: HELD: another drill runs. NO_INSTANCE: the victim is not in the catalog.
     ORDER_PENDING: a switchover is due. UNANSWERED: the victim's sidecar has not answered.
-    MAINTENANCE: an instance is in maintenance mode.
+    MAINTENANCE: an instance is in maintenance mode, and not because its sidecar stops.
     By either: NOT_PERMITTED: the victim's settings do not permit the fault, or its version knows no
     drills. PAUSED: automation is paused. UNWELL: the victim does not pass. OTHERS_UNWELL: another
     instance does not. ALONE: there is no other one. UNKNOWN: Consul does not show all of them.

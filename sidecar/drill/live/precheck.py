@@ -5,9 +5,13 @@ from sidecar.election import candidates
 from sidecar.injection.keys import Order
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator.service_status import ServiceStatus
+from sidecar.registry import checks
 from sidecar.registry.registration import DRILL_META
 from sidecar.runtime.errors import Conflict
 from sidecar.runtime.timestamps import timestamp
+
+# What only an operator changes: waiting for the steady state would be in vain.
+STAYS = frozenset({Code.PAUSED, Code.MAINTENANCE})
 
 
 class DrillRefused(Conflict):
@@ -50,17 +54,24 @@ def refusal(seen: ServiceStatus, victim: str, fault: Fault | None) -> DrillRefus
 
 
 def refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
-    """Why no fault at all may be caused now; None if one may."""
+    """Why no fault at all may be caused now; None if one may.
+
+    What only an operator changes comes first.
+    """
     if seen.state.paused(seen.wall):
         return DrillRefused(Code.PAUSED, "automation is paused; `resume` turns it on again")
+    if maintained := [entry.id for entry in seen.entries if _is_maintained(entry)]:
+        names = ", ".join(maintained)
+        return DrillRefused(Code.MAINTENANCE, f"in maintenance mode: {names}")
     if seen.pending:
         why = "a move of the role is ordered; `list` shows it, `flush switchover` cancels it"
         return DrillRefused(Code.ORDER_PENDING, why)
     if len(seen.candidates) < 2:
         return DrillRefused(Code.ALONE, f"{seen.service} has fewer than two instances")
-    if maintained := [each.id for each in seen.candidates if each.maintenance]:
-        names = ", ".join(maintained)
-        return DrillRefused(Code.MAINTENANCE, f"in maintenance mode: {names}")
+    return _refusal_of_unwell(seen, victim)
+
+
+def _refusal_of_unwell(seen: ServiceStatus, victim: str) -> DrillRefused | None:
     unwell = [each for each in seen.candidates if not candidates.is_well(each)]
     if any(each.id == victim for each in unwell):
         return DrillRefused(Code.UNWELL, f"{victim} does not pass")
@@ -70,3 +81,12 @@ def refusal_of_mesh(seen: ServiceStatus, victim: str) -> DrillRefused | None:
     if seen.primary is None:
         return DrillRefused(Code.OTHERS_UNWELL, "there is no primary")
     return None
+
+
+def _is_maintained(entry: ServiceEntry) -> bool:
+    """Whether it, or its node, is in maintenance mode, and not by its own sidecar, which stops."""
+    critical = (check for check in entry.checks if check.status == "critical")
+    return any(
+        checks.is_maintenance(check) and not checks.is_withdrawal(check, entry.meta)
+        for check in critical
+    )

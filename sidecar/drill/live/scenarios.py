@@ -17,8 +17,6 @@ from sidecar.injection.rules import Code, Fault
 from sidecar.operator.service_status import ServiceStatus
 
 SWITCHOVER = "switchover"
-# What only an operator changes: waiting for the steady state would be in vain.
-STAYS = frozenset({Code.PAUSED, Code.MAINTENANCE, Code.ALONE})
 _LONGEST = 120.0  # seconds for which a fault is ordered; the victim's max_seconds may be shorter
 # A frozen sidecar cannot notice the end of the drill. Its session has to lapse, which takes up to
 # 30 s by default, and the drill waits 45 s for the end.
@@ -44,7 +42,7 @@ def refusal(seen: ServiceStatus, scenario: Scenario[Any]) -> DrillRefused | None
     """
     if not possible(scenario):
         return None
-    if (found := precheck.refusal_of_mesh(seen, "")) and found.code in STAYS:
+    if (found := precheck.refusal_of_mesh(seen, "")) and found.code in precheck.STAYS:
         return found
     if seen.primary is None:
         return None

@@ -19,7 +19,6 @@ from sidecar.drill.scenario import Need
 from sidecar.drill.stage.observation import Observation, observing
 from sidecar.drill.stage.waiting import PATIENCE, until
 from sidecar.health.canary.definition import Canary
-from sidecar.injection.rules import Code
 from sidecar.local import timeline
 from sidecar.operator import operator_client
 from sidecar.operator.operator_client import OperatorClient
@@ -79,7 +78,7 @@ class LiveStage:
         """Wait until every instance serves, one is primary, nothing is ordered, and Envoys agree.
 
         Raises:
-            DrillRefused: automation is paused.
+            DrillRefused: only an operator changes what is missing, such as a pause.
             Unavailable: it was not reached; the message says why.
         """
         clock, service = self.client.clock, self.client.service
@@ -101,7 +100,7 @@ class LiveStage:
                 return await self._disagreement(seen)
         except SidecarError as error:
             return str(error)
-        if why.code == Code.PAUSED:  # waiting does not change it
+        if why.code in precheck.STAYS:
             raise why
         return str(why)
 

@@ -32,6 +32,7 @@ class Stage(Protocol):
 
         Raises:
             Unavailable: it was not reached; the message says what is missing.
+            DrillRefused: only an operator changes what is missing; its code says what.
         """
 
     async def healthy(self) -> frozenset[str]:

@@ -2,12 +2,14 @@
 
 import pytest
 
-from sidecar.drill.live import consent, scenarios
+from sidecar.drill.live import consent, precheck, scenarios
 from sidecar.drill.live.scenarios import on_live_mesh, possible
 from sidecar.drill.scenarios.catalog import SCENARIOS, select
+from sidecar.election.keys.orders import Order
 from sidecar.injection.rules import Code, Fault
 from sidecar.operator.service_status import ServiceStatus
-from tests.support.operator_scene import entry, seen
+from sidecar.registry.checks import WITHDRAWAL_META, WITHDRAWN
+from tests.support.operator_scene import entry, pending, seen
 
 PERMITTED = "crash,freeze"
 
@@ -48,14 +50,23 @@ def test_what_the_primary_does_not_permit_is_refused(
     assert refused is None or refused.code == Code.NOT_PERMITTED
 
 
-def test_what_only_an_operator_changes_is_refused_at_once() -> None:
-    alone = scenarios.refusal(seen(entry("a", drill=PERMITTED)), *select(["crash"]))
-    assert alone
-    assert alone.code == Code.ALONE
+@pytest.mark.parametrize("order", [None, pending()])
+def test_what_only_an_operator_changes_is_refused_at_once(order: Order | None) -> None:
     maintained = entry("b", maintenance="kernel", drill=PERMITTED)
-    refused = scenarios.refusal(seen(entry("a", drill=PERMITTED), maintained), *select(["crash"]))
+    status = seen(entry("a", drill=PERMITTED), maintained, order=order)
+    refused = scenarios.refusal(status, *select(["crash"]))
     assert refused
     assert refused.code == Code.MAINTENANCE
+
+
+@pytest.mark.parametrize("meta", [{}, {WITHDRAWAL_META: WITHDRAWN}])
+def test_a_sidecar_that_withdraws_its_own_instance_is_no_maintenance(meta: dict[str, str]) -> None:
+    stopping = entry("b", maintenance=WITHDRAWN, **meta)
+    status = seen(entry("a", drill=PERMITTED), stopping)
+    assert scenarios.refusal(status, *select(["crash"])) is None
+    refused = precheck.refusal_of_mesh(status, "a")
+    assert refused
+    assert refused.code == Code.OTHERS_UNWELL
 
 
 def test_other_refusals_are_left_to_the_moment_of_the_fault() -> None:
@@ -63,6 +74,8 @@ def test_other_refusals_are_left_to_the_moment_of_the_fault() -> None:
     assert scenarios.refusal(seen(entry("a", drill=PERMITTED), unwell), *select(["crash"])) is None
     nobody = seen(entry("a"), entry("b"), holder=None)
     assert scenarios.refusal(nobody, *select(["crash"])) is None
+    alone = seen(entry("a", drill=PERMITTED))
+    assert scenarios.refusal(alone, *select(["crash"])) is None
 
 
 @pytest.mark.wording

@@ -1,6 +1,7 @@
 """A live mesh as a stage, on a modelled Consul and a clock that is turned by hand."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sidecar.election.keys import lock, orders
 from sidecar.election.keys.orders import Pause
 from sidecar.injection.rules import Code
 from sidecar.operator import operator_client
+from sidecar.registry.checks import WITHDRAWN
 from sidecar.runtime.errors import Unavailable
 from tests.support.drill_scene import SERVICE, ModelledScene, drill_scene, passing
 
@@ -61,6 +63,45 @@ async def test_a_pause_is_not_waited_for() -> None:
         with pytest.raises(DrillRefused) as refused:
             await stage(scene).steady(60.0)
         assert refused.value.code == Code.PAUSED
+
+
+async def test_maintenance_that_begins_during_the_wait_ends_it() -> None:
+    async with drill_scene() as scene:
+        await scene.set("b", "critical")
+        waiting = asyncio.create_task(stage(scene).steady(600.0))
+        await scene.clock.advance(5.0)
+        assert not waiting.done()
+        await scene.consul.maintain_service("b", "a new kernel")
+        await scene.clock.advance(1.0)
+        assert waiting.done()
+        with pytest.raises(DrillRefused) as refused:
+            await waiting
+        assert refused.value.code == Code.MAINTENANCE
+
+
+async def withdraws(scene: ModelledScene) -> None:
+    await scene.consul.maintain_service("b", WITHDRAWN)
+
+
+async def deregisters(scene: ModelledScene) -> None:
+    await scene.consul.deregister_service("b")
+
+
+@pytest.mark.parametrize("stops", [withdraws, deregisters])
+async def test_a_sidecar_that_is_restarted_is_waited_for(
+    stops: Callable[[ModelledScene], Awaitable[None]],
+) -> None:
+    async with drill_scene() as scene:
+        await stops(scene)
+        waiting = asyncio.create_task(stage(scene).steady(60.0))
+        await scene.clock.advance(5.0)
+        assert not waiting.done()
+        await scene.members["b"].die()
+        await scene.consul.deregister_service("b")
+        await scene.add("b")
+        await scene.clock.advance(1.0)
+        assert waiting.done()
+        await waiting
 
 
 async def test_a_switchover_needs_a_primary_that_permits_drills() -> None:
