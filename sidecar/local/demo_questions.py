@@ -99,21 +99,13 @@ async def generate_faulty(client: aio.InferenceServerClient, prompt: str) -> Ans
     """
     request = {"model_name": FAULTY_STREAM, "inputs": [_text(prompt)],
                "parameters": {"name_instance": True}}  # fmt: skip
-    return await _streamed(client, request, "answer", may_be_empty=True)
+    return await _streamed(client, request, "answer")
 
 
 async def _streamed(
-    client: aio.InferenceServerClient,
-    request: Mapping[str, Any],
-    output: str = _OUTPUT,
-    *,
-    may_be_empty: bool = False,
+    client: aio.InferenceServerClient, request: Mapping[str, Any], output: str = _OUTPUT
 ) -> Answer:
-    """The text of all responses to one request.
-
-    It `may_be_empty` if a model that misbehaves sends none: tritonclient shows no response without
-    outputs.
-    """
+    """The text of all responses to one request."""
 
     async def requests() -> AsyncIterator[dict[str, Any]]:
         yield {**request, "enable_empty_final_response": True}
@@ -130,7 +122,7 @@ async def _streamed(
         if not over:
             raise
     # Read to its end: Triton may leak a stream that is cancelled right after its last response.
-    if not over and (parts or not may_be_empty):
+    if not over:
         raise InferenceServerException("the stream ended before its last response", "CUT")
     named = [part.instance for part in parts if part.instance] or [""]
     return Answer("".join(part.text for part in parts), named[-1], named[0])

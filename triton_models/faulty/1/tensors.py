@@ -34,10 +34,10 @@ def instance(request: Any) -> str:
 
 def response(text: str, vector: npt.NDArray[np.float32], named: str = "") -> Any:
     """A response with both outputs; `named` is a second element of the text."""
-    elements = [element.encode() for element in (text, named) if element]
+    elements = [each.encode() for each in ((text, named) if named else (text,))]
     return pb_utils.InferenceResponse(
         output_tensors=[
-            pb_utils.Tensor("answer", np.array(elements or [b""], dtype=np.object_)),
+            pb_utils.Tensor("answer", np.array(elements, dtype=np.object_)),
             pb_utils.Tensor("vector", vector),
         ]
     )

@@ -29,11 +29,11 @@ class TritonPythonModel:
         except StagedError as error:
             sender.send(refusal(error), flags=FINAL)
             return
-        named, last = instance(request), len(answer.words) - 1
+        # A stream without a response would look as if it was cut.
+        named, words = instance(request), answer.words or ("",)
+        last = len(words) - 1
         # A space before each word but the first: put together they are the unary answer.
-        for place, word in enumerate(answer.words):
+        for place, word in enumerate(words):
             text, vector = (f" {word}", answer.vector[:0]) if place else (word, answer.vector)
             flags = FINAL if place == last else 0
             sender.send(response(text, vector, named), flags=flags)
-        if not answer.words:
-            sender.send(flags=FINAL)

@@ -141,6 +141,9 @@ async def test_models_that_misbehave_are_asked_where_they_are_served(
             await asyncio.sleep(0.02)
     after = {(sample.kind, sample.outcome) for sample in running.samples[since:]}
     assert after - {("stream", "answered")} == {("unary", "answered"), ("stream", "wrong")}
+    empty = [sample for sample in running.samples if sample.outcome == "wrong"]
+    assert {sample.instance for sample in empty} == {INSTANCE}
+    assert all("''" in sample.detail for sample in empty)
 
 
 def _signal(server: TritonServer, number: signal.Signals) -> None:
