@@ -82,11 +82,11 @@ class StaticStage(MeshStage):
         return self.now.instances[0].id
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on that Envoy."""
         reference, place = self.now.instances[0].triton.grpc, Place(self.log("load"))
-        return load(spec, self.address, reference, place, began=began, seed=seed)
+        return load(spec, self.address, reference, place, began=began, seed=seed, cached=cached)
 
 
 async def through_the_mesh(mesh: Mesh, rounds: int) -> dict[str, list[Run]]:

@@ -70,7 +70,7 @@ class Hosts(ClusterStage):
                 models.order(self, instance.id, model, {"load_seconds": site.LOADING})
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on the design, from the edge, while the context lasts."""
         reference = f"{self.layout.address('host-1')}:{TRITON}"

@@ -69,7 +69,12 @@ async def conduct(
     conditions.tell("waiting for the steady state")
     await stage.steady()
     async with stage.observed() as seen:
-        loaded = stage.loaded(conditions.load, began=seen.began, seed=conditions.seed + number)
+        loaded = stage.loaded(
+            conditions.load,
+            began=seen.began,
+            seed=conditions.seed + number,
+            cached="cache" in scenario.needs,
+        )
         attempt: _Attempt | None = None
         try:
             async with loaded as running:

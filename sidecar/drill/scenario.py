@@ -15,9 +15,9 @@ from sidecar.runtime.errors import SidecarError
 # What a scenario needs of the mesh that it is run on. `processes`: their signals. `hosts`: an
 # instance with its agent on a host of its own, whose networks can be cut and impaired. `servers`:
 # several Consul servers. `models`: the models that can be told to misbehave. `cache`: the one of
-# them whose answers Triton caches. `mortal`: the model that a request can kill, on at least three
-# instances. `disk`: a disk that can become full. `clock`: sidecars and control planes whose wall
-# clock can be set.
+# them whose answers Triton caches; only then does the load ask it. `mortal`: the model that a
+# request can kill, on at least three instances. `disk`: a disk that can become full. `clock`:
+# sidecars and control planes whose wall clock can be set.
 Need = Literal["processes", "hosts", "servers", "models", "cache", "mortal", "disk", "clock"]
 Victim = Literal["primary", "standby", "mesh"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sidecar.drill.load.messages import Counts
 from sidecar.drill.samples import Outcome, Sample
-from sidecar.drill.scenario import Expectation, Scenario
+from sidecar.drill.scenario import Expectation, Need, Scenario
 from sidecar.drill.stage.observation import Observation
 from sidecar.runtime.errors import SidecarError
 
@@ -32,11 +32,11 @@ class FakeLoad:
 class FakeStage:
     """Implements drill's `Stage`; what a test does to it is in its attributes."""
 
-    offers = frozenset({"processes"})
-
     def __init__(self) -> None:
+        self.offers = frozenset[Need]({"processes"})
         self.load = FakeLoad()
         self.unsteady: SidecarError | None = None
+        self.cached = False  # whether the load was to ask for cached answers
         self.injected, self.removed = asyncio.Event(), 0
         self.takes = 0.0  # seconds that the injection takes,
         self.ago: float | None = None  # and how long ago it was then, if it had to be ordered
@@ -64,7 +64,10 @@ class FakeStage:
         yield Observation()
 
     @asynccontextmanager
-    async def loaded(self, spec: object, *, began: float, seed: int) -> AsyncIterator[FakeLoad]:
+    async def loaded(
+        self, spec: object, *, began: float, seed: int, cached: bool = False
+    ) -> AsyncIterator[FakeLoad]:
+        self.cached = cached
         sending = asyncio.create_task(self._send())
         try:
             yield self.load

@@ -259,17 +259,18 @@ class ClusterStage(MeshStage):
     # --- load and commands --------------------------------------------------------------------
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, from the edge through Envoy, while the context lasts."""
         self.spec = spec
         return load(
             spec,
-            f"127.0.0.1:{PORTS.envoy}",
+            self.layout.front,
             f"{self.layout.address('host-0')}:{TRITON}",
             Place(self.log("load"), self.namespaces.enter(EDGE), self.layout.parts[0][1].env),
             began=began,
             seed=seed,
+            cached=cached,
         )
 
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str]]:

@@ -158,7 +158,7 @@ class LiveStage:
         return observing(timeline.follow_service(consul, service), reports)
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, through the Envoy, while the context lasts."""
         envoy, place = self._entrance.envoy, Place(self._entrance.log)

@@ -41,7 +41,7 @@ async def main() -> int:
 async def _questions(order: Order) -> Questions:
     if order.canaries:
         return await fitted(order.canaries, order.reference)
-    return await demo_models(order.reference)
+    return await demo_models(order.reference, cached=order.cached)
 
 
 async def _send(order: Order, questions: Questions, orders: asyncio.StreamReader) -> None:

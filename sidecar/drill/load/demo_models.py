@@ -1,7 +1,8 @@
 """The questions to the demo models, judged by the answers of a Triton that counts as right.
 
 Where models are served that misbehave on order, each gets as many requests of its kind as the demo
-model.
+model. The one whose answers Triton caches is only asked if that is wanted: its latencies are not
+those of a model.
 
 Acts: tritonclient.
 """
@@ -25,11 +26,12 @@ _CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 _Asked = Mapping[Kind, Sequence[demo_questions.Question]]
-_QUESTIONS: Mapping[Kind, Mapping[str, demo_questions.Question]] = {
+_Questions = Mapping[str, demo_questions.Question]
+_CACHED: _Questions = {demo_questions.CACHED: demo_questions.ask_cached}
+_QUESTIONS: Mapping[Kind, _Questions] = {
     "unary": {
         demo_questions.UNARY: demo_questions.ask,
         demo_questions.FAULTY: demo_questions.ask_faulty,
-        demo_questions.CACHED: demo_questions.ask_cached,
     },
     "stream": {
         demo_questions.STREAM: demo_questions.generate,
@@ -56,14 +58,18 @@ class DemoModels:
             yield _Client(client, self._asked, self._right)
 
 
-async def demo_models(reference: str) -> DemoModels:
+async def demo_models(reference: str, *, cached: bool) -> DemoModels:
     """The questions, with the answers of the Triton at a host:port as the right ones.
+
+    Args:
+        reference: host:port of that Triton.
+        cached: whether the model whose answers Triton caches is asked, too.
 
     Raises:
         Unavailable: it does not answer, or has none of the models ready.
     """
     try:
-        asked = await _served(reference)
+        asked = await _served(reference, cached=cached)
         questions = [question for kind in asked.values() for question in kind]
         if not questions:
             raise Unavailable(f"the Triton at {reference} has no demo model ready")
@@ -73,11 +79,12 @@ async def demo_models(reference: str) -> DemoModels:
         raise Unavailable(f"the Triton at {reference} does not answer: {said}") from error
 
 
-async def _served(reference: str) -> _Asked:
+async def _served(reference: str, *, cached: bool) -> _Asked:
+    wanted = {**_QUESTIONS, "unary": {**_QUESTIONS["unary"], **(_CACHED if cached else {})}}
     async with aio.InferenceServerClient(reference) as client:
         return {
             kind: [ask for model, ask in models.items() if await client.is_model_ready(model)]
-            for kind, models in _QUESTIONS.items()
+            for kind, models in wanted.items()
         }
 
 

@@ -41,7 +41,8 @@ class Counts:
 class Order:
     """What the process is to do. `spec` is a load's text.
 
-    Without `canaries` it asks the demo models. `began` is on the monotonic clock, which all
+    Without `canaries` it asks the demo models, and if `cached`, also the one whose answers Triton
+    caches, which say nothing about the mesh's speed. `began` is on the monotonic clock, which all
     processes of a machine share.
     """
 
@@ -51,6 +52,7 @@ class Order:
     began: float
     seed: int
     canaries: tuple[Canary, ...] = ()
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

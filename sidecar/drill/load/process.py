@@ -104,6 +104,7 @@ async def load(
     seed: int = 0,
     began: float | None = None,
     canaries: Sequence[Canary] = (),
+    cached: bool = False,
 ) -> AsyncIterator[RunningLoad]:
     """A load that runs while the context lasts, at the lowest priority.
 
@@ -119,13 +120,14 @@ async def load(
         seed: determines the schedule of an open loop.
         began: when the drill began, on the monotonic clock; by default now. Samples count from it.
         canaries: questions to the user's models, instead of those to the demo models.
+        cached: whether the demo model is asked, too, whose answers Triton caches.
 
     Raises:
         ConfigError: the load or the canaries do not fit the models.
         Unavailable: the reference does not answer, or the process has died.
     """
     start = time.monotonic() if began is None else began
-    order = Order(str(spec), address, reference, start, seed, tuple(canaries))
+    order = Order(str(spec), address, reference, start, seed, tuple(canaries), cached)
     running, ready = RunningLoad(place.log), asyncio.Event()
     process = await _start(place)
     following = asyncio.create_task(running.follow(process, ready))

@@ -48,9 +48,12 @@ class Stage(Protocol):
         """Observe it while the context lasts."""
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
-        """Put load on it while the context lasts; `began` and samples are on one clock."""
+        """Put load on it while the context lasts; `began` and samples are on one clock.
+
+        With `cached` it also asks the model whose answers Triton caches.
+        """
 
     async def retries(self) -> int | None:
         """How many requests Envoys have sent to a further instance so far; None if unknown."""

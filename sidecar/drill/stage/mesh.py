@@ -290,13 +290,13 @@ class MeshStage:
         return observed(self.now)
 
     def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, through Envoy, while the context lasts."""
         mesh, self.spec = self.now, spec
         reference = mesh.instances[0].triton.grpc
         place = Place(self.log("load"))
-        return load(spec, mesh.envoy.grpc, reference, place, began=began, seed=seed)
+        return load(spec, mesh.envoy.grpc, reference, place, began=began, seed=seed, cached=cached)
 
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str] | None]:
         """`triton-sidecar` for this mesh, and its environment."""

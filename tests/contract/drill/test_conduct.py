@@ -1,6 +1,7 @@
 """The conduct of a run: the fault is removed whatever happens, and what was seen is kept."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from sidecar.drill.live.precheck import DrillRefused
 from sidecar.drill.load.spec import ClosedLoop
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run, Violation
-from sidecar.drill.scenario import Violated
+from sidecar.drill.scenario import Need, Violated
 from sidecar.drill.session import interruptible
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stop_conditions import Bounds
@@ -34,6 +35,18 @@ async def test_a_run_is_judged_and_has_what_was_seen() -> None:
     assert [mark.event for mark in made.marks] == ["injected", "restored", "recovered"]
     assert (stage.removed, made.figures.failed) == (1, 0)
     assert made.samples
+
+
+@pytest.mark.parametrize("needs", [frozenset[Need](), frozenset[Need]({"cache"})])
+async def test_a_load_asks_for_cached_answers_where_they_are_the_subject(
+    needs: frozenset[Need],
+) -> None:
+    stage = FakeStage()
+    stage.offers |= needs
+    scenario = replace(stage.scenario(), needs=needs)
+    conditions = Conditions(ClosedLoop(1, 1), seed=0)
+    await conduct(cast("Stage", stage), scenario, Objectives(), conditions, 1)
+    assert stage.cached is bool(needs)
 
 
 async def test_a_fault_that_is_ordered_counts_from_when_it_was_caused() -> None:

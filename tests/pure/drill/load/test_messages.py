@@ -37,7 +37,7 @@ def test_an_order_survives_the_pipe_with_its_canaries() -> None:
     [found] = read_order(line).canaries
     assert [type(each) for each in found.expectations] == [type(each) for each in EXPECTED]
     assert found.steps[0]["in"].array.tolist() == [[1, 1], [1, 1]]
-    plain = Order("rate=1", "a:1", "b:2", 3.5, 7)
+    plain = Order("rate=1", "a:1", "b:2", 3.5, 7, cached=True)
     assert read_order(order_line(plain)) == plain
 
 
