@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
 _BEAT = 0.02  # seconds
 _LEAST = 0.005  # seconds; a timer is always a little late
@@ -43,9 +44,13 @@ class Pulse:
         now = time.monotonic()
         # The timer of this stall may come after what asks: it has not ended by then.
         present = [Stall(self._due, now)] if now - self._due > _LEAST else []
-        return overlapping([*self._stalls, *present], since)
+        return overlapping(chain(present, reversed(self._stalls)), since)
 
 
-def overlapping(stalls: Iterable[Stall], since: float) -> float:
-    """The seconds of stalls after a moment."""
-    return sum(max(0.0, each.end - max(each.begin, since)) for each in stalls)
+def overlapping(newest_first: Iterable[Stall], since: float) -> float:
+    """The seconds of stalls after a moment.
+
+    It looks at no more stalls than that takes: each request asks, and most end after few of them.
+    """
+    after = takewhile(lambda each: each.end > since, newest_first)
+    return sum(each.end - max(each.begin, since) for each in after)
