@@ -30,7 +30,7 @@ from benchmarks import report, static_envoy
 from benchmarks.report import ms, spread
 from sidecar.drill.conduct import Conditions, conduct
 from sidecar.drill.injections.processes import triton_frozen, triton_killed
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import ClosedLoop, LoadSpec
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run
@@ -86,7 +86,9 @@ class StaticStage(MeshStage):
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on that Envoy."""
         reference, place = self.now.instances[0].triton.grpc, Place(self.log("load"))
-        return load(spec, self.address, reference, place, began=began, seed=seed, cached=cached)
+        return load(
+            spec, self.address, reference, place, began=began, seed=seed, asked=Asked(cached=cached)
+        )
 
 
 async def through_the_mesh(mesh: Mesh, rounds: int) -> dict[str, list[Run]]:

@@ -18,7 +18,7 @@ from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.supervisor import Supervisor
 from sidecar.drill.injections import models
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.misbehaving_models import STREAM, UNARY
 from sidecar.health.canary.definition import Canary
@@ -82,7 +82,7 @@ class Hosts(ClusterStage):
             place,
             seed=seed,
             began=began,
-            canaries=self._questions,
+            asked=Asked(self._questions),
         )
 
     async def switch_over(self, instance: str) -> None:

@@ -28,7 +28,7 @@ from sidecar.drill.cluster.impairment import Impairment
 from sidecar.drill.cluster.layout import EDGE, PORTS, TRITON, Layout, same_host
 from sidecar.drill.cluster.network_namespaces import NETWORKS, Network, NetworkNamespaces
 from sidecar.drill.cluster.supervisor import Supervisor
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage.mesh import MeshStage
@@ -270,7 +270,7 @@ class ClusterStage(MeshStage):
             Place(self.log("load"), self.namespaces.enter(EDGE), self.layout.parts[0][1].env),
             began=began,
             seed=seed,
-            cached=cached,
+            asked=Asked(cached=cached),
         )
 
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str]]:

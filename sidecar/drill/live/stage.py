@@ -13,7 +13,7 @@ from sidecar.control_planes import rpc
 from sidecar.control_planes.watch import PlaneDirectory
 from sidecar.drill.environment import Surroundings
 from sidecar.drill.live import precheck
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec
 from sidecar.drill.scenario import Need
 from sidecar.drill.stage.observation import Observation, observing
@@ -162,8 +162,8 @@ class LiveStage:
     ) -> AbstractAsyncContextManager[RunningLoad]:
         """Put load on it, through the Envoy, while the context lasts."""
         envoy, place = self._entrance.envoy, Place(self._entrance.log)
-        canaries = self._entrance.canaries
-        return load(spec, envoy, envoy, place, began=began, seed=seed, canaries=canaries)
+        asked = Asked(self._entrance.canaries)
+        return load(spec, envoy, envoy, place, began=began, seed=seed, asked=asked)
 
     async def retries(self) -> None:
         """Unknown: Envoys' admin interfaces are not read."""

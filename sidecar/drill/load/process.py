@@ -44,6 +44,22 @@ class Place:
     env: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a load asks.
+
+    Attributes:
+        canaries: questions to the user's models; without them it asks the demo models,
+        cached: and the one whose answers Triton caches only if this is set.
+    """
+
+    canaries: Sequence[Canary] = ()
+    cached: bool = False
+
+
+DEMO_MODELS = Asked()
+
+
 class RunningLoad:
     """The samples of a load, in the order in which requests ended, and its counts.
 
@@ -103,8 +119,7 @@ async def load(
     *,
     seed: int = 0,
     began: float | None = None,
-    canaries: Sequence[Canary] = (),
-    cached: bool = False,
+    asked: Asked = DEMO_MODELS,
 ) -> AsyncIterator[RunningLoad]:
     """A load that runs while the context lasts, at the lowest priority.
 
@@ -115,19 +130,19 @@ async def load(
         spec: which load.
         address: host:port that the clients connect to.
         reference: host:port of a Triton whose answers count as right; of any server that describes
-            the models, if there are `canaries`.
+            the models, if canaries are `asked`.
         place: where the process runs.
         seed: determines the schedule of an open loop.
         began: when the drill began, on the monotonic clock; by default now. Samples count from it.
-        canaries: questions to the user's models, instead of those to the demo models.
-        cached: whether the demo model is asked, too, whose answers Triton caches.
+        asked: the questions.
 
     Raises:
         ConfigError: the load or the canaries do not fit the models.
         Unavailable: the reference does not answer, or the process has died.
     """
     start = time.monotonic() if began is None else began
-    order = Order(str(spec), address, reference, start, seed, tuple(canaries), cached)
+    about = tuple(asked.canaries), asked.cached
+    order = Order(str(spec), address, reference, start, seed, *about)
     running, ready = RunningLoad(place.log), asyncio.Event()
     process = await _start(place)
     following = asyncio.create_task(running.follow(process, ready))

@@ -23,7 +23,7 @@ from typing import Any
 
 from sidecar.drill import environment
 from sidecar.drill.environment import Surroundings
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
 from sidecar.drill.misbehaving_models import CACHED, MORTAL, UNARY
 from sidecar.drill.scenario import Need
@@ -296,7 +296,15 @@ class MeshStage:
         mesh, self.spec = self.now, spec
         reference = mesh.instances[0].triton.grpc
         place = Place(self.log("load"))
-        return load(spec, mesh.envoy.grpc, reference, place, began=began, seed=seed, cached=cached)
+        return load(
+            spec,
+            mesh.envoy.grpc,
+            reference,
+            place,
+            began=began,
+            seed=seed,
+            asked=Asked(cached=cached),
+        )
 
     def command_line(self, *arguments: str) -> tuple[tuple[str, ...], Mapping[str, str] | None]:
         """`triton-sidecar` for this mesh, and its environment."""

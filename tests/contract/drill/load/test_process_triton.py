@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidecar.drill.load.process import Place, RunningLoad, load
+from sidecar.drill.load.process import Asked, Place, RunningLoad, load
 from sidecar.drill.load.spec import ClosedLoop, OpenLoop
 from sidecar.drill.misbehaving_models import STREAM as STREAM_FAULTY
 from sidecar.drill.misbehaving_models import UNARY as UNARY_FAULTY
@@ -98,8 +98,8 @@ async def test_canaries_are_questions_that_judge_their_answers(
 ) -> None:
     spec = ClosedLoop(clients=1, streams=1, pause=0.02)
     wrong = replace(STREAM, expectations=(Equals("text_output", ("another",)),))
-    asked = load(spec, server.grpc, server.grpc, Place(tmp_path / "log"), canaries=(UNARY, wrong))
-    async with asked as running:
+    where, asked = server.grpc, Asked((UNARY, wrong))
+    async with load(spec, where, where, Place(tmp_path / "log"), asked=asked) as running:
         await _until(running, "unary", 5)
         await _until(running, "stream", 5)
     found = {(sample.kind, sample.outcome, sample.instance) for sample in running.samples}
@@ -112,7 +112,8 @@ async def test_canaries_that_do_not_fit_are_the_operators_mistake(
 ) -> None:
     async def begin(*canaries: Canary) -> None:
         where = server.grpc
-        async with load(ClosedLoop(), where, where, Place(tmp_path / "log"), canaries=canaries):
+        place, asked = Place(tmp_path / "log"), Asked(canaries)
+        async with load(ClosedLoop(), where, where, place, asked=asked):
             pytest.fail("it began")
 
     other = replace(UNARY, steps=({"text": tensor("BYTES", [1], ["Hello"])},))
