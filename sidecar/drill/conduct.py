@@ -23,7 +23,7 @@ from sidecar.drill.measurement import measure
 from sidecar.drill.objectives import Objectives
 from sidecar.drill.record import Run, Status, Violation
 from sidecar.drill.samples import Kind, Mark
-from sidecar.drill.scenario import Scenario, Violated
+from sidecar.drill.scenario import Need, Scenario, Violated
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.observation import Observation
 from sidecar.drill.stage.waiting import until
@@ -65,7 +65,7 @@ async def conduct(
         SidecarError: before the injection: the mesh has no steady state, or the load died.
     """
     if lacking := scenario.needs - stage.offers:
-        return _skipped(scenario, number, f"needs {', '.join(sorted(lacking))}")
+        return _skipped(scenario, number, _needs(stage, lacking))
     conditions.tell("waiting for the steady state")
     await stage.steady()
     async with stage.observed() as seen:
@@ -292,6 +292,14 @@ def _least(load: LoadSpec) -> Counter[Kind]:
     """The answers of each kind that show that requests flow."""
     unary = isinstance(load, OpenLoop) or load.clients
     return Counter({"unary": _ANSWERS if unary else 0, "stream": 1 if load.streams else 0})
+
+
+def _needs(stage: Stage, lacking: frozenset[Need]) -> str:
+    """What a scenario needs and a stage does not offer, and why, as far as that is known."""
+    named = (
+        f"{need} ({stage.lacking[need]})" if need in stage.lacking else need for need in lacking
+    )
+    return f"needs {', '.join(sorted(named))}"
 
 
 def _skipped(scenario: Scenario[Any], number: int, reason: str) -> Run:

@@ -1,7 +1,7 @@
 """A stage without a mesh: instance `a` is primary, `b` standby; requests are answered at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ class FakeStage:
 
     def __init__(self) -> None:
         self.offers = frozenset[Need]({"processes"})
+        self.lacking: Mapping[Need, str] = {}
         self.load = FakeLoad()
         self.unsteady: SidecarError | None = None
         self.cached = False  # whether the load was to ask for cached answers

@@ -16,10 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.local.planning.plan import Part
+from sidecar.runtime.errors import Unavailable
 
 _KINDS = ("sidecar", "xds")
 _SHARED = "FAKETIME_SHARED"
+_SHM = Path("/dev/shm")  # noqa: S108 -- where the kernel keeps it
 _HOUR = 3600
+_TRIAL = 30.0  # seconds for one process to start and end on a busy machine
+_SHOWN = 300  # characters of what a process said
 _NEAR = 60.0  # seconds by which two readings may differ on a busy machine
 _LOOKED = "import time; time.sleep(0.001); print(time.time(), time.monotonic())"
 
@@ -30,22 +34,23 @@ class Clocks:
 
     Attributes:
         folder: has a file for each of them that is not right.
-        library: what a process preloads; None where clocks cannot be set.
+        library: what a process preloads.
         shared: the id of the memory that the processes share.
     """
 
     folder: Path
-    library: Path | None = None
-    shared: int = 0
+    library: Path
+    shared: int
 
     @property
-    def settable(self) -> bool:
-        """Whether they can be set."""
-        return self.library is not None
+    def memory(self) -> tuple[Path, ...]:
+        """The files of that memory."""
+        names = f"faketime_shm_{self.shared}", f"sem.faketime_sem_{self.shared}"
+        return tuple(_SHM / name for name in names)
 
     def of(self, part: Part) -> Part:
-        """The part with a clock that can be set, if that is possible."""
-        if part.kind not in _KINDS or not self.settable:
+        """The part with a clock that can be set, if it is one whose clock matters."""
+        if part.kind not in _KINDS:
             return part
         return replace(part, env={**part.env, **self.environment(part.name)})
 
@@ -57,7 +62,7 @@ class Clocks:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
-            # A region of its own would stay in /dev/shm when a process is killed.
+            # Separate memory would stay in /dev/shm when a process is killed.
             _SHARED: f"/faketime_sem_{self.shared} /faketime_shm_{self.shared}",
         }
 
@@ -69,42 +74,63 @@ def clock_file(folder: Path, name: str) -> Path:
 
 @contextmanager
 def settable_clocks(folder: Path, library: Path | None) -> Iterator[Clocks]:
-    """Clocks that can be set during the context, if there is a library and it works here."""
+    """Clocks that can be set during the context.
+
+    Raises:
+        Unavailable: they cannot be set here; the message says why.
+    """
     if library is None:
-        yield Clocks(folder)
-        return
-    # It creates the memory that all share, and removes it when its pipe is closed, which happens
-    # at the latest at the end of this process.
-    holder = subprocess.Popen(
+        raise Unavailable("libfaketime is missing; `make setup` fetches it for x86-64")
+    holder = _holder(library)
+    try:
+        _check_holder(holder)
+        # Its path may contain a space, which LD_PRELOAD takes for the end.
+        preloaded = Path(f"/proc/{holder.pid}/cwd/{library.name}")
+        clocks = Clocks(folder, preloaded, holder.pid)
+        _try(clocks)
+        yield clocks
+    finally:
+        holder.communicate()
+
+
+def _holder(library: Path) -> "subprocess.Popen[bytes]":
+    """A process that creates the memory that all share.
+
+    It removes it when its pipe is closed, which happens at the latest at the end of this process.
+    """
+    return subprocess.Popen(
         ["cat"],
         cwd=library.parent,
         env={name: text for name, text in os.environ.items() if name != _SHARED}
         | {"LD_PRELOAD": f"./{library.name}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    try:
-        _echoed(holder)
-        # Its path may contain a space, which LD_PRELOAD takes for the end.
-        library = Path(f"/proc/{holder.pid}/cwd/{library.name}")
-        clocks = Clocks(folder, library, holder.pid)
-        yield clocks if _work(clocks) else Clocks(folder)
-    finally:
-        holder.communicate()
 
 
-def _echoed(holder: "subprocess.Popen[bytes]") -> None:
-    """Wait until it runs, or has ended."""
+def _check_holder(holder: "subprocess.Popen[bytes]") -> None:
+    """Wait until it runs.
+
+    Raises:
+        Unavailable: it has ended.
+    """
     if holder.stdin and holder.stdout:
         with suppress(BrokenPipeError):
             os.write(holder.stdin.fileno(), b"\n")
-        holder.stdout.readline()
+        if holder.stdout.readline():
+            return
+    _, complaint = holder.communicate()
+    raise Unavailable(f"libfaketime does not start: {_line(complaint)}")
 
 
-def _work(clocks: Clocks) -> bool:
-    """Whether a process sees another wall clock, and the monotonic one as it is."""
+def _try(clocks: Clocks) -> None:
+    """Check that a process sees another wall clock, and the monotonic one as it is.
+
+    Raises:
+        Unavailable: it does not.
+    """
     file = clock_file(clocks.folder, "trial")
     file.write_text(f"+{_HOUR}\n")
     try:
@@ -113,12 +139,23 @@ def _work(clocks: Clocks) -> bool:
             env={**os.environ, **clocks.environment("trial")},
             capture_output=True,
             check=False,
+            timeout=_TRIAL,
         )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"libfaketime: a process does not end in {_TRIAL:g} s") from error
     finally:
         file.unlink()
+    complaint = _line(done.stderr)
     try:
         wall, monotonic = map(float, done.stdout.split())
     except ValueError:
-        return False
+        raise Unavailable(f"libfaketime: a process does not start: {complaint}") from None
     ahead, off = wall - time.time(), monotonic - time.monotonic()
-    return abs(ahead - _HOUR) < _NEAR and abs(off) < _NEAR
+    if not (abs(ahead - _HOUR) < _NEAR and abs(off) < _NEAR):
+        seen = f"{ahead:.0f} s of {_HOUR} s, and the monotonic clock by {off:.0f} s"
+        raise Unavailable(f"libfaketime sets the wall clock by {seen}: {complaint}")
+
+
+def _line(output: bytes) -> str:
+    """The first line of what a process said."""
+    return output.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]

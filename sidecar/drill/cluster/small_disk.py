@@ -1,7 +1,8 @@
-"""A disk of a cluster that can become full: its logs, and what its sidecars and planes keep.
+"""A disk of a cluster that can become full: its logs, and the state files of sidecars and xds.
 
 It is a tmpfs in a mount namespace that a child process holds, and is reached through `/proc`. So
-nothing is mounted where others see it, and all of it is gone with this process.
+nothing is mounted where others see it, and all of it is gone with this process, even the logs if it
+is killed.
 
 Acts: os, shutil, subprocess.
 """
@@ -9,9 +10,12 @@ Acts: os, shutil, subprocess.
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sidecar.runtime.errors import Unavailable
 
 DISK, LOGS = "disk", "logs"
 _SIZE = 128 << 20  # bytes; those that are written are in memory
@@ -20,37 +24,40 @@ _BLOCKS = (1 << 20, 4096)  # bytes that are written at once, until one does not 
 
 
 @contextmanager
-def small_disk(folder: Path, inside: Sequence[str] | None, size: int = _SIZE) -> Iterator[bool]:
+def small_disk(folder: Path, inside: Sequence[str], size: int = _SIZE) -> Iterator[None]:
     """Have `disk` and `logs` in a folder on a small disk during the context.
 
-    Gives whether they are: where nothing can be mounted, they are ordinary folders. At the end
-    `logs` is an ordinary folder with the same files.
+    At the end `logs` is an ordinary folder with the same files. If some are missing there, or end
+    early because the disk was full, standard error says so.
 
     Args:
         folder: an absolute one that has neither.
-        inside: prefix of a command that may mount something; None for ordinary folders.
+        inside: prefix of a command that may mount something.
         size: of the disk, in bytes.
+
+    Raises:
+        Unavailable: it cannot be mounted; the message says why.
     """
-    (mounted := folder / f".{DISK}").mkdir()
-    holder = None if inside is None else _mounted(mounted, inside, size)
-    if holder is None:
-        (folder / DISK).mkdir()
-        (folder / LOGS).mkdir(exist_ok=True)
-        yield False
-        return
+    (mounted := folder / f".{DISK}").mkdir(exist_ok=True)
+    holder = _mounted(mounted, inside, size)
     try:
         (folder / DISK).symlink_to(f"/proc/{holder.pid}/root{mounted}")
         (folder / LOGS).symlink_to(Path(DISK, LOGS))
-        yield True
+        yield
     finally:
-        with suppress(OSError):  # such as no room elsewhere
-            _keep_logs(folder)
+        _keep_logs(folder)
         _end(holder)
+
+
+def ordinary_disk(folder: Path) -> None:
+    """Have them as ordinary folders."""
+    for name in (DISK, LOGS):
+        (folder / name).mkdir(exist_ok=True)
 
 
 @contextmanager
 def filled(by: Path) -> Iterator[None]:
-    """Have a file fill its disk during the context: who needs a block there gets ENOSPC."""
+    """Fill a disk with a file during the context: writes that need a block fail with ENOSPC."""
     try:
         with by.open("wb", buffering=0) as file:
             for block in _BLOCKS:
@@ -63,23 +70,27 @@ def filled(by: Path) -> Iterator[None]:
         by.unlink(missing_ok=True)
 
 
-def _mounted(place: Path, inside: Sequence[str], size: int) -> "subprocess.Popen[bytes] | None":
-    """The process that holds the disk; None if it cannot be mounted."""
+def _mounted(place: Path, inside: Sequence[str], size: int) -> "subprocess.Popen[bytes]":
+    """The process that holds the disk.
+
+    Raises:
+        Unavailable: it cannot be mounted.
+    """
     command = (*inside, "unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(size), str(place))
     try:
         holder = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except OSError:
-        return None
+    except OSError as error:
+        raise Unavailable(f"no tmpfs can be mounted: {error}") from error
     if _echoes(holder):  # `cat` runs only if it is mounted
         return holder
-    _end(holder)
-    return None
+    complaint = _end(holder)
+    raise Unavailable(f"no tmpfs can be mounted: {complaint or 'it was not said why'}")
 
 
 def _echoes(holder: "subprocess.Popen[bytes]") -> bool:
@@ -91,13 +102,25 @@ def _echoes(holder: "subprocess.Popen[bytes]") -> bool:
 
 
 def _keep_logs(folder: Path) -> None:
-    """Replace the link by a folder with its files."""
-    kept = folder / f".{LOGS}"
-    shutil.copytree(folder / LOGS, kept)
-    (folder / LOGS).unlink()
-    kept.rename(folder / LOGS)
+    """Replace the link by a folder with its files, as many as can be had."""
+    logs, kept = folder / LOGS, folder / f".{LOGS}"
+    try:
+        if not os.statvfs(logs).f_bavail:
+            _warn(f"{logs}: the small disk was full at the end: the last lines are missing")
+        shutil.copytree(logs, kept)
+    except OSError as error:  # such as no room elsewhere, or the holder was killed
+        _warn(f"{logs}: not all logs could be kept: {error}")
+    kept.mkdir(exist_ok=True)
+    logs.unlink(missing_ok=True)
+    kept.rename(logs)
 
 
-def _end(holder: "subprocess.Popen[bytes]") -> None:
+def _warn(text: str) -> None:
+    print(f"triton-sidecar: {text}", file=sys.stderr)
+
+
+def _end(holder: "subprocess.Popen[bytes]") -> str:
+    """End the process; gives what it complained about."""
     holder.kill()
-    holder.communicate()
+    _, complaint = holder.communicate()
+    return complaint.decode(errors="replace").strip().replace("\n", "; ")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
-from sidecar.drill.cluster.clocks import settable_clocks
+from sidecar.drill.cluster.clocks import Clocks, settable_clocks
 from sidecar.drill.cluster.grants import Grants
 from sidecar.drill.cluster.layout import (
     EDGE,
@@ -31,14 +31,16 @@ from sidecar.drill.cluster.layout import (
 )
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces, network_namespaces
 from sidecar.drill.cluster.port_forwarding import forwarded_ports
-from sidecar.drill.cluster.small_disk import small_disk
+from sidecar.drill.cluster.small_disk import ordinary_disk, small_disk
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.supervisor import Supervisor, supervise
 from sidecar.drill.scenario import Need
+from sidecar.drill.stage.dead_mans_switch import without_blocking
 from sidecar.local import assets, launch, load, meshfile
 from sidecar.local.meshfile import EnvoyAddresses, Mesh
 from sidecar.local.planning.plan import MeshOptions, Part
 from sidecar.local.programs import parts
+from sidecar.runtime.errors import Unavailable
 
 MODELS = (load.UNARY, load.STREAM)
 StageT = TypeVar("StageT", bound=ClusterStage)
@@ -110,6 +112,7 @@ async def run(
         grants: the tokens of the parts, or None if Consul permits everything.
         disk: whether it is on a disk that can become full, if possible.
         clocks: whether the clocks of sidecars and the control plane can be set, if possible.
+            What is not possible is in `lacking` of the stage.
 
     Raises:
         PartMissing: namespaces cannot be created.
@@ -118,18 +121,26 @@ async def run(
     folder = layout.mesh.options.folder
     _write(layout, grants.files(folder) if grants else {})
     prefixes = [part.shm_prefix for _, part in layout.parts if part.shm_prefix]
+    lacking: dict[Need, str] = {}
     async with AsyncExitStack() as stack:
-        stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes))
+        set_by = await _clocks(stack, folder, lacking) if clocks else None
+        memory = set_by.memory if set_by else ()
+        stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes, memory))
         namespaces = await stack.enter_async_context(network_namespaces(layout.members))
-        inside = namespaces.enter_hub() if disk else None
-        fillable = stack.enter_context(small_disk(folder, inside))
+        if disk:
+            await _disk(stack, folder, namespaces, lacking)
+        else:
+            ordinary_disk(folder)
         mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
-        library = parts.faketime() if clocks else None
-        clock = stack.enter_context(settable_clocks(folder, library))
-        placed = [_within(namespaces.enter(where), clock.of(part)) for where, part in layout.parts]
+        placed = [
+            _within(namespaces.enter(where), set_by.of(part) if set_by else part)
+            for where, part in layout.parts
+        ]
         supervisors = {part.name: Supervisor(part) for part in placed}
         running = stage(layout, namespaces, supervisors, mesh)
-        running.further = _offers(disk=fillable, clock=clock.settable)
+        offered: dict[Need, bool] = {"disk": disk, "clock": clocks}
+        running.further = frozenset(need for need in offered if offered[need]) - lacking.keys()
+        running.lacking = lacking
         await stack.enter_async_context(_supervised(running, supervisors, grants))
         await running.begin()
         yield running
@@ -182,9 +193,26 @@ async def _supervised(
         await _end(supervising)
 
 
-def _offers(**offered: bool) -> frozenset[Need]:
-    known: Sequence[Need] = ("disk", "clock")
-    return frozenset(need for need in known if offered[need])
+async def _clocks(stack: AsyncExitStack, folder: Path, lacking: dict[Need, str]) -> Clocks | None:
+    """Clocks that can be set until the stack is closed; None if they cannot, and why."""
+    try:
+        set_by = settable_clocks(folder, parts.faketime())
+        return await stack.enter_async_context(without_blocking(set_by))
+    except Unavailable as error:
+        lacking["clock"] = str(error)
+        return None
+
+
+async def _disk(
+    stack: AsyncExitStack, folder: Path, namespaces: NetworkNamespaces, lacking: dict[Need, str]
+) -> None:
+    """A disk that can become full until the stack is closed; else an ordinary one, and why."""
+    try:
+        made = small_disk(folder, namespaces.enter_hub())
+        await stack.enter_async_context(without_blocking(made))
+    except Unavailable as error:
+        lacking["disk"] = str(error)
+        ordinary_disk(folder)
 
 
 def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:

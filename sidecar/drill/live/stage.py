@@ -4,7 +4,7 @@ Acts: asyncio.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class LiveStage:
     def offers(self) -> frozenset[Need]:
         """Nothing: faults are ordered from sidecars, and scenarios that need more are skipped."""
         return frozenset()
+
+    @property
+    def lacking(self) -> Mapping[Need, str]:
+        """Nothing is known that an operator could change."""
+        return {}
 
     async def status(self) -> ServiceStatus:
         """The service at this moment.

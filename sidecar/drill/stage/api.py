@@ -3,6 +3,7 @@
 Acts: through what it imports or is given.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -19,6 +20,10 @@ class Stage(Protocol):
     @property
     def offers(self) -> frozenset[Need]:
         """What scenarios may need of it."""
+
+    @property
+    def lacking(self) -> Mapping[Need, str]:
+        """Why it does not offer something, as far as that is known."""
 
     async def surroundings(self) -> Surroundings:
         """What a record says about it.

@@ -21,9 +21,12 @@ from contextlib import (
     contextmanager,
     suppress,
 )
+from typing import TypeVar
 
 from sidecar.injection.guard import guard
 from sidecar.runtime.threads import in_daemon_thread
+
+_T = TypeVar("_T")
 
 WITHIN = 600.0  # seconds: a drill that takes longer, because it is frozen itself, loses its fault
 
@@ -60,7 +63,7 @@ async def undone_at_the_end(
 
 
 @asynccontextmanager
-async def without_blocking(fault: AbstractContextManager[object]) -> AsyncIterator[None]:
+async def without_blocking(fault: AbstractContextManager[_T]) -> AsyncIterator[_T]:
     """Begin and end a context in a thread, because a switch takes seconds on a busy machine.
 
     The context is not told of the block's error. A cancellation waits until it has begun, and
@@ -71,8 +74,7 @@ async def without_blocking(fault: AbstractContextManager[object]) -> AsyncIterat
     """
     beginning = in_daemon_thread(fault.__enter__, "dead_mans_switch")
     try:
-        await asyncio.shield(beginning)
-        yield
+        yield await asyncio.shield(beginning)
     finally:
         await asyncio.wait((beginning,))
         if beginning.exception() is None:

@@ -48,11 +48,13 @@ _PAUSE = 0.2  # seconds between two checks of a whole mesh, which take a while t
 class MeshStage:
     """A running mesh. Addresses are fixed; pids are read each time, because parts restart.
 
-    `spec` is the load that was put on it last.
+    `spec` is the load that was put on it last. `lacking` says why it does not offer something, as
+    far as that is known.
     """
 
     folder: Path
     spec: LoadSpec = field(default=OpenLoop(), init=False, compare=False)
+    lacking: Mapping[Need, str] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def offers(self) -> frozenset[Need]:

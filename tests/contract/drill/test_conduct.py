@@ -49,6 +49,16 @@ async def test_a_load_asks_for_cached_answers_where_they_are_the_subject(
     assert stage.cached is bool(needs)
 
 
+async def test_what_is_skipped_names_what_it_needs_and_why_that_is_lacking() -> None:
+    stage = FakeStage()
+    stage.lacking = {"disk": "mount: denied"}
+    scenario = replace(stage.scenario(), needs=frozenset[Need]({"clock", "disk"}))
+    conditions = Conditions(ClosedLoop(1, 1), seed=0)
+    made = await conduct(cast("Stage", stage), scenario, Objectives(), conditions, 1)
+    assert (made.status, made.code) == ("skipped", "needs")
+    assert made.reason == "needs clock, disk (mount: denied)"
+
+
 async def test_a_fault_that_is_ordered_counts_from_when_it_was_caused() -> None:
     stage = FakeStage()
     stage.takes, stage.ago = 0.4, 0.1

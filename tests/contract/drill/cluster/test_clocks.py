@@ -2,18 +2,22 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from sidecar.drill.cluster import clocks as clocks_module
+from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
 from sidecar.drill.cluster.clocks import Clocks, clock_file, settable_clocks
 from sidecar.local.programs import parts
 from sidecar.runtime.clock import SystemClock
+from sidecar.runtime.errors import Unavailable
 from tests.support.mesh.mesh_outside import until
 
 HOUR = 3600.0
@@ -40,6 +44,16 @@ def process(clocks: Clocks) -> Iterator["subprocess.Popen[str]"]:
             yield running
         finally:
             running.kill()
+
+
+@contextmanager
+def settable(folder: Path, library: Path) -> Iterator[Clocks]:
+    with ExitStack() as stack:
+        try:
+            clocks = stack.enter_context(settable_clocks(folder, library))
+        except Unavailable as error:
+            pytest.skip(str(error))
+        yield clocks
 
 
 def ahead(running: "subprocess.Popen[str]") -> tuple[float, float]:
@@ -79,9 +93,8 @@ def library(tmp_path: Path) -> Path:
 
 
 async def test_a_wall_clock_jumps_while_a_process_runs(tmp_path: Path, library: Path) -> None:
-    with settable_clocks(tmp_path, library) as clocks:
-        if not clocks.settable:
-            pytest.skip("libfaketime does not work on this machine")
+    with settable(tmp_path, library) as clocks:
+        assert all(file.exists() for file in clocks.memory)
         with process(clocks) as running:
             await jumped(running, 0.0)
             clock_file(tmp_path, "xds").write_text("+3600\n")
@@ -97,5 +110,25 @@ async def test_a_wall_clock_jumps_while_a_process_runs(tmp_path: Path, library: 
 def test_without_the_library_no_clock_can_be_set(tmp_path: Path, library: str) -> None:
     broken = tmp_path / "broken.so"
     broken.write_text(library)
-    with settable_clocks(tmp_path, broken if library else None) as clocks:
-        assert not clocks.settable
+    why = broken.name if library else "libfaketime"  # as the dynamic linker says it
+    with (
+        pytest.raises(Unavailable, match=why),
+        settable_clocks(tmp_path, broken if library else None),
+    ):
+        pytest.fail("it began")
+
+
+def test_a_trial_that_does_not_end_is_given_up(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clocks_module, "_TRIAL", 0.001)
+    with pytest.raises(Unavailable), settable_clocks(tmp_path, library):
+        pytest.fail("it began")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shared_memory_goes_even_if_its_holder_is_killed(tmp_path: Path, library: Path) -> None:
+    with settable(tmp_path, library) as clocks:
+        with cleanup_on_exit(f"test-{os.getpid()}", (), clocks.memory):
+            os.kill(clocks.shared, signal.SIGKILL)
+        assert not any(file.exists() for file in clocks.memory)

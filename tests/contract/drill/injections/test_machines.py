@@ -4,7 +4,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +13,15 @@ import pytest
 
 from sidecar.drill.cluster.clocks import clock_file
 from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
-from sidecar.drill.cluster.small_disk import DISK, LOGS, small_disk
+from sidecar.drill.cluster.small_disk import DISK, LOGS, ordinary_disk, small_disk
 from sidecar.drill.injections.machines import clocks_jumped, disk_full
-from sidecar.runtime.errors import PartMissing
+from sidecar.runtime.errors import PartMissing, Unavailable
 from tests.support.mesh.mesh_outside import until
 
 _SIZE = 1 << 20
 _BLOCK = bytes(64 << 10)
 _ROOT = Path(__file__).parents[4]
-# A small disk in a folder; says whether it is mounted, and waits.
+# Mounts a small disk in a folder, says so, and waits.
 _DISK = """
 import sys, time
 from pathlib import Path
@@ -29,8 +29,8 @@ from sidecar.drill.cluster.network_namespaces import NetworkNamespaces
 from sidecar.drill.cluster.small_disk import small_disk
 made = NetworkNamespaces()
 made.build(())
-with small_disk(Path(sys.argv[1]), made.enter_hub()) as mounted:
-    print(mounted, flush=True)
+with small_disk(Path(sys.argv[1]), made.enter_hub()):
+    print("mounted", flush=True)
     time.sleep(600)
 """
 # Causes a fault in a folder, says so, and waits.
@@ -46,7 +46,6 @@ async def main(folder, fault):
         await asyncio.sleep(600)
 asyncio.run(main(*sys.argv[1:]))
 """
-_UNMOUNTED = "nothing can be mounted on this machine"
 
 
 def stage(folder: Path) -> Any:
@@ -74,10 +73,12 @@ def inside() -> Iterator[tuple[str, ...]]:
 
 @contextmanager
 def mounted(folder: Path, inside: Sequence[str]) -> Iterator[None]:
-    """A small disk in a folder."""
-    with small_disk(folder, inside, _SIZE) as there:
-        if not there:
-            pytest.skip(_UNMOUNTED)
+    """A small disk in a folder; where nothing can be mounted the test is skipped."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(small_disk(folder, inside, _SIZE))
+        except Unavailable as error:
+            pytest.skip(str(error))
         yield
 
 
@@ -105,7 +106,7 @@ def append(file: Path) -> int:
 
 
 async def test_nothing_can_be_written_to_a_full_disk(
-    tmp_path: Path, inside: tuple[str, ...]
+    tmp_path: Path, inside: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with mounted(tmp_path, inside):
         log, state = tmp_path / LOGS / "xds.log", tmp_path / DISK / "xds.json"
@@ -117,6 +118,29 @@ async def test_nothing_can_be_written_to_a_full_disk(
     # The logs are still there, and the disk is not.
     assert (tmp_path / LOGS / "xds.log").stat().st_size >= 2 * len(_BLOCK)
     assert not (tmp_path / DISK).exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_disk_that_logs_have_filled_is_reported(
+    tmp_path: Path, inside: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path, inside):
+        log = tmp_path / LOGS / "xds.log"
+        while append(log) == 0:
+            pass
+    assert log.stat().st_size > _SIZE / 2
+    assert str(tmp_path / LOGS) in capfd.readouterr().err
+
+
+def test_logs_that_cannot_be_kept_are_reported(
+    tmp_path: Path, inside: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with mounted(tmp_path, inside):
+        assert append(tmp_path / LOGS / "xds.log") == 0
+        (tmp_path / f".{LOGS}").mkdir()  # where they are kept first
+    assert (tmp_path / LOGS).is_dir()
+    assert not (tmp_path / LOGS).is_symlink()
+    assert str(tmp_path / LOGS) in capfd.readouterr().err
 
 
 async def test_a_disk_has_room_again_after_its_drill_was_killed(
@@ -131,20 +155,29 @@ async def test_a_disk_has_room_again_after_its_drill_was_killed(
         assert [each.name for each in (tmp_path / DISK).iterdir()] == [LOGS]
 
 
-@pytest.mark.usefixtures("inside")
-async def test_nothing_is_mounted_after_a_drill_was_killed(tmp_path: Path) -> None:
+async def test_nothing_is_mounted_after_a_drill_was_killed(
+    tmp_path: Path, inside: tuple[str, ...]
+) -> None:
+    (trial := tmp_path / "trial").mkdir()
+    with mounted(trial, inside):
+        pass
     with elsewhere(_DISK, str(tmp_path)) as said:
-        if said == "False\n":
-            pytest.skip(_UNMOUNTED)
-        assert said == "True\n"
+        assert said == "mounted\n"
         assert (tmp_path / LOGS).is_dir()
     await until(lambda: not (tmp_path / DISK).exists(), "the disk is gone")
 
 
-def test_a_disk_is_a_folder_where_nothing_can_be_mounted(tmp_path: Path) -> None:
-    with small_disk(tmp_path, ("false",)) as there:
-        assert not there
-        assert append(tmp_path / LOGS / "xds.log") == append(tmp_path / DISK / "xds.json") == 0
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [(("sh", "-c", "echo no tmpfs here >&2"), "no tmpfs here"), (("/no/program",), "/no/program")],
+)
+def test_where_nothing_can_be_mounted_it_says_why(
+    tmp_path: Path, command: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(Unavailable, match=why), small_disk(tmp_path, command):
+        pytest.fail("it was mounted")
+    ordinary_disk(tmp_path)
+    assert append(tmp_path / LOGS / "xds.log") == append(tmp_path / DISK / "xds.json") == 0
 
 
 async def test_clocks_are_an_hour_ahead_until_the_end(tmp_path: Path) -> None:
