@@ -26,6 +26,7 @@ from sidecar.drill.scenario import Scenario
 from sidecar.drill.stage.api import Stage
 from sidecar.drill.stage.mesh import MeshStage
 from sidecar.injection.rules import Code
+from sidecar.local.programs import parts
 from sidecar.runtime.errors import Interrupted, SidecarError
 
 NOT_STEADY = "not_steady"
@@ -40,6 +41,7 @@ _ENDS = frozenset({NOT_STEADY, *precheck.STAYS})  # codes of runs after which no
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _T = TypeVar("_T")
+_Scenarios = Sequence[Scenario[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ class Session:
     """What is to be run, on what, and how it is judged.
 
     Attributes:
-        scenarios: in this order.
-        rounds: how often; all scenarios come before the next round.
+        scenarios: in this order; on clusters of the session's own those that set clocks come last,
+            because what sets clocks would slow down the others as well.
+        rounds: how often; all scenarios of a cluster come before its next round.
         mesh: the folder of a running mesh, or None for a cluster of the session's own.
         live: a live mesh, instead of either.
         objectives: what the runs are judged by.
@@ -76,18 +79,48 @@ async def hold(session: Session) -> Record:
         PartMissing: a program is missing, or network namespaces cannot be created.
         Unavailable: the cluster does not start.
     """
-    async with _stage(session) as stage:
+    first, *others = _by_cluster(session)
+    async with _stage(session, first) as stage:
         conditions = session.conditions
         about = environment(await stage.surroundings(), conditions.seed, str(conditions.load))
         record = Record(about, session.objectives.named())
-        for number in range(1, session.rounds + 1):
-            for scenario in session.scenarios:
-                run = await _run(stage, scenario, session, number)
-                record = replace(record, runs=(*record.runs, run))
-                session.recorded(record)
-                if record.runs[-1].code in _ENDS:
-                    return record
+        record = await _rounds(stage, first, session, record)
+    for chosen in others:
+        if _is_over(record):
+            break
+        async with _stage(session, chosen) as stage:
+            record = await _rounds(stage, chosen, session, record)
     return record
+
+
+async def _rounds(stage: Stage, chosen: _Scenarios, session: Session, record: Record) -> Record:
+    """The record with the runs of some scenarios on one stage."""
+    for number in range(1, session.rounds + 1):
+        for scenario in chosen:
+            run = await _run(stage, scenario, session, number)
+            record = replace(record, runs=(*record.runs, run))
+            session.recorded(record)
+            if _is_over(record):
+                return record
+    return record
+
+
+def _is_over(record: Record) -> bool:
+    """Whether no run may follow the last one."""
+    return bool(record.runs) and record.runs[-1].code in _ENDS
+
+
+def _by_cluster(session: Session) -> Sequence[_Scenarios]:
+    """The scenarios by the stage on which they run, at least one.
+
+    Where clocks cannot be set anyway, no cluster is started for them.
+    """
+    own = session.live is None and session.mesh is None
+    if not own or parts.faketime() is None:
+        return (session.scenarios,)
+    setting = [each for each in session.scenarios if "clock" in each.needs]
+    others = [each for each in session.scenarios if "clock" not in each.needs]
+    return tuple(filter(None, (others, setting))) or (session.scenarios,)
 
 
 async def interruptible(work: Coroutine[Any, Any, _T]) -> _T:
@@ -113,7 +146,7 @@ async def interruptible(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 @asynccontextmanager
-async def _stage(session: Session) -> AsyncIterator[Stage]:
+async def _stage(session: Session, chosen: _Scenarios) -> AsyncIterator[Stage]:
     if session.live is not None:
         yield session.live
         return
@@ -122,7 +155,7 @@ async def _stage(session: Session) -> AsyncIterator[Stage]:
         return
     session.conditions.tell("starting a cluster: three Consul servers, three hosts, an edge")
     with tempfile.TemporaryDirectory(prefix="triton-sidecar-drill-") as folder:
-        clocks = any("clock" in scenario.needs for scenario in session.scenarios)
+        clocks = any("clock" in scenario.needs for scenario in chosen)
         async with start.cluster(Path(folder), models=MODELS, clocks=clocks) as stage:
             yield stage
 

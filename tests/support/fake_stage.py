@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.drill.environment import Surroundings
 from sidecar.drill.load.messages import Counts
 from sidecar.drill.samples import Outcome, Sample
 from sidecar.drill.scenario import Expectation, Need, Scenario
@@ -43,6 +44,9 @@ class FakeStage:
         self.ago: float | None = None  # and how long ago it was then, if it had to be ordered
         self.fails_to_inject: SidecarError | None = None
         self.fails_to_remove: SidecarError | None = None
+
+    async def surroundings(self) -> Surroundings:
+        return Surroundings("none", {})
 
     async def steady(self, patience: float = 1.0) -> None:
         if self.unsteady:
