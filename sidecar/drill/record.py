@@ -7,7 +7,6 @@ Reports, comparisons and exit statuses are made of it alone. Formats only gain f
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -210,25 +209,10 @@ def _run(document: dict[str, Any]) -> Run:
     parts = {
         "figures": _known(Figures, document["figures"]),
         "violations": tuple(_known(Violation, each) for each in document["violations"]),
-        "marks": tuple(_known(Mark, _with_fields(each)) for each in document["marks"]),
+        "marks": tuple(_known(Mark, each) for each in document["marks"]),
         "samples": tuple(_known(Sample, row) for row in rows),
     }
     return _known(Run, document | parts)
-
-
-def _with_fields(mark: dict[str, Any]) -> dict[str, Any]:
-    """A mark with the fields that its detail had in records before they existed."""
-    if "epoch" in mark:
-        return mark
-    event, detail = mark["event"], mark.get("detail", "")
-    status, _, reason = detail.partition(" ")
-    if event == "verdict" and re.fullmatch("[a-z]+", status):
-        return mark | {"detail": "", "status": status, "reason": reason}
-    if event in ("primary", "published", "acked") and re.fullmatch("[0-9]{1,18}", detail):
-        return mark | {"detail": "", "epoch": int(detail)}
-    if event == "aborted":
-        return mark | {"detail": "", "reason": detail}
-    return mark
 
 
 def _known(made: type[_Made], document: Mapping[str, Any]) -> _Made:

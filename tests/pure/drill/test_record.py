@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -59,27 +58,6 @@ def test_a_record_without_a_run_that_was_made_has_not_passed() -> None:
     assert not Record(ENVIRONMENT, {}, (skipped,)).passed
     assert Record(ENVIRONMENT, {}, (skipped, Run("crash", "", "", 1, "", "passed"))).passed
     assert not RECORD.passed
-
-
-@pytest.mark.parametrize(
-    ("event", "detail", "fields"),
-    [
-        ("verdict", "critical MODEL_HUNG", {"status": "critical", "reason": "MODEL_HUNG"}),
-        ("verdict", "passing", {"status": "passing"}),
-        ("verdict", "critical: 2 of 3", {"detail": "critical: 2 of 3"}),
-        ("primary", "42", {"epoch": 42}),
-        ("acked", "42", {"epoch": 42}),
-        ("published", "version 118", {"detail": "version 118"}),
-        ("aborted", "error_rate", {"reason": "error_rate"}),
-        ("injected", "freeze", {"detail": "freeze"}),
-    ],
-)
-def test_marks_of_before_fields_get_them(event: str, detail: str, fields: dict[str, Any]) -> None:
-    document = json.loads(dumps(RECORD))
-    old = {"at": 3.0, "event": event, "instance": "triton-0", "detail": detail}
-    document["runs"][0]["marks"] = [old]
-    [run] = loads(json.dumps(document), "r.json").runs
-    assert run.marks == (Mark(3.0, event, "triton-0", **fields),)  # type: ignore[arg-type]
 
 
 def test_the_processes_of_a_soak_survive_being_stored() -> None:
