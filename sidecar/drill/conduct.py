@@ -21,7 +21,7 @@ from sidecar.drill.load.process import RunningLoad
 from sidecar.drill.load.spec import LoadSpec, OpenLoop
 from sidecar.drill.measurement import measure
 from sidecar.drill.objectives import Objectives
-from sidecar.drill.record import Run, Status, Violation
+from sidecar.drill.record import Figures, Run, Status, Violation
 from sidecar.drill.samples import Kind, Mark
 from sidecar.drill.scenario import Need, Scenario, Violated
 from sidecar.drill.stage.api import Stage
@@ -111,22 +111,31 @@ class _Attempt:
 
     async def play(self) -> None:
         """All of it; what comes of it is in the attributes."""
-        tell, scenario = self.conditions.tell, self.scenario
-        await self._answers()
-        tell(f"undisturbed load for {scenario.settles:g} s")
-        self.undisturbed = self.seen.elapsed
-        await asyncio.sleep(scenario.settles)
-        self.primary = await self.stage.primary()
-        self.victim = await self._choose()
+        await self._settle()
         before = await self.stage.retries()
         self.stopped = stop_conditions.before_injection(self.victim, await self.stage.healthy())
-        if self.stopped:
+        if self.stopped or not await self._fault():
             return
+        await self._recover()
+        after = await self.stage.retries()
+        self.retries = None if after is None or before is None else after - before
+
+    async def _settle(self) -> None:
+        """Undisturbed load; then choose the victim."""
+        await self._answers()
+        self.conditions.tell(f"undisturbed load for {self.scenario.settles:g} s")
+        self.undisturbed = self.seen.elapsed
+        await asyncio.sleep(self.scenario.settles)
+        self.primary = await self.stage.primary()
+        self.victim = await self._choose()
+
+    async def _fault(self) -> bool:
+        """Inject the fault and remove it; False if it was refused, so that nothing has happened."""
         try:
             await self._until_stopped(self._inject())
         except DrillRefused as error:
             self._refused(error)
-            return
+            return False
         except Violated as error:
             self.violated = (error.violation,)
             self.seen.mark("restored", self.victim)
@@ -135,7 +144,11 @@ class _Attempt:
             self.ends(getattr(error, "code", broken), error)
         else:
             self.seen.mark("restored", self.victim)
-        tell("waiting until all is as before")
+        return True
+
+    async def _recover(self) -> None:
+        """Wait until all is as before, and let requests flow again."""
+        self.conditions.tell("waiting until all is as before")
         try:
             await self.stage.steady(self.objectives.recovered)
             self.seen.mark("recovered")
@@ -144,9 +157,7 @@ class _Attempt:
         except Unavailable:  # then the mark is missing, which is a violation
             pass
         await self._answers()
-        await asyncio.sleep(scenario.settles)
-        after = await self.stage.retries()
-        self.retries = None if after is None or before is None else after - before
+        await asyncio.sleep(self.scenario.settles)
 
     def ends(self, code: str, error: SidecarError) -> None:
         """The run ended by an error; what ended it before stays the reason."""
@@ -247,26 +258,7 @@ class _Attempt:
         scenario = self.scenario
         # What was seen first is the state to begin with, not a change.
         marks = tuple(mark for mark in self.seen.marks if mark.at >= self.undisturbed)
-        injected = self.injected.at if self.injected else self.seen.elapsed
-        figures = measure(
-            self.running.samples,
-            marks,
-            injected=injected,
-            victim=self.victim,
-            primary=self.primary,
-            objectives=self.objectives,
-            retried=self.retries,
-        )
-        found = self.violated + violations(
-            figures,
-            scenario.expects,
-            self.objectives,
-            marks,
-            injected=injected,
-            victim=self.victim,
-        )
-        if self.injected is None:  # then nothing had to hold
-            found = ()
+        figures, found = self._judged(marks)
         return Run(
             scenario.name,
             scenario.title,
@@ -281,6 +273,30 @@ class _Attempt:
             marks,
             tuple(self.running.samples),
         )
+
+    def _judged(self, marks: Sequence[Mark]) -> tuple[Figures, tuple[Violation, ...]]:
+        """What it cost, and what did not hold."""
+        injected = self.injected.at if self.injected else self.seen.elapsed
+        figures = measure(
+            self.running.samples,
+            marks,
+            injected=injected,
+            victim=self.victim,
+            primary=self.primary,
+            objectives=self.objectives,
+            retried=self.retries,
+        )
+        if self.injected is None:  # then nothing had to hold
+            return figures, ()
+        found = violations(
+            figures,
+            self.scenario.expects,
+            self.objectives,
+            marks,
+            injected=injected,
+            victim=self.victim,
+        )
+        return figures, self.violated + found
 
     def _status(self, found: Sequence[Violation]) -> Status:
         if self.stopped:

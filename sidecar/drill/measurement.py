@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from sidecar.drill.objectives import Objectives, budget_used
@@ -33,46 +34,92 @@ def measure(
         retried: the requests that Envoy sent to a second instance, if that is known.
     """
     after = [sample for sample in samples if sample.ended >= injected]
-    unary = [sample for sample in after if sample.kind == "unary"]
-    streams = [sample for sample in after if sample.kind == "stream"]
-    times = sorted(sample.took for sample in unary if sample.outcome == "answered")
-    times_before = sorted(
-        sample.took
-        for sample in samples
-        if sample.kind == "unary" and sample.outcome == "answered" and sample.ended < injected
-    )
-    all_unary = [sample for sample in samples if sample.kind == "unary"]
-    all_failed = _count(all_unary, "failed")
-    used = budget_used(len(all_unary), all_failed, objectives)
     seen = _Marks(marks, injected)
-    reached = seen.verdict_reached(victim)
-    wrong_sent = [sample.due for sample in after if sample.outcome == "wrong"]
-    return Figures(
+    found = _with_moments(Figures(retried=retried), seen, after, victim, primary)
+    found = _with_unary(found, samples, injected)
+    found = _with_availability(found, samples, objectives)
+    return _with_wrong(_with_streams(found, after), after, injected, seen.verdict_reached(victim))
+
+
+def _with_moments(
+    found: Figures, seen: "_Marks", after: Sequence[Sample], victim: str, primary: str
+) -> Figures:
+    """With when each thing happened, in seconds after the injection."""
+
+    def moved(event: Event) -> float | None:
+        return seen.after(seen.first(event, lambda mark: mark.instance != primary))
+
+    return replace(
+        found,
         detection=seen.after(seen.detected(victim)),
-        decision=seen.after(seen.first("primary", lambda mark: mark.instance != primary)),
-        publication=seen.after(seen.first("published", lambda mark: mark.instance != primary)),
-        acked=seen.after(seen.first("acked", lambda mark: mark.instance != primary)),
+        decision=moved("primary"),
+        publication=moved("published"),
+        acked=moved("acked"),
         rto=_rto(after, seen, seen.outage(victim, primary), primary),
         recovered=seen.after(seen.first("recovered")),
-        sent=len(unary),
-        failed=_count(unary, "failed"),
-        wrong=_count(unary, "wrong"),
-        retried=retried,
+    )
+
+
+def _with_unary(found: Figures, samples: Sequence[Sample], injected: float) -> Figures:
+    """With the outcomes and latencies of unary requests, from the injection on."""
+    unary = [sample for sample in samples if sample.kind == "unary"]
+    after = [sample for sample in unary if sample.ended >= injected]
+    times = _times(after)
+    return replace(
+        found,
+        sent=len(after),
+        failed=_count(after, "failed"),
+        wrong=_count(after, "wrong"),
         p50=quantile(times, 0.5),
         p99=quantile(times, 0.99),
-        p99_before=quantile(times_before, 0.99),
+        p99_before=quantile(_times(each for each in unary if each.ended < injected), 0.99),
         slowest=times[-1] if times else None,
         longest_gap=longest_gap(samples, injected),
+        load_lag=max((sample.late for sample in after), default=None),
+    )
+
+
+def _with_availability(
+    found: Figures, samples: Sequence[Sample], objectives: Objectives
+) -> Figures:
+    """With the share of all unary requests of the run that were answered."""
+    unary = [sample for sample in samples if sample.kind == "unary"]
+    failed = _count(unary, "failed")
+    used = budget_used(len(unary), failed, objectives)
+    return replace(
+        found,
+        budget_used=used if math.isfinite(used) else None,
+        availability=(len(unary) - failed) / len(unary) if unary else None,
+    )
+
+
+def _with_streams(found: Figures, after: Sequence[Sample]) -> Figures:
+    """With the outcomes of streams, from the injection on."""
+    streams = [sample for sample in after if sample.kind == "stream"]
+    return replace(
+        found,
         streams=len(streams),
         streams_cut=_count(streams, "failed"),
         streams_moved=sum(sample.moved and sample.outcome == "answered" for sample in streams),
-        budget_used=used if math.isfinite(used) else None,
         streams_wrong=_count(streams, "wrong"),
-        wrong_last=max(0.0, max(wrong_sent) - injected) if wrong_sent else None,
-        wrong_after_verdict=sum(reached is not None and due > reached for due in wrong_sent),
-        availability=(len(all_unary) - all_failed) / len(all_unary) if all_unary else None,
-        load_lag=max((sample.late for sample in unary), default=None),
     )
+
+
+def _with_wrong(
+    found: Figures, after: Sequence[Sample], injected: float, reached: float | None
+) -> Figures:
+    """With when wrong answers were asked for; `reached`: the verdict had reached the Envoys."""
+    sent = [sample.due for sample in after if sample.outcome == "wrong"]
+    return replace(
+        found,
+        wrong_last=max(0.0, max(sent) - injected) if sent else None,
+        wrong_after_verdict=sum(reached is not None and due > reached for due in sent),
+    )
+
+
+def _times(samples: Iterable[Sample]) -> list[float]:
+    """How long the answered ones took, sorted."""
+    return sorted(sample.took for sample in samples if sample.outcome == "answered")
 
 
 def quantile(times: Sequence[float], share: float) -> float | None:
