@@ -137,23 +137,22 @@ def build(
     # All traffic stays inside the namespaces.
     direct = {name: text for name, text in environ.items() if not name.lower().endswith("_proxy")}
     mesh = layout.build(mesh_id, options, ports, programs, sources, direct, {})
-    members = (
-        *(
-            Namespace(name, 11 + n, ("consul",))
-            for n, name in enumerate(named("server", consul.servers))
-        ),
-        *(
-            Namespace(name, 21 + n, NETWORKS)
-            for n, name in enumerate(named("host", options.instances))
-        ),
-        _EDGE,
-    )
+    members = _members(consul.servers, options.instances)
     draft = _Draft(mesh, members, settings, programs.consul_version)
     return Layout(
         members=members,
         parts=tuple(draft.parts()),
         files={**mesh.files, **draft.consul_files(consul), **draft.mesh_files()},
         mesh=mesh,
+    )
+
+
+def _members(servers: int, hosts: int) -> tuple[Namespace, ...]:
+    """Consul's servers, the hosts, and the edge."""
+    return (
+        *(Namespace(name, 11 + n, ("consul",)) for n, name in enumerate(named("server", servers))),
+        *(Namespace(name, 21 + n, NETWORKS) for n, name in enumerate(named("host", hosts))),
+        _EDGE,
     )
 
 

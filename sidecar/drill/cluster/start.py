@@ -127,16 +127,9 @@ async def run(
         memory = set_by.memory if set_by else ()
         stack.enter_context(cleanup_on_exit(layout.mesh.id, prefixes, memory))
         namespaces = await stack.enter_async_context(network_namespaces(layout.members))
-        if disk:
-            await _disk(stack, folder, namespaces, lacking)
-        else:
-            ordinary_disk(folder)
+        await _disk(stack, folder, namespaces if disk else None, lacking)
         mesh = stack.enter_context(_with_forwarded_ports(layout, namespaces))
-        placed = [
-            _within(namespaces.enter(where), set_by.of(part) if set_by else part)
-            for where, part in layout.parts
-        ]
-        supervisors = {part.name: Supervisor(part) for part in placed}
+        supervisors = _supervisors(layout, namespaces, set_by)
         running = stage(layout, namespaces, supervisors, mesh)
         offered: dict[Need, bool] = {"disk": disk, "clock": clocks}
         running.further = frozenset(need for need in offered if offered[need]) - lacking.keys()
@@ -204,15 +197,20 @@ async def _clocks(stack: AsyncExitStack, folder: Path, lacking: dict[Need, str])
 
 
 async def _disk(
-    stack: AsyncExitStack, folder: Path, namespaces: NetworkNamespaces, lacking: dict[Need, str]
+    stack: AsyncExitStack,
+    folder: Path,
+    namespaces: NetworkNamespaces | None,
+    lacking: dict[Need, str],
 ) -> None:
     """A disk that can become full until the stack is closed; else an ordinary one, and why."""
-    try:
-        made = small_disk(folder, namespaces.enter_hub())
-        await stack.enter_async_context(without_blocking(made))
-    except Unavailable as error:
-        lacking["disk"] = str(error)
-        ordinary_disk(folder)
+    if namespaces:
+        try:
+            made = small_disk(folder, namespaces.enter_hub())
+            await stack.enter_async_context(without_blocking(made))
+            return
+        except Unavailable as error:
+            lacking["disk"] = str(error)
+    ordinary_disk(folder)
 
 
 def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:
@@ -223,6 +221,15 @@ def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:
         place.symlink_to(target)
     for place, model in layout.mesh.copies.items():
         shutil.copytree(model, place, ignore=shutil.ignore_patterns("__*__"))
+
+
+def _supervisors(
+    layout: Layout, namespaces: NetworkNamespaces, set_by: Clocks | None
+) -> Mapping[str, Supervisor]:
+    """The supervisor of each part, which runs in its namespace with its clock."""
+    clocked = ((where, set_by.of(part) if set_by else part) for where, part in layout.parts)
+    placed = (_within(namespaces.enter(where), part) for where, part in clocked)
+    return {part.name: Supervisor(part) for part in placed}
 
 
 def _within(inside: tuple[str, ...], part: Part) -> Part:
