@@ -218,7 +218,7 @@ class Injector:
         try:
             self._caused = caused = await self._ports.prepare(decided.fault)
             self._check()
-            await self._claim(decided, "injecting")
+            await self._claim(self._begun(decided, "injecting"))
             self._check()
             self._progress("began", order)
             if decided.fault in OF_SIDECAR:
@@ -229,7 +229,7 @@ class Injector:
             await caused.arm(decided.seconds)
             said = self._begun(decided, "injected")  # now: effects may show before `cause` returns
             if decided.fault in OF_SIDECAR:  # afterwards it could not
-                await self._claim(decided, "injected")
+                await self._claim(said)
             self._check()
             await caused.cause()
             if decided.fault not in OF_SIDECAR:
@@ -243,19 +243,19 @@ class Injector:
         if self._stopping:
             raise Rejected("the sidecar stops")
 
-    async def _claim(self, decided: Inject, said: Said) -> None:
-        """Answer that the fault will be injected now, as long as the drill holds its lock.
+    async def _claim(self, said: Answer) -> None:
+        """Write an answer, as long as the drill holds its lock.
 
-        It comes before the fault: a sidecar that hits itself could not answer any more, and would
-        follow the same order again after its restart.
+        That the fault will be injected, always; of a fault of the sidecar itself also that it was,
+        because a sidecar that hits itself could not answer any more. Both come before the fault:
+        otherwise it would follow the same order again after its restart.
 
         Raises:
             SidecarError: the lock is gone, or Consul does not answer: nothing may be injected.
         """
         session = self._seen.value.keys.session or ""
-        answer = self._begun(decided, said)
         held = HoldsLock(keys.order_key(self._service), session)
-        await self._consul.transact(held, Set(self._key, lock.dumps(answer)))
+        await self._consul.transact(held, Set(self._key, lock.dumps(said)))
 
     async def _restore(self, code: Code) -> None:
         order, why = self._order, await self._undo()

@@ -18,7 +18,7 @@ from sidecar.local import demo_questions
 from sidecar.local.demo_questions import FAILED, PROMPTS, RightAnswers
 from sidecar.runtime.errors import Unavailable
 
-# As tritonclient's own, but each client has a connection of its own, like clients in several
+# As tritonclient's own, but each client has a separate connection, like clients in several
 # processes; gRPC would share one among all to the same address.
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),

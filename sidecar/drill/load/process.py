@@ -1,4 +1,4 @@
-"""A load in a process of its own, so that measuring does not disturb what is measured.
+"""A load in a separate process, so that measuring does not disturb what is measured.
 
     async with load(spec, address, reference, Place(folder / "load.log")) as running:
         ...

@@ -33,7 +33,7 @@ def read(text: str, service: str, names: Mapping[str, str]) -> dict[str, Host]:
     """The instances in all clusters of a service, by id.
 
     After a change of the policy, the former cluster stays while requests are in flight there. A
-    release has a cluster of its own, whose priorities differ.
+    release has a separate cluster, whose priorities differ.
 
     Args:
         text: the answer to `/clusters?format=json`.

@@ -89,7 +89,7 @@ async def observing(
 
 
 def mark_of(seen: Sighting, began: float) -> Mark | None:
-    """The mark of a sighting, in seconds since `began`; None if it is none that a drill needs."""
+    """The mark of a sighting, in seconds since `began`; None if a drill does not need it."""
     at = seen.at - began
     if seen.kind == "verdict":
         return Mark(at, "verdict", seen.instance, status=seen.value, reason=seen.reason)
