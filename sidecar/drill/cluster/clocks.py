@@ -29,7 +29,7 @@ _LOOKED = "import time; time.sleep(0.001); print(time.time(), time.monotonic())"
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
+class WallClocks:
     """The clocks of the parts of a cluster.
 
     Attributes:
@@ -73,7 +73,7 @@ def clock_file(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def settable_clocks(folder: Path, library: Path | None) -> Iterator[Clocks]:
+def settable_clocks(folder: Path, library: Path | None) -> Iterator[WallClocks]:
     """Clocks that can be set during the context.
 
     Raises:
@@ -86,7 +86,7 @@ def settable_clocks(folder: Path, library: Path | None) -> Iterator[Clocks]:
         _check_holder(holder)
         # Its path may contain a space, which LD_PRELOAD takes for the end.
         preloaded = Path(f"/proc/{holder.pid}/cwd/{library.name}")
-        clocks = Clocks(folder, preloaded, holder.pid)
+        clocks = WallClocks(folder, preloaded, holder.pid)
         _try(clocks)
         yield clocks
     finally:
@@ -125,7 +125,7 @@ def _check_holder(holder: "subprocess.Popen[bytes]") -> None:
     raise Unavailable(f"libfaketime does not start: {_line(complaint)}")
 
 
-def _try(clocks: Clocks) -> None:
+def _try(clocks: WallClocks) -> None:
     """Check that a process sees another wall clock, and the monotonic one as it is.
 
     Raises:

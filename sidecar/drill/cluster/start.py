@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
-from sidecar.drill.cluster.clocks import Clocks, settable_clocks
+from sidecar.drill.cluster.clocks import WallClocks, settable_clocks
 from sidecar.drill.cluster.grants import Grants
 from sidecar.drill.cluster.layout import (
     EDGE,
@@ -186,7 +186,9 @@ async def _supervised(
         await _end(supervising)
 
 
-async def _clocks(stack: AsyncExitStack, folder: Path, lacking: dict[Need, str]) -> Clocks | None:
+async def _clocks(
+    stack: AsyncExitStack, folder: Path, lacking: dict[Need, str]
+) -> WallClocks | None:
     """Clocks that can be set until the stack is closed; None if they cannot, and why."""
     try:
         set_by = settable_clocks(folder, parts.faketime())
@@ -224,7 +226,7 @@ def _write(layout: Layout, tokens: Mapping[Path, str]) -> None:
 
 
 def _supervisors(
-    layout: Layout, namespaces: NetworkNamespaces, set_by: Clocks | None
+    layout: Layout, namespaces: NetworkNamespaces, set_by: WallClocks | None
 ) -> Mapping[str, Supervisor]:
     """The supervisor of each part, which runs in its namespace with its clock."""
     clocked = ((where, set_by.of(part) if set_by else part) for where, part in layout.parts)

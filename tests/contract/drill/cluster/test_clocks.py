@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.drill.cluster import clocks as clocks_module
 from sidecar.drill.cluster.cleanup_on_exit import cleanup_on_exit
-from sidecar.drill.cluster.clocks import Clocks, clock_file, settable_clocks
+from sidecar.drill.cluster.clocks import WallClocks, clock_file, settable_clocks
 from sidecar.local.programs import parts
 from sidecar.runtime.clock import SystemClock
 from sidecar.runtime.errors import Unavailable
@@ -32,7 +32,7 @@ for _ in sys.stdin:
 
 
 @contextmanager
-def process(clocks: Clocks) -> Iterator["subprocess.Popen[str]"]:
+def process(clocks: WallClocks) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
         [sys.executable, "-c", _PROCESS],
         env={**os.environ, **clocks.environment("xds")},
@@ -47,7 +47,7 @@ def process(clocks: Clocks) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextmanager
-def settable(folder: Path, library: Path) -> Iterator[Clocks]:
+def settable(folder: Path, library: Path) -> Iterator[WallClocks]:
     with ExitStack() as stack:
         try:
             clocks = stack.enter_context(settable_clocks(folder, library))
