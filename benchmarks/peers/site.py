@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.peers import programs
 from benchmarks.peers.design import FOLDER, Design, for_host, with_third_server
-from sidecar.drill.cluster.layout import Consul, Layout, Settings, build
+from sidecar.drill.cluster.layout import Consul, Layout, Overrides, build
 from sidecar.drill.misbehaving_models import MORTAL, STREAM, UNARY
 from sidecar.local import assets, launch
 from sidecar.local.planning.plan import MeshOptions, Part, Probe
@@ -60,7 +60,7 @@ def layout(design: Design, folder: Path) -> Layout:
     texts = (consul / "server.hcl").read_text(), (consul / "client.hcl").read_text()
     agents = Consul(_SERVERS, *texts)
     found, sources = launch.find_programs(), launch.read_sources(options)
-    settings = Settings({"election": {"session_ttl": _SESSION_TTL}})
+    settings = Overrides({"election": {"session_ttl": _SESSION_TTL}})
     mesh = secrets.token_hex(4)
     return _with(design, build(mesh, options, found, sources, agents, os.environ, settings))
 

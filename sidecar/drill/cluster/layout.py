@@ -69,7 +69,7 @@ class Consul:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Overrides:
     """Tables merged into every sidecar's settings, and into the control plane's."""
 
     sidecars: Tables = field(default_factory=dict)
@@ -120,7 +120,7 @@ def build(
     sources: Sources,
     consul: Consul,
     environ: Mapping[str, str],
-    settings: Settings,
+    settings: Overrides,
 ) -> Layout:
     """The layout of a cluster with a host for each of `options.instances`.
 
@@ -160,7 +160,7 @@ class _Draft:
     """Builds the parts and files of one layout from those of a local mesh."""
 
     def __init__(
-        self, mesh: Plan, members: Sequence[Namespace], settings: Settings, consul: Version
+        self, mesh: Plan, members: Sequence[Namespace], settings: Overrides, consul: Version
     ) -> None:
         self.mesh, self.members, self.settings, self.consul = mesh, members, settings, consul
         self.folder = mesh.options.folder

@@ -25,7 +25,7 @@ from sidecar.drill.cluster.layout import (
     TRITON_HTTP,
     Consul,
     Layout,
-    Settings,
+    Overrides,
     build,
     named,
 )
@@ -52,7 +52,7 @@ async def cluster(
     *,
     instances: int = 3,
     servers: int = 3,
-    settings: Settings | None = None,
+    settings: Overrides | None = None,
     models: Sequence[str] = MODELS,
     acl: bool = False,
     clocks: bool = False,
@@ -64,7 +64,7 @@ async def cluster(
         instances: hosts with an agent, a Triton and a sidecar.
         servers: Consul servers.
         settings: tables merged into those of the sidecars and of the control plane, such as
-            `Settings({"election": {"session_ttl": "15s"}})`.
+            `Overrides({"election": {"session_ttl": "15s"}})`.
         models: names of folders in triton_models that every Triton serves.
         acl: whether Consul denies what no token permits, and every part has its own.
         clocks: whether the clocks of sidecars and the control plane can be set, if possible.
@@ -88,7 +88,7 @@ async def cluster(
         sources,
         Consul(servers, *texts, grants.agent if grants else OPEN),
         os.environ,
-        settings or Settings(),
+        settings or Overrides(),
     )
     async with run(layout, ClusterStage, grants, disk=True, clocks=clocks) as running:
         meshfile.write_whole(folder / meshfile.NAME, meshfile.dumps(running.now))

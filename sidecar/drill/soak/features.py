@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from sidecar.drill.cluster.layout import Settings
+from sidecar.drill.cluster.layout import Overrides
 
 _ZONE: Final = "zone-a"
 _CAPACITY: Final = 400  # requests in flight; the load's pile up for seconds in a hung Triton
 
 
-def settings(notify: Mapping[str, object]) -> Settings:
+def settings(notify: Mapping[str, object]) -> Overrides:
     """The settings of the cluster's sidecars and of its control plane.
 
     Args:
@@ -29,7 +29,7 @@ def settings(notify: Mapping[str, object]) -> Settings:
         "notify": notify,
         "recovery": {"load": True},
     }
-    return Settings(sidecars, {"xds": {"zone": _ZONE}})
+    return Overrides(sidecars, {"xds": {"zone": _ZONE}})
 
 
 # Common to all policies. The load has no sequences, but each of its requests passes the filter.
