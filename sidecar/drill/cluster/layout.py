@@ -230,7 +230,7 @@ class _Draft:
         document = tomllib.loads(self.mesh.files[path])
         listen, state = f"0.0.0.0:{PORTS.xds}", str(disk / "xds.json")
         document["xds"] |= {"listen": listen, "advertise": edge, "state": state}
-        return {**files, path: _merged(document, self.settings.control_plane)}
+        return {**files, path: toml.dumps(merged(document, self.settings.control_plane))}
 
     def sidecar(self, text: str, address: str, state: str) -> str:
         document: dict[str, Any] = tomllib.loads(text)
@@ -241,7 +241,7 @@ class _Draft:
             "election": {"session_ttl": f"{SESSION_TTL}s"},
             "consul": {"timeout": "3s"},  # at most a third of it
         }
-        return _merged(document, changes, self.settings.sidecars)
+        return toml.dumps(merged(document, changes, self.settings.sidecars))
 
     def member(self, name: str) -> Namespace:
         [found] = [member for member in self.members if member.name == name]
@@ -255,13 +255,13 @@ def agent_of(member: str) -> str:
     return EDGE_AGENT if member == EDGE else same_host(member, "agent")
 
 
-def _merged(document: Mapping[str, Any], *changes: Tables) -> str:
-    """A document as TOML, with the keys of tables over its own."""
+def merged(document: Mapping[str, Any], *changes: Tables) -> Mapping[str, Any]:
+    """A document of tables, with the keys of changed tables over its own."""
     made = dict(document)
     for changed in changes:
         for table, values in changed.items():
             made[table] = {**made.get(table, {}), **values}
-    return toml.dumps(made)
+    return made
 
 
 def _open(triton: Part) -> Part:

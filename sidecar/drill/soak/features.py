@@ -6,10 +6,9 @@ Acts: through what it imports or is given.
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, Final
 
-from sidecar.drill.cluster.layout import Overrides
+from sidecar.drill.cluster.layout import Overrides, merged
 
 _ZONE: Final = "zone-a"
 _CAPACITY: Final = 400  # requests in flight; the load's pile up for seconds in a hung Triton
@@ -40,11 +39,8 @@ _POLICY: Final[Mapping[str, Any]] = {
 }
 
 
-def _policy(**changed: Mapping[str, Any]) -> Mapping[str, Any]:
-    made = deepcopy(dict(_POLICY))
-    for table, values in changed.items():
-        made[table] = {**made.get(table, {}), **values}
-    return made
+def _policy(**changed: Mapping[str, object]) -> Mapping[str, Any]:
+    return merged(_POLICY, changed)
 
 
 # The documents that a soak sets in turn. All have a primary, as the scenarios expect. The second
