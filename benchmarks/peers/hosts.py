@@ -67,7 +67,7 @@ class Hosts(ClusterStage):
         await self._until(self._missing_primary)
         for instance in self.now.instances:
             for model in _ASKED:
-                models.order(self, instance.id, model, {"load_seconds": site.LOADING})
+                models.write_control(self, instance.id, model, {"load_seconds": site.LOADING})
 
     def loaded(
         self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False

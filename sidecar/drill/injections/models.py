@@ -35,7 +35,7 @@ def misbehaving(model: str = UNARY, **control: object) -> Injection[MeshStage]:
     @asynccontextmanager
     async def ordered(stage: MeshStage, victim: str) -> AsyncIterator[None]:
         async with undone_at_the_end(undo.file(_control(stage, victim, model))):
-            order(stage, victim, model, control)
+            write_control(stage, victim, model, control)
             yield
 
     return ordered
@@ -85,7 +85,7 @@ def loading_slowly(seconds: float) -> Injection[MeshStage]:
         async with undone_at_the_end(undo.file(_control(stage, victim, UNARY))):
             async with without_blocking(stage.unsupervised()):
                 await ended(stage.signal(part, signal.SIGTERM))
-                order(stage, victim, UNARY, {"load_seconds": seconds})
+                write_control(stage, victim, UNARY, {"load_seconds": seconds})
                 os.killpg(stage.pid(victim), signal.SIGKILL)
             await until(lambda: _answers(stage.instance(victim).sidecar.grpc), f"a new {part}")
             yield
@@ -143,7 +143,7 @@ async def _answers(sidecar: str) -> bool:
     return True
 
 
-def order(stage: MeshStage, victim: str, model: str, control: object) -> None:
+def write_control(stage: MeshStage, victim: str, model: str, control: object) -> None:
     """Write a model's control file, see `triton_models/faulty/1/staging.py`; nothing undoes it."""
     write_whole(_control(stage, victim, model), json.dumps(control))
 
