@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from sidecar.drill.cluster.layout import Overrides
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.cluster.start import MODELS, cluster
 from sidecar.drill.misbehaving_models import CACHED, MORTAL, UNARY
@@ -39,7 +40,11 @@ _OF_MODELS = {"cached-answers", "gpu-memory"}
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterStage]:
     folder = tmp_path_factory.mktemp("cluster")
     further = (UNARY, CACHED) if SOAK else ()
-    async with cluster(folder, models=(*MODELS, MORTAL, *further), clocks=SOAK) as running:
+    # No fault is a relapse of the one before, after which an instance is unhealthy for longer.
+    settings = Overrides({"health": {"max_hold": "2s"}})
+    async with cluster(
+        folder, settings=settings, models=(*MODELS, MORTAL, *further), clocks=SOAK
+    ) as running:
         yield running
 
 

@@ -31,7 +31,8 @@ _CACHE_SIZE = 16 << 20  # bytes, for models that enable response_cache
 # Settings that identify a part: those of the user's shell must not reach it. Settings that all
 # parts share (TRITON_SIDECAR_LOG__LEVEL, TRITON_SIDECAR_HEALTH__…) may.
 _FOREIGN = re.compile(
-    r"CONSUL_.*|TRITON_SIDECAR_(CONSUL|SERVICE|TRITON|LISTEN|XDS|ENVOY|CANARY)__.*|PYTHONPATH"
+    r"CONSUL_.*|TRITON_SIDECAR_(CONSUL|SERVICE|LISTEN|XDS|ENVOY|CANARY)__.*|PYTHONPATH"
+    r"|TRITON_SIDECAR_TRITON__(?!REPOSITORY_INTERVAL$).*"
 )
 
 

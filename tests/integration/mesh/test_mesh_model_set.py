@@ -15,7 +15,6 @@ from tests.support.mesh.mesh_outside import http, until
 
 pytestmark = pytest.mark.integration
 
-MESH = ("--instances=3",)
 ENVIRONMENT = {"TRITON_SIDECAR_TRITON__REPOSITORY_INTERVAL": "300ms"}
 MODEL = "tinychat_unary"
 

@@ -22,10 +22,10 @@ class LiveMesh(MeshStage):
 
     @asynccontextmanager
     async def loaded(
-        self, spec: LoadSpec, *, began: float, seed: int
+        self, spec: LoadSpec, *, began: float, seed: int, cached: bool = False
     ) -> AsyncIterator[RunningLoad]:
         """Put load on it, through Envoy, while the context lasts."""
-        async with super().loaded(spec, began=began, seed=seed) as running:
+        async with super().loaded(spec, began=began, seed=seed, cached=cached) as running:
             self.newest = running
             yield running
 

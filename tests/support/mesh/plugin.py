@@ -10,6 +10,9 @@ from tests.support.mesh.mesh import LiveMesh
 from tests.support.mesh.mesh_outside import ROOT, ended_at_once, sidecar
 
 _MODELS = ROOT / "triton_models"
+# The tests of a file make the same instances unhealthy again and again. Were that a relapse, each
+# would have to wait longer than the one before.
+_NO_RELAPSES = {"TRITON_SIDECAR_HEALTH__MAX_HOLD": "2s"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,8 @@ def mesh(
         flags += ("--only-models", *(f"--models={_MODELS / name}" for name in (UNARY, STREAM)))
     folder = tmp_path_factory.mktemp("mesh")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in getattr(request.module, "ENVIRONMENT", {}).items():
+        own = getattr(request.module, "ENVIRONMENT", {})
+        for name, value in {**_NO_RELAPSES, **own}.items():
             patch.setenv(name, value)
         sidecar("local", "up", "--detach", f"--dir={folder}", *flags, check=True)
     try:

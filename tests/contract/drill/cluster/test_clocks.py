@@ -77,7 +77,7 @@ async def jumped(running: "subprocess.Popen[str]", seconds: float) -> None:
     await until(there, f"a wall clock {seconds:g} s ahead")
 
 
-def shared_memory(clocks: Clocks) -> list[Path]:
+def shared_memory(clocks: WallClocks) -> list[Path]:
     """What is there of the memory that the processes with these clocks share."""
     return list(Path("/dev/shm").glob(f"*faketime_*_{clocks.shared}"))
 

@@ -170,6 +170,8 @@ def test_the_users_environment_does_not_reach_the_mesh() -> None:
         CONSUL_HTTP_ADDR="http://production:8500",
         CONSUL_HTTP_TOKEN="secret",
         TRITON_SIDECAR_SERVICE__ID="other",
+        TRITON_SIDECAR_TRITON__GRPC="elsewhere:8001",
+        TRITON_SIDECAR_TRITON__REPOSITORY_INTERVAL="1s",
         TRITON_SIDECAR_LOG__LEVEL="debug",
         no_proxy="example.org",
         CUDA_VISIBLE_DEVICES="1",
@@ -177,6 +179,8 @@ def test_the_users_environment_does_not_reach_the_mesh() -> None:
     for part in plan.parts:
         assert not [key for key in part.env if key.startswith("CONSUL_")]
         assert "TRITON_SIDECAR_SERVICE__ID" not in part.env
+        assert "TRITON_SIDECAR_TRITON__GRPC" not in part.env
+        assert part.env["TRITON_SIDECAR_TRITON__REPOSITORY_INTERVAL"] == "1s"
         assert part.env["TRITON_SIDECAR_LOG__LEVEL"] == "debug"
         assert part.env["CUDA_VISIBLE_DEVICES"] == "1"
         assert part.env["no_proxy"] == "example.org,127.0.0.1,localhost"
