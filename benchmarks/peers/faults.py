@@ -1,9 +1,14 @@
 """The faults: the injections of this project's drills, where they mean the same for every design.
 
-Each is an async context on the hosts: it is caused at once, and removed when the context ends.
+Each is an async context on the hosts, which removes the fault when it ends. What is measured begins
+when it is entered, so nothing here waits before it causes the fault; if it has to, the context
+gives how many seconds ago the fault was caused. A drill's own freezes and misbehaving models arm a
+dead man's switch first, which takes half a second: not here, where all hosts end with the run.
 """
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +17,6 @@ from dataclasses import dataclass
 from benchmarks.peers.hosts import Hosts
 from benchmarks.peers.site import LOADING, SERVED
 from sidecar.drill.injections import consul, hosts, load, models, processes
-from sidecar.drill.injections.pairs import both
 from sidecar.drill.load.spec import OpenLoop
 from sidecar.drill.misbehaving_models import STREAM, UNARY
 from sidecar.drill.scenario import Injection, Violated
@@ -32,7 +36,6 @@ class Fault:
         name, title: what is typed, and a few words for the table.
         inject: causes it.
         lasts: seconds until it is removed, and during which is measured.
-        takes_a_while: these begin with the injection, not when it is complete.
         parallel: whether other runs may go on; otherwise it takes the whole machine.
         hosts: how many are needed; a design with fewer gets further ones.
     """
@@ -41,15 +44,52 @@ class Fault:
     title: str
     inject: Injection[Hosts]
     lasts: float = 120.0
-    takes_a_while: bool = False
     parallel: bool = True
     hosts: int = 2
 
 
+@asynccontextmanager
+async def frozen(stage: Hosts, victim: str) -> AsyncIterator[None]:
+    """SIGSTOP to tritonserver and all its processes."""
+    group = stage.pid(victim)
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # the design killed it
+            os.killpg(group, signal.SIGCONT)
+
+
 def misbehaving(**control: object) -> Injection[Hosts]:
-    """All models that clients ask show a fault, and take as long to load as before."""
-    told = {**control, "load_seconds": LOADING}
-    return both(models.misbehaving(UNARY, **told), models.misbehaving(STREAM, **told), after=0.0)
+    """All models that clients ask show a fault, and take as long to load as before.
+
+    Both begin at once, and first the one that designs check.
+    """
+
+    @asynccontextmanager
+    async def ordered(stage: Hosts, victim: str) -> AsyncIterator[None]:
+        _order(stage, victim, {**control, "load_seconds": LOADING})
+        try:
+            yield
+        finally:
+            _order(stage, victim, {"load_seconds": LOADING})
+
+    return ordered
+
+
+def _order(stage: Hosts, victim: str, control: object) -> None:
+    for model in (UNARY, STREAM):
+        models.order(stage, victim, model, control)
+
+
+@asynccontextmanager
+async def consul_gone_crash(stage: Hosts, victim: str) -> AsyncIterator[float]:
+    """Consul's servers are gone for 20 s, and then Triton crashes."""
+    async with consul.servers_gone(stage, victim):
+        await asyncio.sleep(_CONSUL_GONE)
+        crashed = time.monotonic()
+        async with processes.triton_killed(stage, victim):
+            yield time.monotonic() - crashed
 
 
 @asynccontextmanager
@@ -93,16 +133,12 @@ async def query_of_death(stage: Hosts, victim: str) -> AsyncIterator[None]:
 
 FAULTS = (
     Fault("crash", "crash", processes.triton_killed),
-    Fault("freeze", "freeze (SIGSTOP)", processes.triton_frozen),
+    Fault("freeze", "freeze (SIGSTOP)", frozen),
     Fault("hung_model", "hung model", misbehaving(fault="hang", until_restart=True)),
     Fault("wrong_answers", "wrong answers", misbehaving(fault="wrong")),
     Fault("stubs_killed", "all stubs killed", stubs_killed),
-    Fault("switchover", "planned switchover", switchover, lasts=60.0, takes_a_while=True),
-    Fault(
-        "consul_gone_crash",
-        "Consul gone, then crash",
-        both(consul.servers_gone, processes.triton_killed, after=_CONSUL_GONE),
-    ),
+    Fault("switchover", "planned switchover", switchover, lasts=60.0),
+    Fault("consul_gone_crash", "Consul gone, then crash", consul_gone_crash),
     Fault("partition", "host cut off", hosts.cut_off("both")),
     Fault("overload", "3x overload", overload, lasts=60.0, parallel=False),
     Fault("query_of_death", "query of death", query_of_death, lasts=60.0, hosts=_SURVIVORS),

@@ -4,6 +4,8 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +62,21 @@ async def _measured(hosts: Hosts, fault: Fault, rules: Rules) -> Seen:
     async with hosts.loaded(SPEC, began=began, seed=0) as running:
         await _calm(running, began)
         victim = await hosts.primary()
-        injected = time.monotonic() - began
-        async with fault.inject(hosts, victim):
-            if not fault.takes_a_while:
-                injected = time.monotonic() - began
-            await asyncio.sleep(injected + fault.lasts * rules.share - (time.monotonic() - began))
-            removed = time.monotonic() - began
-    found = seen(running.samples, injected, removed)
+        async with caused(fault, hosts, victim) as at:
+            await asyncio.sleep(at + fault.lasts * rules.share - time.monotonic())
+            removed = time.monotonic()
+    found = seen(running.samples, at - began, removed - began)
     if found.p99_before > BUSY and rules.share == 1:
         raise Unavailable(f"the machine is too busy: p99 was {found.p99_before:.1f} s before it")
     return found
+
+
+@asynccontextmanager
+async def caused(fault: Fault, hosts: Hosts, victim: str) -> AsyncIterator[float]:
+    """A fault while the context lasts; gives when it was caused, on the monotonic clock."""
+    entered = time.monotonic()
+    async with fault.inject(hosts, victim) as ago:
+        yield entered if ago is None else time.monotonic() - ago
 
 
 async def _calm(running: RunningLoad, began: float) -> None:
