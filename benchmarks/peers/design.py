@@ -104,6 +104,7 @@ def _connect() -> tuple[Process, ...]:
 
 
 _INFERENCE = "an inference with a known answer each second instead of /v2/health/ready"
+_CONSULS = f"Consul's check: {_INFERENCE}"
 
 DESIGNS = (
     Design(
@@ -171,9 +172,9 @@ DESIGNS = (
     Design(
         "haproxy/tuned",
         "the same, tuned",
-        "its own check is an inference with a known answer every 0.5 s, and so is Consul's, each "
-        "second; retries on another server after an error or 3 s; sessions of a server that is "
-        "down are closed; the last DNS answer holds without Consul",
+        f"{_CONSULS}; its own: the same, every 0.5 s; retries on another server after an error or "
+        "3 s; sessions of a server that is down are closed; the last DNS answer holds without "
+        "Consul",
         processes=_HAPROXY,
         consul=True,
         switchover_at="",
@@ -188,8 +189,9 @@ DESIGNS = (
     Design(
         "envoy/tuned",
         "the same, tuned",
-        "gRPC check of the model every 0.5 s; retries on another host after an error or 3 s; "
-        "HTTP/2 pings; two errors eject a host; DNS every second; Consul's check is an inference",
+        f"{_CONSULS}; gRPC check of the model every 0.5 s; retries on another host after an error "
+        "or 3 s; HTTP/2 pings; two errors eject a host; DNS every second, and a host that is not in "
+        "it any more gets nothing",
         processes=_ENVOY,
         consul=True,
         switchover_at="",
@@ -204,15 +206,15 @@ DESIGNS = (
     Design(
         "caddy/tuned",
         "the same, tuned",
-        "DNS every second; one failure or a 5xx takes a server out for 5 s; requests are repeated "
-        "after an error or 3 s; Consul's check is an inference, each second",
+        f"{_CONSULS}; DNS every second; one failure or a 5xx takes a server out for 5 s; requests "
+        "are repeated after an error or 3 s",
         processes=_CADDY,
         consul=True,
         switchover_at="",
     ),
     Design(
         f"{CONNECT}/as_used",
-        "Consul Connect, an Envoy of Consul beside each Triton and the clients",
+        "Consul Connect, an Envoy of Consul next to each Triton and the clients",
         processes=_connect(),
         consul=True,
         switchover_at="",
@@ -220,8 +222,8 @@ DESIGNS = (
     Design(
         f"{CONNECT}/tuned",
         "the same, tuned",
-        "Consul's check is an inference, each second; least_request; requests are repeated after "
-        "an error; two errors eject an instance for 5 s",
+        f"{_CONSULS}; least_request; requests are repeated after an error; two errors eject an "
+        "instance for 5 s",
         processes=_connect(),
         consul=True,
         switchover_at="",

@@ -146,7 +146,8 @@ def _write_files(design: Design, made: Layout, where: str) -> None:
         text = for_host(source.read_text(), number, made.address(where))
         if design.hosts > _PAIR:
             text = with_third_server(text)
-        text = text.replace("/etc/keepalived", str(target))
+        for folder_there in ("/etc/keepalived", "/etc/consul.d"):
+            text = text.replace(folder_there, str(target))
         text = text.replace("/run/triton/tritonserver.pid", f"{folder}/run/triton-{number}.pid")
         (target / source.name).write_text(text)
         shutil.copymode(source, target / source.name)
