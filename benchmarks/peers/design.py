@@ -190,8 +190,8 @@ DESIGNS = (
         "envoy/tuned",
         "the same, tuned",
         f"{_CONSULS}; gRPC check of the model every 0.5 s; retries on another host after an error "
-        "or 3 s; HTTP/2 pings; two errors eject a host; DNS every second, and a host that is not in "
-        "it any more gets nothing",
+        "or 3 s; HTTP/2 pings; two errors eject a host; DNS every second, and a host that is no "
+        "longer in it gets nothing",
         processes=_ENVOY,
         consul=True,
         switchover_at="",
