@@ -46,7 +46,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the names, and nothing else")
     parser.add_argument("--dry", action="store_true", help="run nothing; tables of what was run")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
-    return parser.parse_args()
+    wished = parser.parse_args()
+    if wished.quick and wished.write:
+        parser.error("--write: not with --quick, which measures nothing")
+    return wished
 
 
 class Progress:
@@ -130,12 +133,11 @@ def main() -> int:
         return 0
     report.begin("The designs that people run in front of Tritons, and this project")
     rules = Rules(_QUICK if wished.quick else 1.0, wished.keep)
-    # What was shortened is no result.
-    store = Store(wished.results or (None if wished.quick else RESULTS))
+    store = Store(wished.results or (None if wished.quick else RESULTS), rules.share)
     todo = [] if wished.dry else missing(store, wished)
     try:
         if todo:
-            made_with = session(wished)
+            made_with = session(wished, rules)
             todo = possible(todo, store, made_with)
             asyncio.run(work(todo, store, rules, made_with))
     except PartMissing as error:
@@ -152,13 +154,21 @@ def main() -> int:
 
 def possible(todo: Sequence[Work], store: Store, session: Session) -> list[Work]:
     """The runs that can be made here; why others cannot is their result."""
-    found = []
-    for design, fault in todo:
-        if reason := connect.unfit() if design.peer == CONNECT else "":
-            store.put(Result(design.name, fault.name, now(), session, reason=reason))
-        else:
-            found.append((design, fault))
-    return found
+    of_connect = [item for item in todo if item[0].peer == CONNECT]
+    reason = why_without_connect() if of_connect else ""
+    if not reason:
+        return list(todo)
+    for design, fault in of_connect:
+        store.put(Result(design.name, fault.name, now(), session, reason=reason))
+    return [item for item in todo if item not in of_connect]
+
+
+def why_without_connect() -> str:
+    """Why Consul Connect is not measured; empty if it is."""
+    try:
+        return connect.unfit()
+    except PartMissing as error:
+        return str(error)
 
 
 def missing(store: Store, wished: argparse.Namespace) -> list[Work]:
@@ -183,7 +193,7 @@ def write(store: Store, text: str) -> None:
     picture.draw(store, PICTURE)
 
 
-def session(wished: argparse.Namespace) -> Session:
+def session(wished: argparse.Namespace, rules: Rules) -> Session:
     """What the runs of this call are made with; programs that are not here are fetched.
 
     Raises:
@@ -191,10 +201,11 @@ def session(wished: argparse.Namespace) -> Session:
     """
     command = ["python", "-m", "benchmarks.peers", f"--jobs={wished.jobs}"]
     command += ["--again"] if wished.again else []
+    command += ["--quick"] if wished.quick else []
     command += ["--designs", *wished.designs] if wished.designs else []
     command += ["--scenarios", *wished.scenarios] if wished.scenarios else []
-    machine = report.machine()
-    return Session(now(), shlex.join(command), machine, versions(), str(SPEC), wished.jobs)
+    made_with = (shlex.join(command), report.machine(), versions(), str(SPEC))
+    return Session(now(), *made_with, wished.jobs, rules.share)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _DIGITS = 4
 class Session:
     """A call of the benchmark: when it began (ISO 8601 in UTC), and what its runs were made with.
 
-    `jobs` is how many runs went on at a time.
+    `jobs` is how many runs went on at a time, `share` how much of each fault's time was waited.
     """
 
     began: str
@@ -28,6 +28,7 @@ class Session:
     versions: str
     load: str
     jobs: int
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +44,23 @@ class Result:
 
 
 class Store:
-    """Results in a file; without one they are kept in memory."""
+    """Results in a file; without one they are kept in memory.
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    Those of another `share` are kept, and are not given: a shortened run is no result.
+    """
+
+    def __init__(self, path: Path | None, share: float = 1.0) -> None:
+        self._path, self._share = path, share
         found = _read(path.read_text(encoding="utf-8")) if path and path.is_file() else ()
-        self._results = {(one.design, one.scenario): one for one in found}
+        self._results = {(one.design, one.scenario, one.session.share): one for one in found}
 
     def get(self, design: Design, fault: Fault) -> Result | None:
         """The result of a run that was made, if one was."""
-        return self._results.get((design.name, fault.name))
+        return self._results.get((design.name, fault.name, self._share))
 
     def put(self, result: Result) -> None:
         """Keep a result in place of an earlier one, unless only the earlier one was measured."""
-        key = result.design, result.scenario
+        key = result.design, result.scenario, result.session.share
         earlier = self._results.get(key)
         if result.seen is None and earlier and earlier.seen:
             return
@@ -68,12 +72,13 @@ class Store:
     def sessions(self) -> list[Session]:
         """Those of the measured results, the first one first."""
         found = {one.session for one in self._results.values() if one.seen}
-        return sorted(found, key=lambda session: session.began)
+        own = [session for session in found if session.share == self._share]
+        return sorted(own, key=lambda session: session.began)
 
 
 def _text(results: Iterable[Result]) -> str:
     """One line for each session and result, so that a new result is one new line."""
-    ordered = sorted(results, key=lambda one: (one.design, one.scenario))
+    ordered = sorted(results, key=lambda one: (one.design, one.scenario, -one.session.share))
     sessions = sorted({one.session for one in ordered}, key=lambda one: (one.began, str(one)))
     lines = [json.dumps(_document(one, sessions.index(one.session))) for one in ordered]
     heads = [json.dumps(asdict(one)) for one in sessions]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from benchmarks import markdown
-from benchmarks.peers.design import DESIGNS, MISSING, OURS
+from benchmarks.peers.design import DESIGNS, MISSING, OURS, Design
 from benchmarks.peers.faults import FAULTS, Fault
 from benchmarks.peers.figures import Seen
 from benchmarks.peers.store import Result, Session, Store
@@ -35,7 +35,8 @@ def about(sessions: Sequence[Session]) -> list[str]:
         jobs = f"{one.jobs} runs at a time" if one.jobs > 1 else "one run at a time"
         made_with = f"{one.machine}; {one.versions}; load: {one.load}"
         same = "; all else as before" if made_with == before else f"; {made_with}"
-        lines.append(f"{one.began[:10]}, `{one.command}`, {jobs}{same}")
+        short = f", SHORTENED to {one.share:g} of the time, no results" if one.share != 1 else ""
+        lines.append(f"{one.began[:10]}, `{one.command}`, {jobs}{short}{same}")
         before = made_with
     return lines
 
@@ -46,12 +47,9 @@ def _scenario(store: Store, fault: Fault) -> str:
     if not seen:
         return ""
     ours = seen.get(OURS)
-    rows = [
-        _row(name, seen[name], ours) if name in seen else (f"`{name}`", "not measured", *_EMPTY)
-        for name, _ in found
-    ]
+    rows = [_row(one, seen.get(one.name), ours) for one in DESIGNS]
     lines = [f"### {fault.title}", "", markdown.table(_HEAD, rows)]
-    peers = {name: each for name, each in seen.items() if name != OURS}
+    peers = {one.name: seen[one.name] for one in DESIGNS if one.name in seen and not one.ours}
     if ours and peers:
         lines += ["", summary(ours, peers)]
     return "\n".join([*lines, *(f"\n{line}" for line in _reasons(found))])
@@ -104,12 +102,14 @@ def _ms(seconds: float) -> str:
     return "none" if math.isnan(seconds) else f"{seconds * 1000:.0f} ms"
 
 
-def _row(name: str, seen: Seen, ours: Seen | None) -> tuple[str, ...]:
+def _row(design: Design, seen: Seen | None, ours: Seen | None) -> tuple[str, ...]:
+    if seen is None:
+        return f"`{design.name}`", "not measured", *_EMPTY
     compared = ("", "")
-    if ours is not None and ours is not seen:
+    if ours is not None and not design.ours:
         compared = (ratio(_bad(ours), _bad(seen)), ratio(ours.rto, seen.rto))
     return (
-        f"`{name}`",
+        f"`{design.name}`",
         str(seen.failed),
         str(seen.wrong),
         str(seen.sent),
