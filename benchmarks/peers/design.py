@@ -39,6 +39,7 @@ class Design:
         consul: whether Consul runs, with the service registered by the design's triton.json.
         switchover: the operator's command before maintenance of a host.
         switchover_at: where it is given; empty is on that host.
+        setup: a command at the edge once everything runs; none by default.
     """
 
     name: str
@@ -50,11 +51,12 @@ class Design:
     consul: bool = False
     switchover: tuple[str, ...] = ("sh", "switchover.sh")
     switchover_at: str = EDGE
+    setup: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
-        """Whether it is this project."""
-        return self.name == OURS
+        """Whether it is this project, as it is by default or otherwise."""
+        return self.peer == OURS
 
     @property
     def peer(self) -> str:
@@ -235,14 +237,25 @@ DESIGNS = (
         switchover=("triton-sidecar", "switchover", "--service", "triton"),
         switchover_at=EDGE,
     ),
+    Design(
+        f"{OURS}/active_active",
+        "this project, mode active-active: all instances get requests, as of HAProxy and Envoy",
+        consul=True,
+        switchover_at="",
+        setup=("triton-sidecar", "policy", "set", "policy.yaml", "--service", "triton"),
+    ),
 )
 
 
 def chosen(names: Sequence[str]) -> tuple[Design, ...]:
-    """The designs that are meant by names: a variant's, or a design's for all of its variants."""
+    """The designs that are meant by names: a variant's, or a design's for all of its variants.
+
+    `ours` is the variant with this project's defaults.
+    """
     if not names:
         return DESIGNS
-    return tuple(one for one in DESIGNS if one.name in names or one.peer in names)
+    peers = set(names) - {OURS}
+    return tuple(one for one in DESIGNS if one.name in names or one.peer in peers)
 
 
 def for_host(text: str, number: int, address: str) -> str:
@@ -252,6 +265,7 @@ def for_host(text: str, number: int, address: str) -> str:
         ("state MASTER", "state BACKUP" if number else "state MASTER"),
         ("priority 100", f"priority {100 - 10 * number}"),
         ('"address": "10.2.0.21"', f'"address": "{address}"'),
+        ("-service=triton-0", f"-service=triton-{number}"),
     )
     for before, after in changes:
         text = text.replace(before, after)

@@ -58,13 +58,15 @@ class Hosts(ClusterStage):
         """Wait until every Triton is ready, and in Consul if the design uses it; start the design.
 
         Raises:
-            Unavailable: that takes too long.
+            Unavailable: that takes too long, or the design's setup failed.
         """
         await self._until(self._missing_triton)
         self._write_pids()
         for part in self._own:
             part.release()
         await self._until(self._missing_primary)
+        if self.design.setup:
+            await self.command(EDGE, *self.design.setup)
         for instance in self.now.instances:
             for model in _ASKED:
                 models.write_control(self, instance.id, model, {"load_seconds": site.LOADING})

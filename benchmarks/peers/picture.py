@@ -48,7 +48,7 @@ def _found(store: Store, fault: Fault) -> list[tuple[str, Seen | None]]:
 def _scenario(panel: Axes, fault: Fault, found: Sequence[tuple[str, Seen | None]]) -> None:
     shares = [100 * (one.failed + one.wrong) / one.sent if one else 0.0 for _, one in found]
     names = [name.replace("/", ", ").replace("_", " ") for name, _ in found]
-    colours = [_OURS if name == OURS else _PEER for name, _ in found]
+    colours = [_OURS if name.startswith(OURS) else _PEER for name, _ in found]
     panel.barh(names, shares, color=colours, height=0.7)
     for place, (_, one) in enumerate(found):
         said = "not measured" if one is None else f"{one.failed + one.wrong}"

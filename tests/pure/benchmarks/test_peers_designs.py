@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.peers.design import (
     DESIGNS,
@@ -15,8 +16,10 @@ from benchmarks.peers.design import (
     with_hosts,
     with_third_server,
 )
+from sidecar.traffic import document
+from sidecar.traffic.policy import Mode
 
-_PEERS = [one for one in DESIGNS if one.name != OURS]
+_PEERS = [one for one in DESIGNS if not one.ours]
 _EACH_PEER = pytest.mark.parametrize("design", _PEERS, ids=lambda design: design.name)
 
 
@@ -45,6 +48,20 @@ def test_a_design_that_follows_consul_registers_its_tritons(design: Design) -> N
     assert (FOLDER / design.name / "triton.json").is_file() is design.consul
 
 
+def test_this_project_is_there_with_its_defaults_and_with_all_instances_active() -> None:
+    ours = {one.name: one for one in DESIGNS if one.ours}
+    assert ours.keys() == {OURS, "ours/active_active"}
+    assert ours[OURS].setup == ()
+    policy = FOLDER / "ours/active_active" / ours["ours/active_active"].setup[3]
+    text = json.dumps(yaml.safe_load(policy.read_text()))
+    assert document.parse(text).mode is Mode.ACTIVE_ACTIVE
+
+
+def test_maintenance_is_of_the_instance_on_that_host() -> None:
+    text = (FOLDER / "ours" / "active_active" / "switchover.sh").read_text()
+    assert "-service=triton-1 " in for_host(text, 1, "")
+
+
 def test_a_host_registers_its_own_address() -> None:
     text = (FOLDER / "haproxy" / "as_used" / "triton.json").read_text()
     assert json.loads(for_host(text, 1, "10.2.0.22"))["service"]["address"] == "10.2.0.22"
@@ -60,6 +77,7 @@ def test_keepalived_of_the_second_host_is_the_backup() -> None:
 def test_designs_are_chosen_by_name_or_variant() -> None:
     assert [one.name for one in chosen(["envoy"])] == ["envoy/as_used", "envoy/tuned"]
     assert [one.name for one in chosen(["envoy/tuned", OURS])] == ["envoy/tuned", OURS]
+    assert [one.name for one in chosen(["ours/active_active"])] == ["ours/active_active"]
     assert chosen([]) == DESIGNS
 
 

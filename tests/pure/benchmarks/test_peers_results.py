@@ -2,12 +2,14 @@
 
 import json
 import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.peers import tables
-from benchmarks.peers.__main__ import RESULTS
+from benchmarks.peers.__main__ import RESULTS, options
 from benchmarks.peers.design import DESIGNS, chosen
 from benchmarks.peers.faults import FAULTS
 from benchmarks.peers.figures import Seen
@@ -19,8 +21,16 @@ _CRASH = next(one for one in FAULTS if one.name == "crash")
 [_ENVOY] = chosen(["envoy/tuned"])
 
 
-def _result(seen: Seen | None = _SEEN, reason: str = "", design: str = "envoy/tuned") -> Result:
-    return Result(design, "crash", "2026-11-30T10:01:00+00:00", _SESSION, seen, reason)
+_SHORT = replace(_SESSION, share=0.1)
+
+
+def _result(
+    seen: Seen | None = _SEEN,
+    reason: str = "",
+    design: str = "envoy/tuned",
+    session: Session = _SESSION,
+) -> Result:
+    return Result(design, "crash", "2026-11-30T10:01:00+00:00", session, seen, reason)
 
 
 @pytest.mark.files
@@ -34,6 +44,32 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (found.seen.sent, found.seen.failed, found.seen.rto) == (100, 3, None)
     assert math.isnan(found.seen.p99)
     assert found.session == _SESSION
+
+
+@pytest.mark.files
+def test_a_shortened_run_is_no_result_and_replaces_none(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    Store(path, 0.1).put(_result(session=_SHORT))
+    assert Store(path).get(_ENVOY, _CRASH) is None
+    assert Store(path).sessions == []
+    Store(path).put(_result(replace(_SEEN, sent=7)))
+    shortened, whole = Store(path, 0.1).get(_ENVOY, _CRASH), Store(path).get(_ENVOY, _CRASH)
+    assert shortened is not None
+    assert whole is not None
+    assert (shortened.seen, whole.session) == (_SEEN, _SESSION)
+
+
+def test_a_page_of_shortened_runs_says_so() -> None:
+    store = Store(None, 0.1)
+    store.put(_result(session=_SHORT))
+    assert "5 runs at a time, SHORTENED to 0.1 of the time, no results;" in tables.page(store)
+
+
+def test_tables_of_shortened_runs_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", "--quick", "--write"])
+    with pytest.raises(SystemExit) as ended:
+        options()
+    assert ended.value.code == 2
 
 
 def test_a_run_that_failed_does_not_replace_a_measured_one() -> None:
@@ -61,6 +97,18 @@ def test_a_design_that_was_not_measured_has_a_row_and_its_reason() -> None:
     page = tables.page(store)
     assert "| `connect/as_used` | not measured |" in page
     assert "Not measured: `connect/as_used`: Envoy rejects it." in page
+
+
+def test_this_project_in_another_mode_is_no_peer_of_its_defaults() -> None:
+    store = Store(None)
+    store.put(_result(design="ours"))
+    store.put(_result(replace(_SEEN, failed=0, wrong=0), design="ours/active_active"))
+    page = tables.page(store)
+    row = next(line for line in page.splitlines() if line.startswith("| `ours/active_active`"))
+    assert row.endswith("| none, 100 ms | | |")
+    assert "Best peer" not in page
+    store.put(_result())
+    assert "Best peer: `envoy/tuned`" in tables.page(store)
 
 
 def test_a_page_says_what_its_results_were_made_with() -> None:
