@@ -12,9 +12,9 @@ is the same difference within the undisturbed seconds: the noise of the machine.
 The baseline, on the same Tritons, is a setup without the mesh: an Envoy with both Tritons
 in a file. Its graceful stop is SIGTERM to Triton.
 
-Exit status 1 if a run through the mesh did not pass: a unary request failed, an answer was wrong,
-a stream was cut although its Triton was running, or an objective of `triton-sidecar drill` was
-missed.
+Exit status 1 if a run through the mesh did not pass: a unary request failed at any time, an answer
+was wrong, a stream was cut although its Triton was running, or an objective of `triton-sidecar
+drill` was missed; and if a run of the baseline did not get to its end.
 """
 
 import argparse
@@ -122,14 +122,30 @@ def _tell(step: str) -> None:
     print(step, file=sys.stderr)
 
 
-def complaints(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
-    """What must not have happened."""
-    for title, each in runs.items():
-        for run in each:
-            if run.status != "passed":
-                yield f"{title}: {run.status} {run.reason}".rstrip()
-            for violation in run.violations:
-                yield f"{title}: {violation.code}: {violation.expected}, found {violation.found}"
+def complaints(
+    ours: Mapping[str, Sequence[Run]], theirs: Mapping[str, Sequence[Run]]
+) -> Iterator[str]:
+    """What must not have happened through the mesh, and without it."""
+    for title, runs in ours.items():
+        yield from (f"through the mesh: {title}: {what}" for run in runs for what in _amiss(run))
+    for title, runs in theirs.items():
+        for run in runs:
+            if run.status not in ("passed", "failed"):
+                yield f"without the mesh: {title}: {run.status} {run.reason}".rstrip()
+
+
+def _amiss(run: Run) -> Iterator[str]:
+    """Also what no violation is about: it happened before the fault, or to too many streams."""
+    if run.status != "passed":
+        yield f"{run.status} {run.reason}".rstrip()
+    for violation in run.violations:
+        yield f"{violation.code}: expected {violation.expected}, found {violation.found}"
+    injected = _injected(run)
+    for one in run.samples:
+        if one.outcome != "answered" and (one.kind == "unary" or one.ended < injected):
+            yield f"{one.kind} {one.outcome} after {one.ended:.1f} s: {one.detail}"
+    if (cut := run.figures.streams_cut) > STREAMS:
+        yield f"{cut} streams were cut, of {STREAMS} at a time"
 
 
 # --- figures --------------------------------------------------------------------------------
@@ -164,7 +180,7 @@ class Delays:
 
 def delays(run: Run) -> Delays:
     """The latencies of answered unary requests around the fault."""
-    injected = next((mark.at for mark in run.marks if mark.event == "injected"), math.inf)
+    injected = _injected(run)
     answered = [one for one in _unary(run) if one.outcome == "answered"]
     before = [one for one in answered if one.due >= injected - BEFORE and one.ended < injected]
     near = [one for one in answered if one.due < injected + NEAR and one.ended >= injected]
@@ -175,6 +191,11 @@ def outage(run: Run) -> float:
     """Seconds from the first failure to the last."""
     failed = [one.ended for one in _unary(run) if one.outcome == "failed"]
     return max(failed) - min(failed) if failed else 0.0
+
+
+def _injected(run: Run) -> float:
+    """When the fault was injected; infinite if it was not."""
+    return next((mark.at for mark in run.marks if mark.event == "injected"), math.inf)
 
 
 def _unary(run: Run) -> list[Sample]:
@@ -266,9 +287,9 @@ async def measure(mesh: Mesh, rounds: int) -> int:
         ),
         note=f"{static_envoy.DESCRIPTION}; frozen for {_FREEZE:g} s",
     )
-    found = list(complaints(ours))
+    found = list(complaints(ours, theirs))
     for line in found[:10]:
-        print(f"through the mesh: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
     return 1 if found else 0
 
 
