@@ -239,7 +239,7 @@ DESIGNS = (
     ),
     Design(
         f"{OURS}/active_active",
-        "this project, mode active-active: all instances get requests, as of HAProxy and Envoy",
+        "this project, mode active-active: it spreads requests, as HAProxy and Envoy do",
         consul=True,
         switchover_at="",
         setup=("triton-sidecar", "policy", "set", "policy.yaml", "--service", "triton"),

@@ -51,7 +51,9 @@ def _scenario(store: Store, fault: Fault) -> str:
     lines = [f"### {fault.title}", "", markdown.table(_HEAD, rows)]
     peers = {one.name: seen[one.name] for one in DESIGNS if one.name in seen and not one.ours}
     if ours and peers:
-        lines += ["", summary(ours, peers)]
+        all_peers = sum(not one.ours for one in DESIGNS)
+        partly = f"{len(peers)} of {all_peers} peers are measured. "
+        lines += ["", f"{partly if len(peers) < all_peers else ''}{summary(ours, peers)}"]
     return "\n".join([*lines, *(f"\n{line}" for line in _reasons(found))])
 
 

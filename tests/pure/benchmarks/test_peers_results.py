@@ -108,7 +108,7 @@ def test_this_project_in_another_mode_is_no_peer_of_its_defaults() -> None:
     assert row.endswith("| none, 100 ms | | |")
     assert "Best peer" not in page
     store.put(_result())
-    assert "Best peer: `envoy/tuned`" in tables.page(store)
+    assert "1 of 16 peers are measured. Best peer: `envoy/tuned`" in tables.page(store)
 
 
 def test_a_page_says_what_its_results_were_made_with() -> None:
