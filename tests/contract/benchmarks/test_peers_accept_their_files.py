@@ -24,9 +24,10 @@ _CHECKS: Mapping[str, str] = {
     "caddy": "{caddy} validate --config Caddyfile --adapter caddyfile",
     "envoy": "{envoy} --mode validate -c envoy.yaml",
     "consul": (
-        "{consul} validate -config-format=json agent.json triton.json clients.json && "
-        'printf \'{{"data_dir": "/", "server": true}}\' > here.json && '
-        "{consul} validate here.json server.json"
+        'printf \'{{"data_dir": "/", "bind_addr": "127.0.0.1"}}\' > here.json && '
+        "{consul} validate here.json agent.json triton.json clients.json && "
+        "printf '{{\"server\": true}}' > there.json && "
+        "{consul} validate here.json there.json server.json"
     ),
 }
 
