@@ -141,8 +141,8 @@ def _write_files(design: Design, made: Layout, where: str) -> None:
     target = place(folder, where)
     (target / "temp").mkdir(parents=True)
     number = int(where.rpartition("-")[2]) if where.startswith("host") else 0
-    own = FOLDER / design.name
-    for source in own.iterdir() if own.is_dir() else ():
+    # The folder `ours` has only that of a variant in it.
+    for source in filter(Path.is_file, (FOLDER / design.name).glob("*")):
         text = for_host(source.read_text(), number, made.address(where))
         if design.hosts > _PAIR:
             text = with_third_server(text)
