@@ -172,14 +172,14 @@ def why_without_connect() -> str:
 
 
 def missing(store: Store, wished: argparse.Namespace) -> list[Work]:
-    """The runs that are wanted and have no result yet."""
+    """The runs that are wanted and have no result yet, or an outdated one."""
     names = wished.scenarios or [one.name for one in FAULTS]
     return [
         (design, fault)
         for fault in FAULTS
         for design in chosen(wished.designs)
         if fault.name in names
-        and (wished.again or not ((found := store.get(design, fault)) and found.seen))
+        and (wished.again or not (found := store.get(design, fault)) or not found.holds)
     ]
 
 

@@ -33,7 +33,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run: what was seen, or why there is nothing. `at` is ISO 8601 in UTC."""
+    """A run: what was seen, or why there is nothing. `at` is ISO 8601 in UTC.
+
+    `outdated` says what has changed since, so that it is to be run again; empty if nothing has.
+    """
 
     design: str
     scenario: str
@@ -41,6 +44,12 @@ class Result:
     session: Session
     seen: Seen | None = None
     reason: str = ""
+    outdated: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it need not be run again."""
+        return self.seen is not None and not self.outdated
 
 
 class Store:

@@ -58,13 +58,17 @@ def _scenario(store: Store, fault: Fault) -> str:
 
 
 def _reasons(found: Sequence[tuple[str, Result | None]]) -> list[str]:
-    """Why designs were not measured, a line for each reason."""
-    reasons: dict[str, list[str]] = {}
+    """Why designs were not measured, or are to be measured again, a line for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for name, result in found:
         if not (result and result.seen):
-            reason = result.reason if result else "not run yet"
-            reasons.setdefault(reason, []).append(f"`{name}`")
-    return [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
+            reason = "Not measured", result.reason if result else "not run yet"
+        elif result.outdated:
+            reason = "To be measured again", result.outdated
+        else:
+            continue
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    return [f"{what}: {', '.join(names)}: {why}." for (what, why), names in reasons.items()]
 
 
 def summary(ours: Seen, peers: Mapping[str, Seen]) -> str:

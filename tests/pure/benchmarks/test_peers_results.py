@@ -1,5 +1,6 @@
 """The file with the results of benchmarks/peers, and the tables that are made of it."""
 
+import argparse
 import json
 import math
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import tables
-from benchmarks.peers.__main__ import RESULTS, options
+from benchmarks.peers.__main__ import RESULTS, missing, options
 from benchmarks.peers.design import DESIGNS, chosen
 from benchmarks.peers.faults import FAULTS
 from benchmarks.peers.figures import Seen
@@ -97,6 +98,18 @@ def test_a_design_that_was_not_measured_has_a_row_and_its_reason() -> None:
     page = tables.page(store)
     assert "| `connect/as_used` | not measured |" in page
     assert "Not measured: `connect/as_used`: Envoy rejects it." in page
+
+
+def test_an_outdated_result_is_shown_and_run_again() -> None:
+    store = Store(None)
+    wished = argparse.Namespace(designs=["envoy/tuned"], scenarios=["crash"], again=False)
+    store.put(_result())
+    assert missing(store, wished) == []
+    store.put(replace(_result(), outdated="its check has changed"))
+    assert missing(store, wished) == [(_ENVOY, _CRASH)]
+    page = tables.page(store)
+    assert "| `envoy/tuned` | 3 | 2 | 100 |" in page
+    assert "To be measured again: `envoy/tuned`: its check has changed." in page
 
 
 def test_this_project_in_another_mode_is_no_peer_of_its_defaults() -> None:
