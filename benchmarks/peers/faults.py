@@ -68,18 +68,18 @@ def misbehaving(**control: object) -> Injection[Hosts]:
 
     @asynccontextmanager
     async def ordered(stage: Hosts, victim: str) -> AsyncIterator[None]:
-        _order(stage, victim, {**control, "load_seconds": LOADING})
+        _write_controls(stage, victim, {**control, "load_seconds": LOADING})
         try:
             yield
         finally:
-            _order(stage, victim, {"load_seconds": LOADING})
+            _write_controls(stage, victim, {"load_seconds": LOADING})
 
     return ordered
 
 
-def _order(stage: Hosts, victim: str, control: object) -> None:
+def _write_controls(stage: Hosts, victim: str, control: object) -> None:
     for model in (UNARY, STREAM):
-        models.order(stage, victim, model, control)
+        models.write_control(stage, victim, model, control)
 
 
 @asynccontextmanager
