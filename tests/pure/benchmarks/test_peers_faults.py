@@ -42,7 +42,9 @@ def test_both_models_misbehave_at_once_and_first_the_one_that_designs_check(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ordered: list[tuple[str, Any]] = []
-    monkeypatch.setattr(models, "write_control", lambda _, __, model, told: ordered.append((model, told)))
+    monkeypatch.setattr(
+        models, "write_control", lambda _, __, model, control: ordered.append((model, control))
+    )
     hosts: Any = _Hosts()
     fault = _named(name).inject(hosts, "triton-0")
     _at_once(fault.__aenter__())
