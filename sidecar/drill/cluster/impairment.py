@@ -3,21 +3,19 @@
 It forwards frames both ways, loses a share of them and delays the others. The kernel's own netem
 would do the same, but is a module that small kernels lack.
 
-Acts: asyncio, random, socket, subprocess.
+Acts: asyncio, random, socket.
 """
 
 import asyncio
 import random
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from sidecar.drill.cluster.network_namespaces import Network, NetworkNamespaces
-from sidecar.drill.cluster.parent import parent_ended
-from sidecar.runtime.errors import Unavailable
+from sidecar.drill.cluster.parent import child, parent_ended
 
 _ALL = 0x0003  # ETH_P_ALL
 _SOL_PACKET, _VNET_HEADER = 263, 15  # linux/if_packet.h
@@ -60,29 +58,10 @@ async def _forwarding(
 ) -> AsyncIterator[None]:
     """A process that forwards between two interfaces while the context lasts."""
     numbers = (impairment.loss_out, impairment.loss_in, impairment.delay)
-    forwarder = await asyncio.create_subprocess_exec(
-        *(*namespaces.enter_hub(), sys.executable, "-m", "sidecar.drill.cluster.impairment"),
-        *(link, tap, *map(str, numbers)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        await _started(forwarder)
+    program = (sys.executable, "-m", "sidecar.drill.cluster.impairment")
+    command = (*namespaces.enter_hub(), *program, link, tap, *map(str, numbers))
+    async with child(command, "the process that impairs a network", patience=_START):
         yield
-    finally:
-        with suppress(ProcessLookupError):
-            forwarder.kill()
-        await forwarder.wait()
-
-
-async def _started(forwarder: asyncio.subprocess.Process) -> None:
-    first = b""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_START):
-            first = await forwarder.stdout.readline() if forwarder.stdout else b""
-    if not first:
-        raise Unavailable("the process that impairs a network did not start")
 
 
 # --- the process ------------------------------------------------------------------------------

@@ -2,26 +2,24 @@
 
     python -m sidecar.drill.soak.receiver FILE PORT     # writes a line for each request
 
-Acts: aiohttp, asyncio, subprocess.
+Acts: aiohttp, asyncio.
 """
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
 from sidecar.drill.cluster.layout import EDGE, EDGE_ADDRESS
-from sidecar.drill.cluster.parent import parent_ended
+from sidecar.drill.cluster.parent import child, parent_ended
 from sidecar.drill.cluster.stage import ClusterStage
 from sidecar.drill.record import Violation
 from sidecar.drill.soak.notifications import ALERTS, DOCUMENTS, Received
-from sidecar.runtime.errors import Unavailable
 
 _PORT = 9095
 _START = 60.0  # seconds, on a busy machine
@@ -62,31 +60,11 @@ async def receiver(stage: ClusterStage, file: Path) -> AsyncIterator[Receiver]:
         Unavailable: it does not start; its log says why.
     """
     command = (*stage.namespaces.enter(EDGE), sys.executable, "-m", __name__, str(file), str(_PORT))
+    what = "the receiver of notifications, see receiver.log,"
+    env = dict(stage.layout.parts[0][1].env)
     with stage.log("receiver").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(stage.layout.parts[0][1].env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        await _started(process)
-        yield Receiver(process, file)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _started(process: asyncio.subprocess.Process) -> None:
-    first = b""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_START):
-            first = await process.stdout.readline() if process.stdout else b""
-    if not first:
-        raise Unavailable("the receiver of notifications did not start: see receiver.log")
+        async with child(command, what, patience=_START, env=env, stderr=log) as process:
+            yield Receiver(process, file)
 
 
 async def _main(file: Path, port: int) -> None:

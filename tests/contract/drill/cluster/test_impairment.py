@@ -3,11 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from sidecar.drill.cluster import impairment
+from sidecar.drill.cluster import impairment, parent
 from sidecar.drill.cluster.impairment import Impairment, impaired
 from sidecar.drill.cluster.network_namespaces import (
     Namespace,
@@ -132,12 +134,17 @@ async def test_nothing_is_cut_before_the_process_forwards(
 ) -> None:
     await answered(pair)
     heard: list[float] = []
+    started: Any = parent.child
 
-    async def fails(forwarder: object) -> None:
-        heard.extend(await pair.asked(2, 5.0))
-        raise Unavailable("it did not start")
+    @asynccontextmanager
+    async def fails(*command: Any, **given: Any) -> AsyncIterator[None]:
+        async with started(*command, **given) as process:
+            heard.extend(await pair.asked(2, 5.0))
+            if heard:
+                raise Unavailable("it did not start")
+            yield process
 
-    monkeypatch.setattr(impairment, "_started", fails)
+    monkeypatch.setattr(impairment, "child", fails)
     with pytest.raises(Unavailable):
         async with impaired(pair.namespaces, "near", "data", Impairment(loss_out=1.0)):
             pass
