@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.health.canary.definition import Canary
 from sidecar.health.neighbours import NOT_HELD, HeldUp
+from sidecar.health.rules import ProbeRules
 from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Reason
 
 _REMEMBERED = 10  # readings over which clients' requests are summed up
+_MORE_OFTEN = 4  # times as many canaries at most, while clients send requests
 _FEW = 5  # failures; fewer say nothing about the ratio
 
 
@@ -350,15 +352,23 @@ def traffic_finding(
     return Finding(Layer.TRAFFIC, model, Reason.OK, "", latency or 0.0)
 
 
-def pace(traffic: Traffic, interval: float, floor: float, fast: float) -> float:
-    """Seconds until a model's next canary. Clients' successes postpone it, their failures do not.
+def pace(traffic: Traffic, took: float | None, rules: ProbeRules, models: int) -> float:
+    """Seconds until a model's next canary.
+
+    While clients are answered, a wrong answer would be theirs: cheap canaries become more frequent,
+    within `canary_share` of the time, and half of the rate limit of all models. Expensive ones
+    become rarer, because clients' successes show that the model is alive.
 
     Args:
         traffic: the outcome of clients' newest requests.
-        interval: the pause if there were none.
-        floor: the pause if all succeeded.
-        fast: the pause if some failed.
+        took: seconds that a canary takes; None if that is not known.
+        rules: the intervals and limits.
+        models: how many models share the rate limit.
     """
+    every = rules.every
     if traffic.failures:
-        return fast
-    return floor if traffic.successes else interval
+        return rules.fast_interval
+    if not traffic.successes or took is None:
+        return every.canary
+    soonest = max(every.canary / _MORE_OFTEN, 2 * models / rules.rate(models))
+    return min(max(took / rules.canary_share, soonest), every.canary_floor)

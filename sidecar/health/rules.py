@@ -10,7 +10,7 @@ _RATE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Seconds between two probes; `canary_floor` applies while clients' requests succeed."""
+    """Seconds between two probes; `canary_floor` is the most while clients' requests succeed."""
 
     server: float
     model: float
@@ -30,15 +30,17 @@ class ProbeRules:
 
     `every` has the interval of each layer, `interval` is for everything else, and `fast_interval`
     applies while findings disagree with levels. `canary_rate` is canaries per second over all
-    models, None for the default. `track` decides levels and states. `stall` and `stream_stall` are
-    how long a model may make no progress. `traffic_failing` is the share of clients' requests that
-    may fail.
+    models, None for the default; `canary_share` the share of the time that those of a model may
+    take while clients' requests succeed, above 0 and at most 1. `track` decides levels and states.
+    `stall` and `stream_stall` are how long a model may make no progress. `traffic_failing` is the
+    share of clients' requests that may fail.
     """
 
     interval: float
     fast_interval: float
     every: Intervals
     canary_rate: float | None
+    canary_share: float
     track: TrackRules
     stall: float
     stream_stall: float

@@ -4,6 +4,7 @@ Acts: asyncio.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ from sidecar.triton.api import Answer, ModelDescription
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
 _PATIENCE = 4  # stall windows after which a canary is abandoned even if the model makes progress
+_RECENT = 5  # answers, of which the quickest shows what a canary takes without waiting
 _LARGE = 2**18  # bytes; larger answers are judged in a thread, so that they do not block the loop
 
 
@@ -74,6 +76,7 @@ class CanaryProbe:
         self._refused: float | None = None  # since when the model refuses canaries for load
         # The counters before the last answered canary, and how many requests that canary had.
         self._answered: tuple[Counted | None, int] = (None, 0)
+        self._took: deque[float] = deque(maxlen=_RECENT)
         self._cache = CacheProbe(context)
 
     @property
@@ -94,10 +97,8 @@ class CanaryProbe:
     def interval(self) -> float:
         """Seconds from the last finding to the next canary."""
         rules = self._context.rules.value
-        every = rules.every
-        interval = pace(
-            self.progress.traffic, every.canary, every.canary_floor, rules.fast_interval
-        )
+        took = min(self._took, default=None)
+        interval = pace(self.progress.traffic, took, rules, self._context.models)
         if self._refused is not None:  # notice soon when its queue has room again
             interval = min(interval, rules.stall / 2)
         return interval
@@ -105,6 +106,7 @@ class CanaryProbe:
     def reloaded(self) -> None:
         """Forget what an earlier load of the model answered."""
         self.derived.reloaded()
+        self._took.clear()
         self._cache.reloaded()
 
     def choose(self, described: ModelDescription) -> tuple[Canary | None, str]:
@@ -177,7 +179,7 @@ class CanaryProbe:
         patience = _PATIENCE * self._stall(canary) + described.sequence_idle + canary.timeout
         if described.stateful or described.cached:
             await self._read_statistics()  # so that the previous canary is counted
-        before = self.progress.counted
+        before, sent = self.progress.counted, self._context.clock.now()
         try:
             canary, answer = await self._cache.send(
                 canary, described, patience, partial(self._once_more, canary)
@@ -192,6 +194,7 @@ class CanaryProbe:
             return await self._failed(error, began)
         self._refused = None
         self._answered = before, len(canary.steps)
+        self._took.append(self._context.clock.now() - sent)
         found = await self._judged(canary, described, answer, began)
         if described.cached:
             await self._read_statistics()

@@ -92,7 +92,9 @@ class Prober:
         self._counted = earlier.loads
         self._rules = Latest(rules)
         self.assessment = Assessment(target.models, self._rules, clock, hook)
-        self._context = ProbeContext(target.client, self.assessment, self._rules, clock, hook)
+        self._context = ProbeContext(
+            target.client, len(target.models), self.assessment, self._rules, clock, hook
+        )
         self._server = ServerProbe(self._context, target.models)
         self._stubs = StubProbe(target.stubs, self._context)
         self._neighbours = NeighbourProbe(self._context, self._last_client_work)

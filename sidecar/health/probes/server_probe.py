@@ -30,9 +30,10 @@ Query = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class ProbeContext:
-    """The context that all probes of one Triton share."""
+    """The context that all probes of one Triton share; `models` is how many are probed."""
 
     triton: TritonApi
+    models: int
     assessment: Assessment
     rules: Latest[ProbeRules]
     clock: Clock

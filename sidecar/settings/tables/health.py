@@ -24,8 +24,10 @@ class HealthSettings(Table):
     model_interval: Duration | None = None
     canary_interval: Duration | None = None
     statistics_interval: Duration | None = None
-    # Between two canaries of a model while clients' requests succeed; by default twice
-    # canary_interval.
+    # While clients' requests succeed, canaries of a model take this share of the time: cheap ones
+    # are sent up to four times in canary_interval, expensive ones once in canary_floor, which is
+    # twice canary_interval by default.
+    canary_share: Number = Field(default=0.02, gt=0, le=1)
     canary_floor: Duration | None = None
     # Canaries per second over all models; by default 20, or as many as their intervals need.
     canary_rate: Annotated[Number, Field(ge=0.01, le=1000)] | None = None
@@ -79,6 +81,7 @@ class HealthSettings(Table):
             fast_interval=self.fast_interval,
             every=self.every,
             canary_rate=self.canary_rate,
+            canary_share=self.canary_share,
             track=TrackRules(
                 rise=self.rise,
                 fall=self.fall,

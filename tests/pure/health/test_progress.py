@@ -20,6 +20,7 @@ from sidecar.health.progress import (
     traffic_finding,
     unanswered,
 )
+from sidecar.settings.tables.health import HealthSettings
 from sidecar.triton.api import Answer, Statistics
 from sidecar.verdict.evidence import Finding, Layer, Level, Reason
 
@@ -255,9 +256,23 @@ def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
     assert timed(2.5).layer is Layer.CANARY
 
 
-def test_real_traffic_reduces_canaries() -> None:
-    paces = [pace(each, 1.0, 2.0, 0.1) for each in (Traffic(), Traffic(5), Traffic(5, 1))]
-    assert paces == [1.0, 2.0, 0.1]
+@pytest.mark.parametrize(
+    ("traffic", "took", "models", "expected"),
+    [
+        (Traffic(), 0.01, 1, 1.0),
+        (Traffic(5, 1), 0.01, 1, 0.1),
+        (Traffic(5), None, 1, 1.0),
+        (Traffic(5), 0.001, 1, 0.25),  # four times in an interval
+        (Traffic(5), 0.01, 1, 0.5),  # 2 % of the time
+        (Traffic(5), 3.0, 1, 2.0),  # canary_floor
+        (Traffic(5), 0.001, 10, 1.0),  # half of 20 canaries a second
+        (Traffic(5), 0.001, 100, 2.0),
+    ],
+)
+def test_the_pause_before_the_next_canary(
+    traffic: Traffic, took: float | None, models: int, expected: float
+) -> None:
+    assert pace(traffic, took, HealthSettings().rules, models) == pytest.approx(expected)
 
 
 def statistics(model: str = "chat", successes: int = 0, version: str = "1") -> Statistics:

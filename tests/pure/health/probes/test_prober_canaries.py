@@ -2,6 +2,7 @@
 
 import pytest
 
+from sidecar.events import CanarySent
 from sidecar.runtime.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
@@ -71,15 +72,49 @@ async def test_an_answer_that_is_too_large_is_excused_only_once() -> None:
         assert bench.verdict.reason is Reason.CANARY_TOO_LARGE
 
 
-async def test_successful_traffic_makes_canaries_rarer_but_not_rare() -> None:
-    async with probing() as bench:
-        await bench.pass_(5)
+@pytest.mark.parametrize(
+    ("takes", "least", "most"),
+    [
+        pytest.param(0.0, 210, 250, id="cheap: four times as many"),
+        pytest.param(0.02, 50, 65, id="2 % of the time"),
+        pytest.param(0.2, 25, 35, id="expensive: half as many"),
+    ],
+)
+async def test_canaries_while_clients_are_answered(takes: float, least: int, most: int) -> None:
+    chat = model()
+    chat.delay = takes
+    async with probing(chat) as bench:
+        await bench.pass_(10)
         idle = bench.sent()
         await bench.pass_(60)
         alone = bench.sent() - idle
-        await bench.pass_(60, lambda: bench.chat.count(successes=3, executions=3))
+        await bench.pass_(60, lambda: chat.count(successes=3, executions=3))
         with_traffic = bench.sent() - idle - alone
-        assert 25 <= with_traffic <= 35 < 55 <= alone <= 65
+        assert 45 <= alone <= 65
+        assert least <= with_traffic <= most
+
+
+async def test_busy_models_leave_half_of_the_rate_limit_for_confirmations() -> None:
+    models = [model(f"m{number}") for number in range(20)]
+
+    def work() -> None:
+        for each in models:
+            each.count(successes=3, executions=3)
+
+    async with probing(*models) as bench:
+        await bench.pass_(10, work)
+        before = sum(isinstance(event, CanarySent) for event in bench.events)
+        await bench.pass_(60, work)
+        sent = sum(isinstance(event, CanarySent) for event in bench.events) - before
+        assert 500 < sent < 700  # of 1,200
+
+
+async def test_a_wrong_answer_to_busy_clients_is_noticed_within_one_interval() -> None:
+    async with probing() as bench:
+        await bench.pass_(5, lambda: bench.chat.count(successes=3, executions=3))
+        bench.chat.reply = says("wrong")
+        await bench.pass_(0.6, lambda: bench.chat.count(successes=3, executions=3))
+        assert bench.verdict.reason is Reason.CANARY_WRONG_ANSWER
 
 
 async def test_failing_traffic_sends_the_next_canary_sooner() -> None:
