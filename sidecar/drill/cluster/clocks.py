@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sidecar.drill.cluster.holder import Holder
 from sidecar.local.planning.plan import Part
 from sidecar.runtime.errors import Unavailable
 
@@ -83,46 +84,26 @@ def settable_clocks(folder: Path, library: Path | None) -> Iterator[WallClocks]:
         raise Unavailable("libfaketime is missing; `make setup` fetches it for x86-64")
     holder = _holder(library)
     try:
-        _check_holder(holder)
         # Its path may contain a space, which LD_PRELOAD takes for the end.
         preloaded = Path(f"/proc/{holder.pid}/cwd/{library.name}")
         clocks = WallClocks(folder, preloaded, holder.pid)
         _try(clocks)
         yield clocks
     finally:
-        holder.communicate()
+        holder.end()
 
 
-def _holder(library: Path) -> "subprocess.Popen[bytes]":
-    """A process that creates the memory that all share.
-
-    It removes it when its pipe is closed, which happens at the latest at the end of this process.
-    """
-    return subprocess.Popen(
-        ["cat"],
-        cwd=library.parent,
-        env={name: text for name, text in os.environ.items() if name != _SHARED}
-        | {"LD_PRELOAD": f"./{library.name}"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def _check_holder(holder: "subprocess.Popen[bytes]") -> None:
-    """Wait until it runs.
+def _holder(library: Path) -> Holder:
+    """What creates the memory that all share, and removes it at its end.
 
     Raises:
-        Unavailable: it has ended.
+        Unavailable: it does not start.
     """
-    if holder.stdin and holder.stdout:
-        with suppress(BrokenPipeError):
-            os.write(holder.stdin.fileno(), b"\n")
-        if holder.stdout.readline():
-            return
-    _, complaint = holder.communicate()
-    raise Unavailable(f"libfaketime does not start: {_line(complaint)}")
+    env = {name: text for name, text in os.environ.items() if name != _SHARED}
+    try:
+        return Holder(["cat"], library.parent, env | {"LD_PRELOAD": f"./{library.name}"})
+    except Unavailable as error:
+        raise Unavailable(f"libfaketime does not start: {_line(str(error))}") from error
 
 
 def _try(clocks: WallClocks) -> None:
@@ -145,7 +126,7 @@ def _try(clocks: WallClocks) -> None:
         raise Unavailable(f"libfaketime: a process does not end in {_TRIAL:g} s") from error
     finally:
         file.unlink()
-    complaint = _line(done.stderr)
+    complaint = _line(done.stderr.decode(errors="replace"))
     try:
         wall, monotonic = map(float, done.stdout.split())
     except ValueError:
@@ -156,6 +137,6 @@ def _try(clocks: WallClocks) -> None:
         raise Unavailable(f"libfaketime sets the wall clock by {seen}: {complaint}")
 
 
-def _line(output: bytes) -> str:
+def _line(output: str) -> str:
     """The first line of what a process said."""
-    return output.decode(errors="replace").strip().partition("\n")[0][:_SHOWN]
+    return output.strip().partition("\n")[0][:_SHOWN]

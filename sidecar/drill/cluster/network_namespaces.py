@@ -9,11 +9,12 @@ Acts: os, subprocess.
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.runtime.errors import PartMissing
+from sidecar.drill.cluster.holder import Holder
+from sidecar.runtime.errors import PartMissing, Unavailable
 
 Network = Literal["consul", "data"]
 NETWORKS: tuple[Network, ...] = ("consul", "data")
@@ -38,7 +39,7 @@ class NetworkNamespaces:
     """The running namespaces. The networks are bridges in a separate one, the hub."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, subprocess.Popen[bytes]] = {}
+        self._holders: dict[str, Holder] = {}
         self._taps: set[str] = set()
 
     def enter(self, name: str) -> tuple[str, ...]:
@@ -112,31 +113,19 @@ class NetworkNamespaces:
         return self.enter(_HUB)
 
     def close(self) -> None:
-        """Kill the holders; the kernel removes each namespace with the last process in it."""
+        """End the holders; the kernel removes each namespace with the last process in it."""
         for holder in self._holders.values():
-            holder.kill()
-            holder.communicate()
+            holder.end()
         self._holders.clear()
 
     def _hold(self, name: str, unshare: tuple[str, ...]) -> int:
         """Start the process that holds a namespace; gives its pid."""
-        # It ends when its stdin is closed, at the latest at the end of this process.
         command = (*unshare, "--net", "cat")
         try:
-            holder = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
+            self._holders[name] = Holder(command)
+        except Unavailable as error:
             raise _unavailable(command, str(error)) from error
-        self._holders[name] = holder
-        echo, error_text = _first_line(holder)
-        if echo != b"\n":  # `cat` only runs once the namespace exists
-            raise _unavailable(command, error_text)
-        return holder.pid
+        return self._holders[name].pid
 
     def _ip(self, name: str, *commands: str) -> None:
         command = (*self.enter(name), "ip", "-batch", "-")
@@ -160,17 +149,6 @@ async def network_namespaces(
         yield made
     finally:
         made.close()
-
-
-def _first_line(holder: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-    """The line that `cat` echoes, or nothing and stderr."""
-    if not (holder.stdin and holder.stdout and holder.stderr):
-        return b"", "it has no pipes"
-    with suppress(BrokenPipeError):
-        holder.stdin.write(b"\n")
-        holder.stdin.flush()
-    echo = holder.stdout.readline()
-    return echo, "" if echo else holder.stderr.read().decode().strip()
 
 
 def _link(name: str, network: Network) -> str:

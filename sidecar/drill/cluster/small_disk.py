@@ -4,17 +4,17 @@ It is a tmpfs in a mount namespace that a child process holds, and is reached th
 nothing is mounted where others see it, and all of it is gone with this process, even the logs if it
 is killed.
 
-Acts: os, shutil, subprocess.
+Acts: os, shutil.
 """
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sidecar.drill.cluster.holder import Holder
 from sidecar.runtime.errors import Unavailable
 
 DISK, LOGS = "disk", "logs"
@@ -46,7 +46,7 @@ def small_disk(folder: Path, inside: Sequence[str], size: int = _SIZE) -> Iterat
         yield
     finally:
         _keep_logs(folder)
-        _end(holder)
+        holder.end()
 
 
 def ordinary_disk(folder: Path) -> None:
@@ -70,35 +70,19 @@ def filled(by: Path) -> Iterator[None]:
         by.unlink(missing_ok=True)
 
 
-def _mounted(place: Path, inside: Sequence[str], size: int) -> "subprocess.Popen[bytes]":
-    """The process that holds the disk.
+def _mounted(place: Path, inside: Sequence[str], size: int) -> Holder:
+    """What holds the disk.
 
     Raises:
         Unavailable: it cannot be mounted.
     """
-    command = (*inside, "unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(size), str(place))
     try:
-        holder = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+        return Holder(
+            (*inside, "unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(size), str(place))
         )
-    except OSError as error:
-        raise Unavailable(f"no tmpfs can be mounted: {error}") from error
-    if _echoes(holder):  # `cat` runs only if it is mounted
-        return holder
-    complaint = _end(holder)
-    raise Unavailable(f"no tmpfs can be mounted: {complaint or 'it was not said why'}")
-
-
-def _echoes(holder: "subprocess.Popen[bytes]") -> bool:
-    if not (holder.stdin and holder.stdout):
-        return False
-    with suppress(BrokenPipeError):
-        os.write(holder.stdin.fileno(), b"\n")
-    return holder.stdout.readline() == b"\n"
+    except Unavailable as error:
+        complaint = str(error).replace("\n", "; ")
+        raise Unavailable(f"no tmpfs can be mounted: {complaint}") from error
 
 
 def _keep_logs(folder: Path) -> None:
@@ -117,10 +101,3 @@ def _keep_logs(folder: Path) -> None:
 
 def _warn(text: str) -> None:
     print(f"triton-sidecar: {text}", file=sys.stderr)
-
-
-def _end(holder: "subprocess.Popen[bytes]") -> str:
-    """End the process; gives what it complained about."""
-    holder.kill()
-    _, complaint = holder.communicate()
-    return complaint.decode(errors="replace").strip().replace("\n", "; ")

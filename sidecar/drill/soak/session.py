@@ -95,7 +95,9 @@ async def hold(soak: Soak) -> Record:
         place, clean = Path(folder), False
         try:
             settings = features.settings(receiver.SETTINGS)
-            async with start.cluster(place, models=MODELS, settings=settings, acl=True) as stage:
+            async with start.cluster(
+                place, models=MODELS, settings=settings, acl=True, clocks=True
+            ) as stage:
                 record = await _on(stage, soak)
             clean = record.passed and not any(map(_slow, record.runs))
         finally:

@@ -127,21 +127,6 @@ def test_a_trial_that_does_not_end_is_given_up(
     assert not clock_file(tmp_path, "trial").exists()
 
 
-def test_a_library_that_ends_what_preloads_it_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ends(library: Path) -> "subprocess.Popen[bytes]":
-        command, pipe = ("sh", "-c", "echo no semaphore >&2"), subprocess.PIPE
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
-
-    monkeypatch.setattr(clocks_module, "_holder", ends)
-    with (
-        pytest.raises(Unavailable, match="no semaphore"),
-        settable_clocks(tmp_path, tmp_path / "x.so"),
-    ):
-        pytest.fail("it began")
-
-
 def test_shared_memory_goes_even_if_its_holder_is_killed(tmp_path: Path, library: Path) -> None:
     with settable(tmp_path, library) as clocks:
         with cleanup_on_exit(f"test-{os.getpid()}", (), clocks.memory):
