@@ -7,7 +7,7 @@ Consul had its verdict.
 
 A fault cannot be distinguished from a harmless event until its window has passed: a deadline,
 the stall window. The time of the verdict beyond it is given in intervals of the layer that sees
-it: a second for server and models, two for a canary while requests of clients succeed.
+it: a second for server and models, and for a canary the longest, two seconds.
 
 Exit status 1 if a verdict or its reason is not the right one, if it took more than two intervals
 beyond its window, or if a unary request failed that a healthy instance could have answered.
