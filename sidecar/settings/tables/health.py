@@ -27,7 +27,7 @@ class HealthSettings(Table):
     # While clients' requests succeed, canaries of a model take this share of the time: cheap ones
     # are sent up to four times in canary_interval, expensive ones once in canary_floor, which is
     # twice canary_interval by default.
-    canary_share: Number = Field(default=0.02, gt=0, le=1)
+    canary_share: Number = Field(default=0.05, gt=0, le=1)
     canary_floor: Duration | None = None
     # Canaries per second over all models; by default 20, or as many as their intervals need.
     canary_rate: Annotated[Number, Field(ge=0.01, le=1000)] | None = None

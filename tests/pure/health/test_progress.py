@@ -263,7 +263,7 @@ def test_an_answer_after_the_timeout_is_slow_without_any_budget() -> None:
         (Traffic(5, 1), 0.01, 1, 0.1),
         (Traffic(5), None, 1, 1.0),
         (Traffic(5), 0.001, 1, 0.25),  # four times in an interval
-        (Traffic(5), 0.01, 1, 0.5),  # 2 % of the time
+        (Traffic(5), 0.025, 1, 0.5),  # 5 % of the time
         (Traffic(5), 3.0, 1, 2.0),  # canary_floor
         (Traffic(5), 0.001, 10, 1.0),  # half of 20 canaries a second
         (Traffic(5), 0.001, 100, 2.0),
