@@ -62,6 +62,9 @@ class WallClocks:
             "FAKETIME_TIMESTAMP_FILE": str(clock_file(self.folder, name)),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # Its fix for waits on a faked monotonic clock lets real ones end at once: threads that
+            # wait for Python's lock would take all of the processor.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "NO_FAKE_STAT": "1",
             # Separate memory would stay in /dev/shm when a process is killed.
             _SHARED: f"/faketime_sem_{self.shared} /faketime_shm_{self.shared}",

@@ -29,6 +29,21 @@ from sidecar.runtime.clock import SystemClock
 for _ in sys.stdin:
     print(SystemClock().wall(), SystemClock().now(), flush=True)
 """
+# Waits for 0.2 s as threads wait for Python's lock: on a condition, by the monotonic clock.
+_WAITS = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+attributes, condition, mutex = (ctypes.create_string_buffer(64) for _ in range(3))
+libc.pthread_condattr_init(attributes)
+libc.pthread_condattr_setclock(attributes, time.CLOCK_MONOTONIC)
+libc.pthread_cond_init(condition, attributes)
+libc.pthread_mutex_init(mutex, None)
+until = time.monotonic_ns() + 200_000_000
+libc.pthread_mutex_lock(mutex)
+deadline = (ctypes.c_long * 2)(*divmod(until, 10**9))
+libc.pthread_cond_timedwait(condition, mutex, deadline)
+print("early" if time.monotonic_ns() < until else "in time")
+"""
 
 
 @contextmanager
@@ -125,6 +140,16 @@ def test_a_trial_that_does_not_end_is_given_up(
     with pytest.raises(Unavailable), settable_clocks(tmp_path, library):
         pytest.fail("it began")
     assert not clock_file(tmp_path, "trial").exists()
+
+
+def test_a_wait_does_not_end_before_its_deadline(tmp_path: Path, library: Path) -> None:
+    """Otherwise threads that wait spin."""
+    with settable(tmp_path, library) as clocks:
+        clock_file(tmp_path, "xds").write_text("+3600\n")
+        env = {**os.environ, **clocks.environment("xds")}
+        command = (sys.executable, "-c", _WAITS)
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert said == "in time\n"
 
 
 def test_shared_memory_goes_even_if_its_holder_is_killed(tmp_path: Path, library: Path) -> None:
