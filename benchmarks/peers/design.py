@@ -285,9 +285,9 @@ def with_hosts(design: Design, count: int) -> Design:
 
 
 def with_third_server(text: str) -> str:
-    """A file with a third server, set like the second one, if it names servers and lacks that."""
-    second, third = "10.2.0.22", "10.2.0.23"
-    if third in text:
+    """A file with a third server, set like the second one, if it lists servers and lacks that."""
+    first, second, third = "10.2.0.21", "10.2.0.22", "10.2.0.23"
+    if third in text or first not in text:  # the second alone is a host's own address
         return text
     lines = []
     for line in text.splitlines(keepends=True):

@@ -109,6 +109,13 @@ def test_the_third_server_is_wherever_the_second_is(path: Path) -> None:
     assert text.count("10.2.0.22") == text.count("10.2.0.23") > 0
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*/*/triton.json")), ids=str)
+def test_each_of_three_hosts_registers_itself(path: Path) -> None:
+    for number, own in enumerate(("10.2.0.21", "10.2.0.22", "10.2.0.23")):
+        text = with_third_server(for_host(path.read_text(), number, own))
+        assert [each for each in (f"10.2.0.2{last}" for last in (1, 2, 3)) if each in text] == [own]
+
+
 def test_a_third_server_is_set_like_the_second() -> None:
     pair = "server 10.2.0.21:8001;\nserver 10.2.0.22:8001 backup;\n"
     assert with_third_server(pair) == pair + "server 10.2.0.23:8001 backup;\n"
