@@ -141,7 +141,7 @@ class Hosts(ClusterStage):
         deadline = asyncio.get_running_loop().time() + _START
         while why := await missing():
             if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"not up after {_START:g} s: {why}; logs: {self.folder}/logs")
+                raise Unavailable(f"not up after {_START:g} s: {why}")
             await asyncio.sleep(0.5)
 
     async def _missing_primary(self) -> str:

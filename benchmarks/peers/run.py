@@ -44,7 +44,7 @@ async def run(design: Design, fault: Fault, rules: Rules) -> Seen:
 
     Raises:
         PartMissing: a program is not here, or namespaces cannot be had.
-        Unavailable: something did not come up, or an operator's command failed; names the logs.
+        Unavailable: something did not come up, or an operator's command failed.
     """
     folder = Path(tempfile.mkdtemp(prefix="triton-sidecar-peers-"))
     try:
