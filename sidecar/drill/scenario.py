@@ -74,7 +74,7 @@ class Scenario(Generic[StageT]):
         lasts: seconds for which the fault stays after its effect showed.
         settles: seconds of undisturbed load before and after it.
         live: whether it may run on a live mesh at all, if its settings permit.
-        only_primary: it makes no sense on a standby, as a switchover from one.
+        only_primary: it makes no sense on a standby, as a switchover from one, or has no effect.
     """
 
     name: str
