@@ -23,11 +23,12 @@ setup: .venv/complete .parts/complete
 	@touch $@
 
 .parts/complete: requirements/parts.lock sidecar/local/programs/parts.py tests/support/debian_root.py \
-  tests/support/systemd/root.py tests/support/browser/root.py .venv/complete
+  tests/support/systemd/root.py tests/support/browser/root.py tests/support/object_store.py .venv/complete
 	@mkdir -p .parts
 	@$(python) -m sidecar.local.programs.parts
 	@$(python) -m tests.support.systemd.root
 	@$(python) -m tests.support.browser.root
+	@$(python) -m tests.support.object_store
 	@touch $@
 
 # A mesh under load whose primary fails twice; KEEP=1 leaves it running.

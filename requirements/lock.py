@@ -11,9 +11,10 @@ _OPTIONS = [
 ]
 # dev.lock first: the others take their versions from it.
 _LOCKS = {
-    "dev": ["pyproject.toml", "--extra", "drill", "--group", "dev"],
+    "dev": ["pyproject.toml", "--extra", "drill", "--extra", "s3", "--group", "dev"],
     "runtime": ["pyproject.toml", "-c", "requirements/dev.lock"],
     "drill": ["pyproject.toml", "--extra", "drill", "-c", "requirements/dev.lock"],
+    "s3": ["pyproject.toml", "--extra", "s3", "-c", "requirements/dev.lock"],
     "build": ["requirements/build.in", "-c", "requirements/dev.lock"],
     "parts": ["requirements/parts.in", "--no-deps"],
 }

@@ -17,7 +17,7 @@ from sidecar.settings.canaries import build_all
 _RELOADABLE = (
     *("health.", "canary.", "drain.", "gpu.", "recovery.", "triton.canaries"),
     *("service.tags", "service.weight", "service.meta", "service.capacity", "service.zone"),
-    "election.",
+    *("election.", "models."),
 )
 # apart from these.
 _FIXED = frozenset(

@@ -12,6 +12,7 @@ from sidecar.cli.drill.commands import app as drill
 from sidecar.cli.exit_status import Root, epilog, exit_with_status
 from sidecar.cli.gpu import gpu
 from sidecar.cli.local import app as local
+from sidecar.cli.model import commands as model
 from sidecar.cli.operator import listing, pause, switchover
 from sidecar.cli.policy import commands
 from sidecar.cli.run import CheckConfig, Config, Set
@@ -32,7 +33,7 @@ app.add_typer(drill, name="drill")
 app.command(
     epilog=epilog("no finding is critical", "a finding is critical, or it failed", unreached="")
 )(gpu)
-for group in (listing, switchover, pause, commands, xds):
+for group in (listing, switchover, pause, commands, xds, model):
     group.add_to(app)
 
 

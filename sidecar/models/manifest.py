@@ -99,6 +99,11 @@ def is_version(name: str) -> bool:
     return bool(_VERSION.fullmatch(name))
 
 
+def is_canary(name: str) -> bool:
+    """Whether a file of this name in a model's folder is a canary, or belongs to one."""
+    return bool(_CANARY.fullmatch(name))
+
+
 def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
     """Whether a file or folder may affect the model's answers.
 
@@ -111,7 +116,7 @@ def counts(path: tuple[str, ...], versions: Iterable[str]) -> bool:
     """
     if any(name.startswith(".") or name == _BYTECODE for name in path):
         return False
-    if path[-1].endswith(".pyc") or (len(path) == 1 and _CANARY.fullmatch(path[0])):
+    if path[-1].endswith(".pyc") or (len(path) == 1 and is_canary(path[0])):
         return False
     return not is_version(path[0]) or path[0] in versions
 

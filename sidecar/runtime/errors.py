@@ -87,6 +87,10 @@ class Interrupted(SidecarError):
     """The caller has stopped waiting; the message says what continues."""
 
 
+class Corrupt(Rejected):
+    """What was stored is not what its digest says; it must not be used."""
+
+
 class Conflict(Rejected):
     """A precondition of the request does not hold: a value has changed, or a lock is taken."""
 

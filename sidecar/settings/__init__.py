@@ -33,6 +33,7 @@ from sidecar.settings.tables.drill import DrillSettings
 from sidecar.settings.tables.election import ElectionSettings
 from sidecar.settings.tables.gpu import GpuSettings
 from sidecar.settings.tables.health import HealthSettings
+from sidecar.settings.tables.models import ModelsSettings
 from sidecar.settings.tables.notify import HooksSettings, NotifySettings
 from sidecar.settings.tables.recovery import RecoverySettings
 from sidecar.settings.values import Name, default_id
@@ -77,6 +78,7 @@ class SidecarSettings(_Settings):
     notify: dict[Name, NotifySettings] = {}
     drain: DrainSettings = DrainSettings()
     drill: DrillSettings = DrillSettings()
+    models: ModelsSettings = ModelsSettings()
 
     @model_validator(mode="after")
     def _canaries(self) -> Self:
@@ -154,6 +156,7 @@ class OperatorSettings(_Settings):
     service: ServiceSettings = ServiceSettings()
     election: ElectionSettings = ElectionSettings()
     drain: DrainSettings = DrainSettings()
+    models: ModelsSettings = ModelsSettings()
     xds: ControlPlaneSettings = ControlPlaneSettings()
 
     @model_validator(mode="after")

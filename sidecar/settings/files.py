@@ -12,7 +12,8 @@ from sidecar.settings.mistakes import Source, dotted
 # Keys of an expectation whose value is a file name if it is a string.
 _FILES = ("allclose", "cosine", "json_schema")
 # Tables, and keys in them whose value is a path.
-_NAMED = (("triton", "repository"), ("triton", "state"), ("xds", "state"))
+_NAMED = (("triton", "repository"), ("triton", "state"), ("xds", "state"), ("models", "store"))
+_URL = "://"  # such a value of these keys is no path
 _DEEPEST = 64  # levels of tables and lists; the code that walks them recurses
 
 
@@ -24,8 +25,11 @@ def anchor(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     for name, key in _NAMED:
         table = tree.get(name)
-        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
-            tree = tree | {name: table | {key: str(folder / table[key])}}
+        if not isinstance(table, dict):
+            continue
+        value = table.get(key)
+        if isinstance(value, str) and value and _URL not in value:
+            tree = tree | {name: table | {key: str(folder / value)}}
     canaries = tree.get("canary")
     if not isinstance(canaries, dict):
         return tree

@@ -1,0 +1,4 @@
+"""`triton-sidecar model`: snapshots of models, and the stores that have them.
+
+Start reading at `commands.py`.
+"""

@@ -1,0 +1,179 @@
+"""What is in a store: its snapshots and names.
+
+Acts: through its backend.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sidecar.models.store.documents import layout, names, snapshot, tags
+from sidecar.models.store.documents.names import Reference
+from sidecar.models.store.documents.snapshot import Snapshot
+from sidecar.models.store.documents.tags import Tag
+from sidecar.models.store.places.backend import Backend, Item
+from sidecar.runtime.errors import ConfigError, Corrupt, NotFound, Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A snapshot with its digest."""
+
+    digest: str
+    snapshot: Snapshot
+
+    def __str__(self) -> str:
+        return f"{self.snapshot.model}@{names.of_digest(self.digest)}"
+
+
+def read(backend: Backend, digest: str) -> Stored:
+    """A snapshot by its whole digest.
+
+    Raises:
+        NotFound: there is none.
+        Corrupt: its manifest is not what its digest says.
+        Rejected: a later version has written it.
+    """
+    key = layout.manifest(digest)
+    manifest = backend.read(key, snapshot.LARGEST)
+    if (found := snapshot.digest(manifest)) != digest:
+        raise Corrupt(
+            f"{backend.place}/{key}: expected a manifest with digest {names.of_digest(digest)}, "
+            f"found {names.of_digest(found)}"
+        )
+    try:
+        return Stored(digest, snapshot.load(manifest))
+    except Rejected as error:
+        raise Rejected(f"{backend.place}/{key}: {error}") from error
+
+
+def manifests(backend: Backend) -> Iterator[tuple[str, Item]]:
+    """The digest of each snapshot, with its manifest."""
+    for item in backend.items(layout.MANIFESTS):
+        if (digest := layout.digest_at(item.key)) is not None:
+            yield digest, item
+
+
+def named(backend: Backend, model: str = "") -> dict[tuple[str, str], Tag]:
+    """The names by model and tag, of one model if it is given.
+
+    Raises:
+        Rejected: the document of one is something else.
+    """
+    prefix = f"{layout.NAMES}/{model}" if model else layout.NAMES
+    found = {}
+    for item in backend.items(prefix):
+        if (name := layout.name_at(item.key)) is not None:
+            tag = tag_of(backend, *name)
+            if tag is not None:  # else it was removed since
+                found[name] = tag
+    return found
+
+
+def tag_of(backend: Backend, model: str, tag: str) -> Tag | None:
+    """Which snapshot has a name; None if none has.
+
+    Raises:
+        Rejected: its document is something else.
+    """
+    found = tag_document(backend, model, tag)
+    return None if found is None else found[1]
+
+
+def tag_document(backend: Backend, model: str, tag: str) -> tuple[bytes, Tag] | None:
+    """The document of a name, and what it says; errors as for `tag_of`."""
+    key = layout.name(model, tag)
+    try:
+        document = backend.read(key, tags.LARGEST)
+        return document, tags.load(document)
+    except NotFound:
+        return None
+    except Rejected as error:
+        raise Rejected(f"{backend.place}/{key}: {error}") from error
+
+
+def resolve(backend: Backend, wanted: Reference) -> Stored:
+    """The snapshot that a reference means.
+
+    Raises:
+        ConfigError: it means several.
+        NotFound: it means none.
+        Corrupt, Rejected: as for `read`.
+    """
+    if wanted.tag:
+        found = tag_of(backend, wanted.model, wanted.tag)
+        if found is None:
+            raise NotFound(f"{backend.place} has no {wanted}{_others(backend, wanted.model)}")
+        return read(backend, found.digest)
+    if len(wanted.digest) == 64:
+        digests = [wanted.digest]
+    else:
+        digests = [each for each, _ in manifests(backend) if each.startswith(wanted.digest)]
+    matching = [each for digest in digests if (each := _of_model(backend, digest, wanted.model))]
+    if not matching:
+        raise NotFound(f"{backend.place} has no {wanted}{_others(backend, wanted.model)}")
+    if len(matching) > 1:
+        raise ConfigError(
+            f"{wanted} means {len(matching)} snapshots; expected MODEL:TAG or "
+            f"MODEL@sha256:DIGEST{_others(backend, wanted.model)}"
+        )
+    return matching[0]
+
+
+def of_model(backend: Backend, model: str) -> list[Stored]:
+    """All snapshots of a model, named or not."""
+    every = (_of_model(backend, digest, model) for digest, _ in manifests(backend))
+    return [found for found in every if found]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A snapshot, its names, and why it cannot be read; then `stored` is None."""
+
+    digest: str
+    stored: Stored | None
+    tags: tuple[str, ...]
+    fault: str = ""
+
+
+def listing(backend: Backend, model: str = "") -> list[Listed]:
+    """All snapshots, or those of a model; the newest first, those with a fault last."""
+    tags: dict[str, list[str]] = {}
+    for (of, tag), was in sorted(named(backend, model).items()):
+        tags.setdefault(was.digest, []).append(f"{of}:{tag}")
+    digests = {*tags, *(digest for digest, _ in manifests(backend))}
+    found = [_listed(backend, digest, tuple(tags.get(digest, ()))) for digest in digests]
+    chosen = [each for each in found if not model or each.tags or _is_of(each, model)]
+    return sorted(chosen, key=lambda each: _when(each), reverse=True)
+
+
+def _listed(backend: Backend, digest: str, tags: tuple[str, ...]) -> Listed:
+    try:
+        return Listed(digest, read(backend, digest), tags)
+    except Rejected as error:
+        return Listed(digest, None, tags, str(error))
+
+
+def _is_of(listed: Listed, model: str) -> bool:
+    return listed.stored is not None and listed.stored.snapshot.model == model
+
+
+def _when(listed: Listed) -> tuple[str, str]:
+    return (listed.stored.snapshot.created if listed.stored else "", listed.digest)
+
+
+def _of_model(backend: Backend, digest: str, model: str) -> Stored | None:
+    try:
+        found = read(backend, digest)
+    except NotFound:  # removed since
+        return None
+    return found if found.snapshot.model == model else None
+
+
+def _others(backend: Backend, model: str) -> str:
+    """Which names a model has, for an error."""
+    try:
+        found = sorted(tag for _, tag in named(backend, model))
+    except ConfigError:
+        return ""
+    last = ", ".join(found[-10:])
+    return f"; {model} has {last}" if found else f"; no snapshot of {model} is named"

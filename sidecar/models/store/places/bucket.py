@@ -1,0 +1,296 @@
+"""A store in a bucket of S3, or of what speaks its protocol: OSS, MinIO, SeaweedFS, Ceph.
+
+An object cannot get a new age, nor be removed only if it is old. So a writer writes down what it
+relies on before it looks what is there, and a removal is announced before it reads what writers
+rely on: one of the two sees the other. That rests on reads that see every write before them, which
+S3 promises.
+
+Acts: obstore, time.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+
+from sidecar.models.store.documents import layout
+from sidecar.models.store.places import bucket_access
+from sidecar.models.store.places.backend import Item, Room
+from sidecar.models.store.places.bucket_access import translated
+from sidecar.models.store.places.hashing import Digest, hashed
+from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+_PART = 8 * 2**20  # bytes of a request
+_PARTS = 9000  # in an upload; S3 allows 10,000
+_AT_ONCE = 3  # requests
+_CLAIMS = f"{layout.PARTIAL}/claims"
+_CLOCK = f"{layout.PARTIAL}/clock"
+_SWEEP = f"{layout.PARTIAL}/sweep"
+_LARGEST_CLAIM = 256 * 2**20  # bytes
+_RENEW = 600.0  # seconds between two writes of a claim
+_CLAIM_LASTS = 86400.0  # seconds; the claim of a dead writer
+_SWEEP_LASTS = 900.0  # seconds; the announcement of a dead sweep
+_SWEEPING = 240.0  # seconds until a sweep announces itself again
+_BATCH = 500  # objects removed by one request
+_POLL = 0.5  # seconds
+
+
+class BucketBackend:
+    """A bucket, or a prefix in one; `Backend` describes the methods.
+
+    Args:
+        store: the client.
+        url: where it is, for people.
+    """
+
+    hashes_while_writing = False
+
+    def __init__(self, store: "S3Store", url: str) -> None:
+        self._store = store
+        self._url = url
+        self._claim = f"{_CLAIMS}/{uuid.uuid4().hex}"
+        self._claimed: set[str] = set()
+        self._renewed = 0.0
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+        return self._url
+
+    def prepare(self) -> None:
+        """Nothing: a bucket needs no folders."""
+
+    def read(self, key: str, largest: int) -> bytes:
+        """A document."""
+        with translated(self._at(key)):
+            found = obstore.get(self._store, key)
+            if found.meta["size"] > largest:
+                raise Rejected(f"{self._at(key)}: expected at most {largest} bytes")
+            return bytes(found.bytes())
+
+    def items(self, prefix: str) -> Iterator[Item]:
+        """Everything below a prefix."""
+        with translated(self._at(prefix)):
+            for page in obstore.list(self._store, prefix=prefix):
+                for found in page:
+                    yield Item(found["path"], found["size"], found["last_modified"].timestamp())
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """The bytes of a blob, of which some parts are requested in advance."""
+        with translated(self._at(key)):
+            size = obstore.head(self._store, key)["size"]
+        starts = iter(range(0, size, _PART))
+        with ThreadPoolExecutor(_AT_ONCE, "store-parts") as pool:
+            parts = [
+                pool.submit(self._part, key, start, size) for start in islice(starts, _AT_ONCE)
+            ]
+            while parts:
+                part = parts.pop(0).result()
+                if (start := next(starts, None)) is not None:
+                    parts.append(pool.submit(self._part, key, start, size))
+                yield part
+
+    def _part(self, key: str, start: int, size: int) -> bytes:
+        length = min(_PART, size - start)
+        with translated(self._at(key)):
+            part = bytes(obstore.get_range(self._store, key, start=start, length=length))
+        if len(part) != length:
+            raise Unavailable(f"{self._at(key)}: expected {length} bytes, found {len(part)}")
+        return part
+
+    def path(self, key: str) -> Path | None:
+        """None: nothing can be linked to it."""
+
+    def write(self, key: str | None, size: int, chunks: Iterable[bytes]) -> str:
+        """Store a blob, whose digest has to be known."""
+        wanted = layout.digest_at(key or "")
+        if key is None or wanted is None:
+            raise ValueError("a bucket needs the digest in advance")
+        with translated(self._at(key)):
+            verified = self._verified(chunks, size, wanted)
+            if size <= _PART:
+                obstore.put(self._store, key, b"".join(verified), use_multipart=False)
+            else:
+                obstore.put(
+                    self._store,
+                    key,
+                    verified,
+                    use_multipart=True,
+                    chunk_size=max(_PART, size // _PARTS + 1),
+                    max_concurrency=_AT_ONCE,
+                )
+        return wanted
+
+    def _verified(self, chunks: Iterable[bytes], size: int, wanted: str) -> Iterator[bytes]:
+        """The chunks; raises at their end if they are wrong, so that the upload is not completed.
+
+        Raises:
+            Corrupt: they have another size or digest.
+        """
+        with Digest() as digest:
+            for chunk in hashed(chunks, digest):
+                self._renew()
+                yield chunk
+            if digest.size != size:
+                raise Corrupt(f"expected {size} bytes, found {digest.size}")
+            if (found := digest.hexadecimal()) != wanted:
+                raise Corrupt(f"expected content with digest {wanted}, found {found}")
+
+    def put(self, key: str, document: bytes) -> None:
+        """Store a document."""
+        with translated(self._at(key)):
+            obstore.put(self._store, key, document, use_multipart=False)
+
+    def create(self, key: str, document: bytes) -> bool:
+        """Store a document unless there is one."""
+        with translated(self._at(key)):
+            try:
+                obstore.put(self._store, key, document, mode="create")
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def swap(self, key: str, expected: bytes, document: bytes) -> bool:
+        """Replace a document if it is as expected."""
+        with translated(self._at(key)):
+            try:
+                found = obstore.get(self._store, key)
+                if bytes(found.bytes()) != expected:
+                    return False
+                mode: obstore.UpdateVersion = {
+                    "e_tag": found.meta["e_tag"],
+                    "version": found.meta["version"],
+                }
+                obstore.put(self._store, key, document, mode=mode)
+            except (FileNotFoundError, obstore.exceptions.PreconditionError):
+                return False
+        return True
+
+    def remove(self, key: str) -> None:
+        """Remove a document."""
+        with translated(self._at(key)):
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                return
+
+    def claim(self, keys: Set[str]) -> Mapping[str, int]:
+        """Write down what this process relies on, and then look what is there."""
+        self._claimed |= keys
+        self._renew(0.0)
+        while (sweeping := self._sweeping()) is not None and sweeping < _SWEEP_LASTS:
+            time.sleep(_POLL)
+        stored = {
+            item.key: item.size
+            for prefix in {key.partition("/")[0] for key in keys}
+            for item in self.items(prefix)
+        }
+        return {key: stored[key] for key in keys & stored.keys()}
+
+    def release(self) -> None:
+        """Remove the claim."""
+        if self._claimed:
+            self.remove(self._claim)
+            self._claimed = set()
+
+    def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
+        """Remove blobs and manifests that no writer relies on, after announcing it."""
+        if not (left := sorted(keys)):
+            return set()
+        self._announce()
+        try:
+            gone: set[str] = set()
+            while left:
+                claimed = self._claims()
+                until = time.monotonic() + _SWEEPING
+                while left and time.monotonic() < until:
+                    batch, left = left[:_BATCH], left[_BATCH:]
+                    gone |= self._removed([key for key in batch if key not in claimed])
+                self.put(_SWEEP, b"")
+            return gone
+        finally:
+            self.remove(_SWEEP)
+
+    def _removed(self, keys: list[str]) -> set[str]:
+        if keys:
+            with translated(self._url):
+                obstore.delete(self._store, keys)
+        return set(keys)
+
+    def now(self) -> float:
+        """The time that an object gets which is written now."""
+        self.put(_CLOCK, b"")
+        with translated(self._url):
+            return obstore.head(self._store, _CLOCK)["last_modified"].timestamp()
+
+    def room(self) -> Room | None:
+        """None: a bucket has no end."""
+
+    def tidy(self) -> int:
+        """Remove the claims of dead writers; unfinished uploads are for a rule of the bucket."""
+        before = self.now() - _CLAIM_LASTS
+        dead = [item.key for item in self.items(_CLAIMS) if item.modified <= before]
+        return len(self._removed(dead))
+
+    def _renew(self, after: float = _RENEW) -> None:
+        """Write the claim, if the last time was so many seconds ago."""
+        if self._claimed and time.monotonic() - self._renewed >= after:
+            self.put(self._claim, json.dumps(sorted(self._claimed)).encode())
+            self._renewed = time.monotonic()
+
+    def _claims(self) -> set[str]:
+        """What writers rely on that are alive, or have died lately."""
+        before = self.now() - _CLAIM_LASTS
+        claimed = set()
+        for item in list(self.items(_CLAIMS)):
+            if item.modified > before:
+                try:
+                    claimed |= set(json.loads(self.read(item.key, _LARGEST_CLAIM)))
+                except NotFound:  # released since; what it stored is as young as it is
+                    continue
+        return claimed
+
+    def _announce(self) -> None:
+        """Announce a sweep, also after one that has died.
+
+        Raises:
+            Conflict: another one is at work.
+        """
+        if not self.create(_SWEEP, b""):
+            age = self._sweeping()
+            if age is not None and age < _SWEEP_LASTS:
+                raise Conflict(
+                    f"{self._url}: another process removes snapshots; if it has died, this works "
+                    f"{_SWEEP_LASTS / 60:.0f} min later"
+                )
+            self.put(_SWEEP, b"")
+
+    def _sweeping(self) -> float | None:
+        """The age of the announcement of a sweep in seconds; None if there is none."""
+        try:
+            with translated(self._url):
+                made = obstore.head(self._store, _SWEEP)["last_modified"].timestamp()
+        except NotFound:
+            return None
+        return self.now() - made
+
+    def _at(self, key: str) -> str:
+        return f"{self._url}/{key}"
+
+
+def connect(url: str) -> BucketBackend:
+    """The store at an address such as `s3://bucket/prefix`.
+
+    Raises:
+        ConfigError: it is no such address.
+    """
+    return BucketBackend(bucket_access.client(url), url.rstrip("/"))

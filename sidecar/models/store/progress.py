@@ -1,0 +1,19 @@
+"""What a long operation has done so far, for whoever shows it. Pure."""
+
+from collections.abc import Iterable, Iterator
+
+
+class Progress:
+    """Counts bytes; this one tells nobody."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A phase begins, such as `reading`, over so many bytes."""
+
+    def add(self, size: int) -> None:
+        """So many bytes more are done."""
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks, counted on their way."""
+        for chunk in chunks:
+            yield chunk
+            self.add(len(chunk))
