@@ -9,4 +9,5 @@ def in_bytes(size: float) -> str:
     unit = 0
     while size >= _STEP and unit + 1 < len(_UNITS):
         size, unit = size / _STEP, unit + 1
-    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+    digits = 1 if unit and size < _STEP else 0
+    return f"{size:.{digits}f} {_UNITS[unit]}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sidecar.models.store import contents
-from sidecar.models.store.contents import Stored
+from sidecar.models.store.contents import Listed, Stored
 from sidecar.models.store.documents import layout
 from sidecar.models.store.documents.names import Reference, of_digest
 from sidecar.models.store.places import hashing
@@ -78,16 +78,21 @@ def verify(backend: Backend, wanted: Sequence[Reference], progress: Progress) ->
 
 def _chosen(backend: Backend, wanted: Sequence[Reference]) -> list[tuple[str, str]]:
     """What to verify: digests of manifests, and how to call them."""
+    if not wanted:
+        return [_called(each) for each in contents.listing(backend)]
     chosen: dict[str, str] = {}
-    for each in wanted or [None]:
-        if each is None or each == Reference(each.model):
-            found = contents.listing(backend, each.model if each else "")
-            if each and not found:
-                raise NotFound(f"{backend.place} has no snapshot of {each}")
-            chosen |= {listed.digest: next(iter(listed.tags), "") for listed in found}
-        else:
+    for each in wanted:
+        if each != Reference(each.model):
             chosen[_digest(backend, each)] = str(each)
+        elif found := contents.listing(backend, each.model):
+            chosen |= dict(map(_called, found))
+        else:
+            raise NotFound(f"{backend.place} has no snapshot of {each}")
     return list(chosen.items())
+
+
+def _called(listed: Listed) -> tuple[str, str]:
+    return listed.digest, next(iter(listed.tags), "")
 
 
 def _digest(backend: Backend, wanted: Reference) -> str:

@@ -166,11 +166,8 @@ class BucketBackend:
                 found = obstore.get(self._store, key)
                 if bytes(found.bytes()) != expected:
                     return False
-                mode: obstore.UpdateVersion = {
-                    "e_tag": found.meta["e_tag"],
-                    "version": found.meta["version"],
-                }
-                obstore.put(self._store, key, document, mode=mode)
+                # With the tag alone: the client takes no version that is None.
+                obstore.put(self._store, key, document, mode={"e_tag": found.meta["e_tag"]})
             except (FileNotFoundError, obstore.exceptions.PreconditionError):
                 return False
         return True
