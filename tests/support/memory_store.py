@@ -1,6 +1,7 @@
 """A place for stores in memory, with its own clock, which can stop its writer at any write."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from sidecar.models.store.documents import layout
@@ -84,6 +85,9 @@ class MemoryBackend:
 
     def release(self) -> None:
         pass
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
         gone = set()

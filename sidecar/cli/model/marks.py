@@ -4,6 +4,8 @@ from sidecar.runtime.errors import ConfigError
 from sidecar.settings.tables.gpu import parse_bytes, parse_floor
 from sidecar.settings.values import parse_duration
 
+_SHORTEST = 60.0  # seconds
+
 
 def grace(text: str) -> float:
     """Seconds from a duration such as `24h`.
@@ -12,9 +14,12 @@ def grace(text: str) -> float:
         ConfigError: it is none.
     """
     try:
-        return parse_duration(text)
+        found = parse_duration(text)
     except ValueError as error:
         raise ConfigError(f"--grace: {error}, found {text!r:.80}") from None
+    if found < _SHORTEST:
+        raise ConfigError(f"--grace: expected at least 1m, for pushes at work, found {text!r:.80}")
+    return found
 
 
 def share(text: str | None) -> float | None:

@@ -55,21 +55,29 @@ def collect(
         Conflict: another process collects at the same moment.
         ConfigError: the store has no disk whose free part could be a mark.
     """
+    if dry_run:
+        found, plan = _planned(backend, rules, marks)
+        return _collected(found, plan, plan.snapshots, plan.blobs)
+    backend.tidy()
+    with backend.sweeping():
+        found, plan = _planned(backend, rules, marks)
+        before = found.now - rules.grace
+        swept = backend.sweep(map(layout.manifest, plan.snapshots), before)
+        gone = {digest for digest in plan.snapshots if layout.manifest(digest) in swept}
+        remaining = [each for each in found.snapshots if each.digest not in gone]
+        blobs = retention.unused(plan.blobs, remaining)
+        removed = backend.sweep(map(layout.blob, blobs), before)
+    done = tuple(digest for digest in plan.blobs if layout.blob(digest) in removed)
+    return _collected(found, plan, tuple(gone), done)
+
+
+def _planned(
+    backend: Backend, rules: RetentionRules, marks: Watermarks
+) -> tuple[_Inventory, Removal]:
     found = _inventory(backend)
     rules = replace(rules, wanted=_wanted(backend, found, marks))
     tags = list(contents.named(backend).values())
-    plan = retention.removal(found.snapshots, found.blobs, tags, rules, found.now)
-    if dry_run:
-        return _collected(found, plan, plan.snapshots, plan.blobs)
-    backend.tidy()
-    before = found.now - rules.grace
-    swept = backend.sweep(map(layout.manifest, plan.snapshots), before)
-    gone = {digest for digest in plan.snapshots if layout.manifest(digest) in swept}
-    remaining = [each for each in found.snapshots if each.digest not in gone]
-    blobs = retention.unused(plan.blobs, remaining)
-    removed = backend.sweep(map(layout.blob, blobs), before)
-    done = tuple(digest for digest in plan.blobs if layout.blob(digest) in removed)
-    return _collected(found, plan, tuple(gone), done)
+    return found, retention.removal(found.snapshots, found.blobs, tags, rules, found.now)
 
 
 def _collected(

@@ -107,8 +107,8 @@ class _Push:
                 f"{self._request.name} is {of_digest(current.digest)}, whose files differ; "
                 "choose another tag, or --move this one"
             )
-        self._complete()
         if current is not None and known:
+            self._complete(current.digest)
             return self._pushed(current, known=True)
         return self._finish(made)
 
@@ -158,8 +158,8 @@ class _Push:
         self._digests[file] = digest
         self._new[digest] = file.size
 
-    def _complete(self) -> None:
-        """Store what is missing, until everything is there and claimed.
+    def _complete(self, manifest: str) -> None:
+        """Store what is missing, until everything is there and claimed, also the manifest to come.
 
         Raises:
             Unavailable: something is removed again and again.
@@ -167,7 +167,7 @@ class _Push:
         by_key = {layout.blob(digest): file for file, digest in self._digests.items()}
         checked = not self._request.verify
         for _ in range(_TRIES):
-            present = self._backend.claim(by_key.keys())
+            present = self._backend.claim({layout.manifest(manifest), *by_key})
             missing = _missing(by_key, present)
             if not checked:
                 missing |= self._corrupt(by_key.keys() - missing)
@@ -208,9 +208,10 @@ class _Push:
         return tuple(sorted(found, key=lambda file: file.path))
 
     def _finish(self, made: Snapshot) -> Pushed:
-        """Store the manifest, and name it."""
+        """Store what is missing, the manifest, and its name, in this order."""
         manifest = snapshot.dump(made)
         stored = Stored(snapshot.digest(manifest), made)
+        self._complete(stored.digest)
         self._backend.put(layout.manifest(stored.digest), manifest)
         if self._request.name.tag:
             request = naming.NamingRequest(

@@ -75,7 +75,7 @@ def _copy_blobs(source: Backend, target: Backend, stored: Stored, progress: Prog
     sizes = {layout.blob(digest): size for digest, size in stored.snapshot.blobs.items()}
     sent: dict[str, int] = {}
     for _ in range(_TRIES):
-        present = target.claim(sizes.keys())
+        present = target.claim({layout.manifest(stored.digest), *sizes})
         missing = {key: size for key, size in sizes.items() if present.get(key) != size}
         if not missing:
             return sum(sent.values())

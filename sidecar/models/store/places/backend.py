@@ -1,6 +1,7 @@
 """What a place for stores has to offer: a folder, or a bucket of S3. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -99,13 +100,18 @@ class Backend(Protocol):
     def release(self) -> None:
         """End the claims of this process, once what it has stored is named or given up."""
 
+    def sweeping(self) -> AbstractContextManager[None]:
+        """What is listed and swept in this context cannot be claimed unseen in between.
+
+        Raises:
+            Conflict: another process sweeps at the same moment.
+        """
+
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
         """Remove blobs and manifests, except what was written or claimed since `before`.
 
-        Gives the keys that are gone. `before` is in Unix seconds by the store's clock.
-
-        Raises:
-            Conflict: another process removes some at the same moment.
+        Gives the keys that are gone. `before` is in Unix seconds by the store's clock. Call it in
+        the context of `sweeping`.
         """
 
     def now(self) -> float:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ _LARGEST_CLAIM = 256 * 2**20  # bytes
 _RENEW = 600.0  # seconds between two writes of a claim
 _CLAIM_LASTS = 86400.0  # seconds; the claim of a dead writer
 _SWEEP_LASTS = 900.0  # seconds; the announcement of a dead sweep
-_SWEEPING = 240.0  # seconds until a sweep announces itself again
+_RENEW_SWEEP = 60.0  # seconds until it is announced again
 _BATCH = 500  # objects removed by one request
 _POLL = 0.5  # seconds
 
@@ -60,6 +61,8 @@ class BucketBackend:
         self._claim = f"{_CLAIMS}/{uuid.uuid4().hex}"
         self._claimed: set[str] = set()
         self._renewed = 0.0
+        self._protected: set[str] = set()
+        self._announced = 0.0
 
     @property
     def place(self) -> str:
@@ -199,23 +202,27 @@ class BucketBackend:
             self.remove(self._claim)
             self._claimed = set()
 
-    def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
-        """Remove blobs and manifests that no writer relies on, after announcing it."""
-        if not (left := sorted(keys)):
-            return set()
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """Announce a sweep, and read what writers rely on; a writer that comes later waits.
+
+        One that has released its claim before has named what it stored.
+        """
         self._announce()
         try:
-            gone: set[str] = set()
-            while left:
-                claimed = self._claims()
-                until = time.monotonic() + _SWEEPING
-                while left and time.monotonic() < until:
-                    batch, left = left[:_BATCH], left[_BATCH:]
-                    gone |= self._removed([key for key in batch if key not in claimed])
-                self.put(_SWEEP, b"")
-            return gone
+            self._protected = self._claims()
+            yield
         finally:
+            self._protected = set()
             self.remove(_SWEEP)
+
+    def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
+        """Remove blobs and manifests that no writer relies on."""
+        left, gone = [key for key in sorted(keys) if key not in self._protected], set[str]()
+        for start in range(0, len(left), _BATCH):
+            self._announce_again()
+            gone |= self._removed(left[start : start + _BATCH])
+        return gone
 
     def _removed(self, keys: list[str]) -> set[str]:
         if keys:
@@ -270,6 +277,20 @@ class BucketBackend:
                     f"{_SWEEP_LASTS / 60:.0f} min later"
                 )
             self.put(_SWEEP, b"")
+        self._announced = time.monotonic()
+
+    def _announce_again(self) -> None:
+        """Announce it again before it counts as dead.
+
+        Raises:
+            Unavailable: it does already, as after a suspension: writers may have come.
+        """
+        age = time.monotonic() - self._announced
+        if age > _SWEEP_LASTS / 2:
+            raise Unavailable(f"{self._url}: this took too long; run it again")
+        if age > _RENEW_SWEEP:
+            self.put(_SWEEP, b"")
+            self._announced = time.monotonic()
 
     def _sweeping(self) -> float | None:
         """The age of the announcement of a sweep in seconds; None if there is none."""

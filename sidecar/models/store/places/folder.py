@@ -9,7 +9,7 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sidecar.models.store.documents import layout
@@ -185,6 +185,10 @@ class FolderBackend:
 
     def release(self) -> None:
         """Nothing: claims end by their time."""
+
+    def sweeping(self) -> AbstractContextManager[None]:
+        """Nothing: each file is looked at again when it is moved aside."""
+        return nullcontext()
 
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
         """Remove blobs and manifests.
