@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar.models.store import several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout
 from sidecar.models.store.documents.snapshot import StoredFile
@@ -137,7 +138,7 @@ class _Pull:
                 (self._work / name).mkdir(exist_ok=True)
         files = [file for file in self._stored.snapshot.all_files if not self._is_there(file)]
         self._check_room(files)
-        made = Counter(self._make(file) for file in files)
+        made = Counter(several.each(self._make, files, lambda file: file.size))
         with translated(self._work):
             for name in (*reversed(folders), "."):
                 disk.sync_folder(self._work / name)

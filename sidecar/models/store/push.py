@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.models.store import contents, naming
+from sidecar.models.store import contents, naming, several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout, snapshot
 from sidecar.models.store.documents.names import Reference, of_digest
@@ -89,28 +89,34 @@ class _Push:
 
     def run(self) -> Pushed:
         current = self._current()
-        sizes = self._sizes()
-        # A name that must not move is compared before anything is stored.
-        first_hashed = not self._backend.hashes_while_writing or current is not None
-        self._check_room(sizes)
-        self._progress.begin("storing", sum(file.size for file in self._found.all_files))
-        for file in self._found.all_files:
-            if first_hashed or file.size in sizes:
-                self._hash(file)
-            else:
-                self._store(file, None)
-                sizes.add(file.size)
+        fixed = current is not None and not self._request.move
+        self._read(store=self._backend.hashes_while_writing and not fixed)
         made = self._snapshot()
-        known = current is not None and made.same_content(current.snapshot)
-        if current is not None and not known and not self._request.move:
+        if current is not None and made.same_content(current.snapshot):
+            self._complete(current.digest)
+            return self._pushed(current, known=True)
+        if current is not None and fixed:
             raise Conflict(
                 f"{self._request.name} is {of_digest(current.digest)}, whose files differ; "
                 "choose another tag, or --move this one"
             )
-        if current is not None and known:
-            self._complete(current.digest)
-            return self._pushed(current, known=True)
         return self._finish(made)
+
+    def _read(self, store: bool) -> None:
+        """Read all files; those that are certainly new are stored meanwhile, if `store`."""
+        sizes = {item.size for item in self._backend.items(layout.BLOBS)}
+        files = self._found.all_files
+        self._require(file.allocated for file in files if file.size not in sizes)
+
+        def read(file: FoundFile) -> None:
+            if store and file.size not in sizes:
+                sizes.add(file.size)
+                self._store(file, None)
+            else:
+                self._hash(file)
+
+        self._progress.begin("storing" if store else "reading", sum(map(_size, files)))
+        several.each(read, files, _size)
 
     def _current(self) -> Stored | None:
         """The snapshot that has the name."""
@@ -119,15 +125,6 @@ class _Push:
             return None
         tag = contents.tag_of(self._backend, name.model, name.tag)
         return None if tag is None else contents.read(self._backend, tag.digest)
-
-    def _sizes(self) -> set[int]:
-        """The sizes of the blobs that are there: a file of another size is certainly new."""
-        return {item.size for item in self._backend.items(layout.BLOBS)}
-
-    def _check_room(self, sizes: Iterable[int]) -> None:
-        """Raise NoRoom if the files that are certainly new do not fit."""
-        files = self._found.all_files
-        self._require(file.allocated for file in files if file.size not in sizes)
 
     def _require(self, sizes: Iterable[int]) -> None:
         room = self._backend.room()
@@ -150,9 +147,8 @@ class _Push:
             Unavailable: it has changed since it was read.
         """
         chunks = scan.read(file)
-        counted = self._progress.through(chunks) if key is None else chunks
         try:
-            digest = self._backend.write(key, file.size, counted)
+            digest = self._backend.write(key, file.size, self._progress.through(chunks))
         except Corrupt:
             raise Unavailable(f"{file.path} has changed while it was read; push again") from None
         self._digests[file] = digest
@@ -176,9 +172,11 @@ class _Push:
                 return
             self._require(by_key[key].allocated for key in missing)
             self._progress.begin("storing", sum(by_key[key].size for key in missing))
-            for key in sorted(missing):
-                self._store(by_key[key], key)
-                self._progress.add(by_key[key].size)
+            several.each(
+                lambda key: self._store(by_key[key], key),
+                sorted(missing),
+                lambda key: by_key[key].size,
+            )
         raise Unavailable(f"{self._backend.place}: blobs vanish while they are pushed; push again")
 
     def _corrupt(self, keys: Iterable[str]) -> set[str]:
@@ -223,6 +221,10 @@ class _Push:
     def _pushed(self, stored: Stored, known: bool) -> Pushed:
         new = sum(self._new.values())
         return Pushed(stored, new, sum(stored.snapshot.blobs.values()) - new, known)
+
+
+def _size(file: FoundFile) -> int:
+    return file.size
 
 
 def _missing(wanted: Mapping[str, FoundFile], present: Mapping[str, int]) -> set[str]:

@@ -6,7 +6,7 @@ Acts: through its backends.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sidecar.models.store import contents, naming
+from sidecar.models.store import contents, naming, several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout, snapshot
 from sidecar.models.store.documents.names import Reference
@@ -81,8 +81,11 @@ def _copy_blobs(source: Backend, target: Backend, stored: Stored, progress: Prog
             return sum(sent.values())
         _require(target, sum(missing.values()))
         progress.begin(f"copying {stored.snapshot.model}", sum(missing.values()))
-        for key, size in sorted(missing.items()):
-            _copy_blob(source, target, stored, key, size, progress)
+        several.each(
+            lambda key: _copy_blob(source, target, stored, key, sizes[key], progress),
+            sorted(missing),
+            sizes.__getitem__,
+        )
         sent |= missing
     raise Unavailable(f"{target.place}: blobs vanish while they are copied; copy again")
 

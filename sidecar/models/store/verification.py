@@ -6,7 +6,7 @@ Acts: through its backend.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sidecar.models.store import contents
+from sidecar.models.store import contents, several
 from sidecar.models.store.contents import Listed, Stored
 from sidecar.models.store.documents import layout
 from sidecar.models.store.documents.names import Reference, of_digest
@@ -64,9 +64,10 @@ def verify(backend: Backend, wanted: Sequence[Reference], progress: Progress) ->
     for stored in chosen:
         sizes |= stored.snapshot.blobs
     progress.begin("verifying", sum(sizes.values()))
-    wrong = {
-        digest: found for digest in sizes if (found := _found(backend, digest, progress)) != digest
-    }
+    read = several.each(
+        lambda digest: (digest, _found(backend, digest, progress)), sizes, sizes.__getitem__
+    )
+    wrong = {digest: found for digest, found in read if found != digest}
     damages += [
         Damage(str(stored), file.path, of_digest(file.digest), _named(wrong[file.digest]))
         for stored in chosen

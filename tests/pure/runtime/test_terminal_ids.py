@@ -178,6 +178,8 @@ def test_each_command_with_a_table_takes_wide() -> None:
         "history",
         "list",
         "local status",
+        "model list",
+        "model show",
         "xds clients",
         "xds diff",
         "xds snapshot",

@@ -15,12 +15,13 @@ CHUNK = 2**20  # bytes read at once
 class Digest:
     """A SHA-256 that a thread computes while the caller reads and writes; a context manager.
 
-    At most two chunks are in memory: one that is hashed, and the caller's.
+    At most two chunks are in memory: one that is hashed, and the caller's. Small data needs no
+    thread.
     """
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1, "store-digest")
+        self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
         self.size = 0
 
@@ -33,13 +34,19 @@ class Digest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._thread.shutdown()
 
     def update(self, chunk: bytes) -> None:
         """Add a chunk, once the chunk before is hashed."""
         self._wait()
-        self._pending = self._thread.submit(self._sha256.update, chunk)
         self.size += len(chunk)
+        if len(chunk) < CHUNK:
+            self._sha256.update(chunk)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "store-digest")
+        self._pending = self._thread.submit(self._sha256.update, chunk)
 
     def hexadecimal(self) -> str:
         """The digest of all chunks, as 64 hex digits."""
@@ -49,6 +56,7 @@ class Digest:
     def _wait(self) -> None:
         if self._pending is not None:
             self._pending.result()
+            self._pending = None
 
 
 def hashed(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:

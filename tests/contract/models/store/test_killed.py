@@ -16,9 +16,9 @@ from sidecar.models.store.places.backend import Backend
 from tests.support import kill_points, model_stores
 from tests.support.soak import times
 
-_EVERY = times(9, soaking=1)  # operations
-_ROUNDS = times(4, soaking=40)
-_LARGE = 24 * 2**20  # bytes
+_EVERY = times(16, soaking=1)  # operations
+_ROUNDS = times(2, soaking=40)
+_LARGE = 12 * 2**20  # bytes
 Command = Callable[[], list[str]]
 
 
