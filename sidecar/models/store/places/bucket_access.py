@@ -24,6 +24,10 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 # In the order in which the tools of AWS take them.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_CREDENTIALS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+)
 _REGION = "us-east-1"  # other servers ignore it, but requests are signed with one
 _CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=10),
@@ -63,6 +67,12 @@ def client(url: str) -> S3Store:
     endpoint = next((value for name in _ENDPOINTS if (value := os.environ.get(name))), None)
     if endpoint and endpoint.startswith("http://"):
         options["allow_http"] = True
+    if endpoint and not any(map(os.environ.get, _CREDENTIALS)):
+        # Otherwise the client asks the network for those of a machine at AWS, and waits.
+        raise ConfigError(
+            f"{url}: expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, "
+            f"for {endpoint}"
+        )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _REGION
     config: S3Config = {"region": region}
     if endpoint:

@@ -100,15 +100,9 @@ def _made(folder: Path) -> tuple[int, Path]:
         path = folder / f"{_boot()}-{uuid.uuid4().hex}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         number = os.open(path, flags, 0o600)
-        try:
-            with suppress(OSError):  # not every file system has locks
-                fcntl.flock(number, fcntl.LOCK_EX)
-            if os.fstat(number).st_nlink:  # else it was removed before it was locked
-                return number, path
-        except BaseException:
-            os.close(number)
-            raise
-        os.close(number)
+        if _try_lock(number) and os.fstat(number).st_nlink:
+            return number, path
+        os.close(number)  # another process took it for abandoned before it was locked
 
 
 def remove_if_abandoned(path: Path) -> bool:
@@ -171,6 +165,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 
 
 def _try_lock(number: int) -> bool:
+    """Whether nobody else holds the lock of a file; so, too, where files cannot be locked."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
