@@ -47,8 +47,8 @@ def push(
 ) -> None:
     """Store a model's folder as a snapshot. What the store has is not sent again.
 
-    Only hidden files and Python bytecode are left out; links are followed. A push that was stopped
-    leaves the store whole; the same command continues it.
+    Only hidden files and Python bytecode are left out; links are followed. A stop at any moment
+    leaves the store valid, and the same command resumes the push.
     """
     from sidecar.cli.model import text_output
     from sidecar.models.store.documents import names
@@ -86,8 +86,7 @@ def pull(
     """Make a model's folder from a snapshot, verified, as a whole or not at all.
 
     From a store on the same file system, files are reflinks, or hard links: these are read-only,
-    because whoever edits one edits the store. A pull that was stopped is continued by the same
-    command.
+    because editing one would edit the store. After a stop, the same command resumes the pull.
     """
     from sidecar.cli.model import text_output
     from sidecar.models.store import contents

@@ -1,10 +1,10 @@
-"""What a long operation has done so far, for whoever shows it. Pure."""
+"""The progress of a long operation, in bytes. Pure."""
 
 from collections.abc import Iterable, Iterator
 
 
 class Progress:
-    """Counts bytes; this one tells nobody."""
+    """Counts bytes; subclasses show them."""
 
     def begin(self, what: str, total: int) -> None:
         """A phase begins, such as `reading`, over so many bytes."""

@@ -1,7 +1,7 @@
 """Makes the folder of a model from a snapshot, verified, as a whole or not at all.
 
 It is made next to its target under a temporary name, which says of which snapshot it is: so a pull
-that was stopped goes on where it was. Nothing is written into the store.
+that was stopped resumes. Nothing is written into the store.
 
 Acts: os, shutil.
 """
@@ -264,7 +264,7 @@ def _put(work: Path, target: Path, replace: bool) -> None:
     try:
         exchange.place(work, target)
     except FileExistsError:
-        raise Conflict(f"{target} was made by somebody else at the same moment") from None
+        raise Conflict(f"{target} was made by another process at the same moment") from None
 
 
 def _remove_leftovers(target: Path) -> None:

@@ -103,7 +103,7 @@ class _Push:
         return self._finish(made)
 
     def _read(self, store: bool) -> None:
-        """Read all files; those that are certainly new are stored meanwhile, if `store`."""
+        """Read all files; with `store`, store those that are certainly new at once."""
         sizes = {item.size for item in self._backend.items(layout.BLOBS)}
         files = self._found.all_files
         self._require(file.allocated for file in files if file.size not in sizes)

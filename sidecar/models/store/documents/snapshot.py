@@ -62,7 +62,7 @@ class Snapshot:
         return {file.digest: file.size for file in self.all_files}
 
     def same_content(self, other: "Snapshot") -> bool:
-        """Whether both have the same files, whoever pushed them."""
+        """Whether both have the same files; who pushed them does not count."""
         return (self.files, self.folders, self.canaries) == (
             other.files,
             other.folders,

@@ -98,7 +98,7 @@ class Backend(Protocol):
         """
 
     def release(self) -> None:
-        """End the claims of this process, once what it has stored is named or given up."""
+        """End the claims of this process, once its work has a name, or has failed."""
 
     def sweeping(self) -> AbstractContextManager[None]:
         """What is listed and swept in this context cannot be claimed unseen in between.

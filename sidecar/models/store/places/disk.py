@@ -165,7 +165,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 
 
 def _try_lock(number: int) -> bool:
-    """Whether nobody else holds the lock of a file; so, too, where files cannot be locked."""
+    """Lock a file unless another process has; True as well where files cannot be locked."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -271,7 +271,7 @@ def room_at(folder: Path) -> Room:
     """The room on the disk of a folder, or of the nearest one above that exists.
 
     Raises:
-        ConfigError: it cannot be told.
+        ConfigError: the operator may not read it.
         Unavailable: so, but a retry may help.
     """
     while not folder.exists() and folder != folder.parent:

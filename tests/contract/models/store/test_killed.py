@@ -1,4 +1,4 @@
-"""SIGKILL at any moment leaves a whole store, and the same command goes on where it was."""
+"""SIGKILL at any moment leaves a valid store, and the same command resumes."""
 
 import os
 import random

@@ -130,7 +130,7 @@ def test_a_sweep_leaves_what_another_process_has_claimed(open_store: Open) -> No
 
 
 def _pass_a_moment(store: Backend, since: float) -> None:
-    """Let the store's clock go on: it may have a granularity."""
+    """Let the store's clock advance: it may have a granularity."""
     if hasattr(store, "clock"):
         store.clock += 1.0
     while store.now() <= since:

@@ -59,7 +59,7 @@ def pushing(open_store: Open, model: Path, name: str) -> Callable[[], object]:
 
 
 def test_two_push_different_files_of_one_name(open_store: Open, tmp_path: Path) -> None:
-    """One of them has the name; the other one is told."""
+    """One of them gets the name; the other one is refused."""
     models = [
         model_stores.model(tmp_path / f"{each}", {**FILES, "1/x": bytes([each])}) for each in (1, 2)
     ]
@@ -91,7 +91,7 @@ def test_two_move_one_name(open_store: Open, model: Path) -> None:
 def test_a_collector_never_takes_what_a_push_reuses(
     open_store: Open, model: Path, tmp_path: Path
 ) -> None:
-    """Its files are those of old snapshots that no name has, which are collected meanwhile."""
+    """Its files are those of old unnamed snapshots, which `gc` removes at the same time."""
     end = Event()
 
     def collect() -> None:
