@@ -30,9 +30,10 @@ from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, Unavai
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-_PART = 8 * 2**20  # bytes of a request
+_PART = 6 * 2**20  # bytes of a part of an upload; S3 takes 5 MiB at least
+_RANGE = 2 * 2**20  # bytes of a request of a download
 _PARTS = 9000  # in an upload; S3 allows 10,000
-_AT_ONCE = 3  # requests
+_AT_ONCE = 4  # requests
 _CLAIMS = f"{layout.PARTIAL}/claims"
 _CLOCK = f"{layout.PARTIAL}/clock"
 _SWEEP = f"{layout.PARTIAL}/sweep"
@@ -91,10 +92,10 @@ class BucketBackend:
         """The bytes of a blob, of which some parts are requested in advance."""
         with translated(self._at(key)):
             size = obstore.head(self._store, key)["size"]
-        if size <= _PART:
+        if size <= _RANGE:
             yield self._part(key, 0, size) if size else b""
             return
-        starts = iter(range(0, size, _PART))
+        starts = iter(range(0, size, _RANGE))
         with ThreadPoolExecutor(_AT_ONCE, "store-parts") as pool:
             parts = [
                 pool.submit(self._part, key, start, size) for start in islice(starts, _AT_ONCE)
@@ -106,7 +107,7 @@ class BucketBackend:
                 yield part
 
     def _part(self, key: str, start: int, size: int) -> bytes:
-        length = min(_PART, size - start)
+        length = min(_RANGE, size - start)
         with translated(self._at(key)):
             part = bytes(obstore.get_range(self._store, key, start=start, length=length))
         if len(part) != length:

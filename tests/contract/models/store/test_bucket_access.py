@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from sidecar.local.planning import ports
+from sidecar.models.store import places
 from sidecar.models.store.documents import layout
 from sidecar.models.store.places import location
-from sidecar.runtime.errors import ConfigError, Unavailable
+from sidecar.runtime.errors import ConfigError, PartMissing, Unavailable
 from tests.support import model_stores
 from tests.support.object_store import ObjectStore
 from tests.support.tcp_proxy import Proxy
@@ -53,3 +55,14 @@ async def test_cut_connections_are_made_again(
         found = await asyncio.to_thread(model_stores.verify, store, "chat:v1")
         assert found.damages == ()
         proxy.cut()
+
+
+def test_without_the_extra_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("sidecar.models.store.places.b")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(places, "bucket", raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(PartMissing, match=r"triton-sidecar\[s3\]"):
+        location.backend("s3://models/x")
