@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sidecar.models import manifest
 from sidecar.models.store import several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout
@@ -91,7 +92,10 @@ def pull(
 
 
 def is_exactly(target: Path, stored: Stored, progress: Progress) -> bool:
-    """Whether a folder has the files of a snapshot, and nothing else; reads them all."""
+    """Whether a folder has the files of a snapshot, and no others that count; reads them all.
+
+    Triton's Python backend writes bytecode next to a model; what a push leaves out does not count.
+    """
     files = {file.path: file for file in stored.snapshot.all_files}
     found_files, found_folders = set(), set()
     if target.is_symlink() or not target.is_dir():
@@ -99,8 +103,8 @@ def is_exactly(target: Path, stored: Stored, progress: Progress) -> bool:
     with translated(target):
         for folder, inside, here in os.walk(target):
             below = Path(folder).relative_to(target)
-            found_files |= {(below / name).as_posix() for name in here}
-            found_folders |= {(below / name).as_posix() for name in inside}
+            found_files |= {(below / name).as_posix() for name in here if _counts(below / name)}
+            found_folders |= {(below / name).as_posix() for name in inside if _counts(below / name)}
     if found_files != files.keys() or found_folders != _folders(stored):
         return False
     for path, file in files.items():
@@ -108,6 +112,12 @@ def is_exactly(target: Path, stored: Stored, progress: Progress) -> bool:
             return False
         progress.add(file.size)
     return True
+
+
+def _counts(path: Path) -> bool:
+    """Whether a push would store a file or folder, by its path below the model's folder."""
+    parts = path.parts
+    return manifest.counts(parts, parts[:1]) or (len(parts) == 1 and manifest.is_canary(parts[0]))
 
 
 def _folders(stored: Stored) -> set[str]:

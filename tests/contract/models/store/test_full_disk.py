@@ -9,6 +9,7 @@ import pytest
 from sidecar.drill.cluster.small_disk import filled, small_disk
 from sidecar.models.store import pull as pull_module
 from sidecar.models.store.documents import layout
+from sidecar.models.store.model_folder.materialize import How
 from sidecar.models.store.places.backend import Room
 from sidecar.models.store.places.folder import FolderBackend
 from sidecar.models.store.progress import Progress
@@ -94,6 +95,13 @@ def test_a_disk_that_becomes_full_during_a_pull(
         pull(store, stored, disk / "pulled", Progress())
     assert not (disk / "pulled").exists()
     assert "large.bin" not in used(disk)
+
+
+def test_what_is_pulled_to_another_disk_is_a_copy(disk: Path, model: Path, tmp_path: Path) -> None:
+    store = FolderBackend(tmp_path / "store")
+    stored = push(store, model).stored
+    assert set(pull(store, stored, disk / "pulled", Progress()).made) == {How.COPY}
+    assert model_stores.content(disk / "pulled") == FILES
 
 
 def test_links_need_no_room(disk: Path, model: Path) -> None:

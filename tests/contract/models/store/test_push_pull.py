@@ -100,7 +100,11 @@ def test_more_files_than_the_snapshot_has_are_another_folder(
 ) -> None:
     push(store, model)
     pull(store, target := tmp_path / "pulled", copy=True)
-    (target / ".hidden").touch()
+    (target / "1" / "__pycache__").mkdir()  # as Triton's Python backend does
+    (target / "1" / "__pycache__" / "model.cpython-311.pyc").touch()
+    (target / ".nfs0001").touch()
+    assert pull(store, target).known
+    (target / "1" / "more.bin").touch()
     with pytest.raises(Conflict):
         pull(store, target)
 

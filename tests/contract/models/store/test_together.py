@@ -1,5 +1,7 @@
 """Writers and collectors at the same moment."""
 
+import errno
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -149,3 +151,21 @@ def test_a_pull_of_what_is_collected_fails_and_leaves_nothing(
     with pytest.raises(SidecarError):
         pull(store, stored, tmp_path / "pulled", Progress())
     assert not (tmp_path / "pulled").exists()
+
+
+def test_where_files_cannot_be_locked_everything_works_without(
+    open_store: Open, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network file systems; waiting for a lock there would never end."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    stored = push(open_store(), model).stored
+    request = NamingRequest(names.reference("chat:prod"), CREATED, "somebody")
+    naming.tag(open_store(), stored, request)
+    pull(open_store(), stored, tmp_path / "pulled", Progress())
+    model_stores.collect(open_store(), RetentionRules(grace=3600.0))
+    assert verify(open_store()).damages == ()
+    assert model_stores.content(tmp_path / "pulled") == FILES
