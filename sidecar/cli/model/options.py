@@ -1,5 +1,6 @@
 """The options that the verbs of `triton-sidecar model` share, and the store that they name."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.models.store.places.backend import Backend
     from sidecar.models.store.progress import Progress
 
+_VARIABLE = "TRITON_SIDECAR_MODELS__STORE"
 UNREACHED = "the store is on another machine, and does not answer"
 STATUS = epilog(unreached=UNREACHED)
 
@@ -51,13 +53,15 @@ def place(store: str | None, config: Path | None) -> str:
         ConfigError: none do.
     """
     from sidecar.runtime.errors import ConfigError
-    from sidecar.settings import load_operator
 
-    found = store or load_operator(config).models.store
+    # Settings take more memory than a push: they are read if there are any.
+    found = store or os.environ.get(_VARIABLE)
+    if config is not None and not store:
+        from sidecar.settings import load_operator
+
+        found = load_operator(config).models.store
     if not found:
-        raise ConfigError(
-            "expected --store, TRITON_SIDECAR_MODELS__STORE, or models.store of --config"
-        )
+        raise ConfigError(f"expected --store, {_VARIABLE}, or models.store of --config")
     return found
 
 
@@ -78,10 +82,15 @@ def ending(as_json: bool, *, remote: bool) -> Iterator[None]:
 
     Without `remote`, the store is in a folder: it is no other side that could be unreachable.
     """
+    with exit_with_status(_failure if as_json else None, remote=remote):
+        yield
+
+
+def _failure(why: str) -> None:
+    """Print why nothing was done; the module for that takes memory, so only then."""
     from sidecar.cli.operator import json_output
 
-    with exit_with_status(json_output.failure if as_json else None, remote=remote):
-        yield
+    json_output.failure(why)
 
 
 def operator() -> str:

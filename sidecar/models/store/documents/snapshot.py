@@ -9,9 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
-from sidecar.models.store.documents import names
+from sidecar.models.store.documents import fields, names
 from sidecar.runtime.errors import Rejected
 
 FORMAT = 1
@@ -70,31 +68,6 @@ class Snapshot:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Document:
-    """A manifest as it is read; fields that this version does not know are ignored."""
-
-    format: int
-    model: str
-    created: str
-    by: str
-    files: tuple[StoredFile, ...]
-    folders: tuple[str, ...] = ()
-    canaries: tuple[StoredFile, ...] = ()
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """The only field of a manifest that every version has."""
-
-    format: int
-
-
-_DOCUMENTS = TypeAdapter(_Document)
-_VERSIONS = TypeAdapter(_Version)
-
-
 def dump(snapshot: Snapshot) -> bytes:
     """The manifest of a snapshot."""
     document = {"format": FORMAT, "size": snapshot.size, **asdict(snapshot)}
@@ -108,34 +81,35 @@ def digest(manifest: bytes) -> str:
 
 
 def load(manifest: bytes) -> Snapshot:
-    """The snapshot that a manifest describes.
+    """The snapshot that a manifest describes; fields that this version does not know are ignored.
 
     Raises:
         Rejected: it is not a manifest, of a later format, or names files outside its folder.
     """
-    try:
-        if (found := _VERSIONS.validate_json(manifest).format) != FORMAT:
-            raise Rejected(
-                f"expected a manifest of format {FORMAT}, found format {found}: a later version "
-                "of triton-sidecar wrote it"
-            )
-        document = _DOCUMENTS.validate_json(manifest)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "JSON"
-        raise Rejected(f"expected a manifest, found a mistake in it: {where}") from None
+    tree = fields.tree(manifest)
+    if (found := fields.whole(tree, "format")) != FORMAT:
+        raise Rejected(
+            f"expected a manifest of format {FORMAT}, found format {found}: a later version of "
+            "triton-sidecar wrote it"
+        )
     snapshot = Snapshot(
-        document.model,
-        document.created,
-        document.by,
-        document.source,
-        document.files,
-        document.folders,
-        document.canaries,
+        fields.text(tree, "model"),
+        fields.text(tree, "created"),
+        fields.text(tree, "by"),
+        fields.text(tree, "source", ""),
+        tuple(map(_file, fields.several(tree, "files"))),
+        tuple(fields.text({"folder": each}, "folder") for each in fields.several(tree, "folders")),
+        tuple(map(_file, fields.several(tree, "canaries", []))),
     )
     if mistake := next(_mistakes(snapshot), None):
         raise Rejected(f"expected a manifest, found {mistake}")
     return snapshot
+
+
+def _file(value: object) -> StoredFile:
+    tree = fields.mapping(value)
+    path, digest = fields.text(tree, "path"), fields.text(tree, "digest")
+    return StoredFile(path, fields.whole(tree, "size"), digest, fields.truth(tree, "executable"))
 
 
 def is_path(path: str) -> bool:

@@ -1,10 +1,9 @@
 """The document of a name: which snapshot has it, and which had it before. Pure."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter, ValidationError
-
-from sidecar.models.store.documents import names
+from sidecar.models.store.documents import fields, names
 from sidecar.runtime.errors import Rejected
 
 LARGEST = 2**20  # bytes
@@ -40,24 +39,26 @@ class Tag:
         return tuple(digests)[:count]
 
 
-_TAGS = TypeAdapter(Tag)
-
-
 def dump(tag: Tag) -> bytes:
     """The document of a name."""
-    return _TAGS.dump_json(tag)
+    return json.dumps(asdict(tag), separators=(",", ":")).encode()
 
 
 def load(document: bytes) -> Tag:
-    """The name that a document is about.
+    """The name that a document is about; fields that this version does not know are ignored.
 
     Raises:
         Rejected: it is not such a document.
     """
-    try:
-        tag = _TAGS.validate_json(document)
-    except ValidationError:
-        raise Rejected("expected the document of a name, found something else") from None
-    if not all(map(names.is_digest, (tag.digest, *(each.digest for each in tag.previous)))):
-        raise Rejected("expected the document of a name, found a digest that cannot be in it")
-    return tag
+    tree = fields.tree(document)
+    previous = tuple(map(_naming, fields.several(tree, "previous", [])))
+    now = _naming(tree)
+    return Tag(now.digest, now.at, now.by, previous)
+
+
+def _naming(value: object) -> Naming:
+    tree = fields.mapping(value)
+    digest = fields.text(tree, "digest")
+    if not names.is_digest(digest):
+        raise Rejected(f"expected a digest, found {digest!r:.80}")
+    return Naming(digest, fields.text(tree, "at"), fields.text(tree, "by"))

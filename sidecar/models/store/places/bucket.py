@@ -30,10 +30,10 @@ from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, Unavai
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-_PART = 6 * 2**20  # bytes of a part of an upload; S3 takes 5 MiB at least
-_RANGE = 2 * 2**20  # bytes of a request of a download
+_PART = 5 * 2**20  # bytes of a part of an upload; S3 takes no smaller ones
+_RANGE = 2**20  # bytes of a request of a download
 _PARTS = 9000  # in an upload; S3 allows 10,000
-_AT_ONCE = 4  # requests
+_UPLOADS, _DOWNLOADS = 2, 4  # requests at once
 _CLAIMS = f"{layout.PARTIAL}/claims"
 _CLOCK = f"{layout.PARTIAL}/clock"
 _SWEEP = f"{layout.PARTIAL}/sweep"
@@ -96,9 +96,9 @@ class BucketBackend:
             yield self._part(key, 0, size) if size else b""
             return
         starts = iter(range(0, size, _RANGE))
-        with ThreadPoolExecutor(_AT_ONCE, "store-parts") as pool:
+        with ThreadPoolExecutor(_DOWNLOADS, "store-parts") as pool:
             parts = [
-                pool.submit(self._part, key, start, size) for start in islice(starts, _AT_ONCE)
+                pool.submit(self._part, key, start, size) for start in islice(starts, _DOWNLOADS)
             ]
             while parts:
                 part = parts.pop(0).result()
@@ -133,7 +133,7 @@ class BucketBackend:
                     verified,
                     use_multipart=True,
                     chunk_size=max(_PART, size // _PARTS + 1),
-                    max_concurrency=_AT_ONCE,
+                    max_concurrency=_UPLOADS,
                 )
         return wanted
 

@@ -31,7 +31,7 @@ _CREDENTIALS = (
 _REGION = "us-east-1"  # other servers ignore it, but requests are signed with one
 _CLIENT: "ClientConfig" = {
     "connect_timeout": timedelta(seconds=10),
-    # Of one request, which is for at most one part: a slow line gets 50 kB/s at least.
+    # Of one request, which is for at most one part: a slow line gets 40 kB/s at least.
     "timeout": timedelta(seconds=120),
 }
 _RETRIES: "RetryConfig" = {
