@@ -64,7 +64,7 @@ def main() -> int:
             complaints += list(
                 show("sparse files" if sparse else "real files", found, options, idle)
             )
-            shutil.rmtree(work)
+            remove(work)
     print(*complaints, sep="\n")
     return 1 if complaints else 0
 
@@ -94,9 +94,14 @@ def measure(work: Path, turns: int, environment: dict[str, str]) -> dict[str, li
             found.setdefault(name, []).append(total(took))
             if made is not None:
                 compare(work / "chat", made)
-        for path in work.glob("made*"):
-            subprocess.run(["rm", "-rf", str(path)], check=True)
+                remove(made)
+        remove(work / f"made-{turn}")
     return found
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, so that a large model does not need its size many times."""
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def ways(

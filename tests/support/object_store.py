@@ -112,7 +112,7 @@ def _arguments(folder: Path, ports: Sequence[int]) -> list[str]:
     http, grpc = ports[: len(_PORTS)], ports[len(_PORTS) :]
     return [
         *("-logtostderr", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=200"),
+        *("-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=200"),
         *("-filer", "-s3", f"-s3.config={config}", "-s3.iam=false"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-{name}.port={port}" for name, port in zip(_PORTS, http, strict=True)),
