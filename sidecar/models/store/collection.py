@@ -5,7 +5,7 @@ Acts: through its backend.
 
 from dataclasses import dataclass, replace
 
-from sidecar.models.store import contents, retention
+from sidecar.models.store import contents, retention, several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout
 from sidecar.models.store.places.backend import Backend
@@ -95,19 +95,30 @@ def _inventory(backend: Backend) -> _Inventory:
         for item in backend.items(layout.BLOBS)
         if (digest := layout.digest_at(item.key)) is not None
     }
-    stored, held = {}, []
-    for digest, item in contents.manifests(backend):
-        try:
-            each = contents.read(backend, digest)
-        except NotFound:  # removed since
-            continue
-        except Rejected as error:
-            error.add_note("nothing is removed, because what it needs is unknown")
-            raise
-        stored[digest] = each
-        blobs_of = frozenset(each.snapshot.blobs)
-        held.append(HeldSnapshot(digest, each.snapshot.model, item.modified, blobs_of))
+    manifests = dict(contents.manifests(backend))
+    read = several.each(lambda digest: _read(backend, digest), manifests, lambda _: 0)
+    stored = {each.digest: each for each in read if each is not None}
+    held = [
+        HeldSnapshot(
+            digest,
+            each.snapshot.model,
+            manifests[digest].modified,
+            frozenset(each.snapshot.blobs),
+        )
+        for digest, each in stored.items()
+    ]
     return _Inventory(blobs, held, stored, now)
+
+
+def _read(backend: Backend, digest: str) -> Stored | None:
+    """A snapshot; None if it has been removed since it was listed."""
+    try:
+        return contents.read(backend, digest)
+    except NotFound:
+        return None
+    except Rejected as error:
+        error.add_note("nothing is removed, because what it needs is unknown")
+        raise
 
 
 def _wanted(backend: Backend, found: _Inventory, marks: Watermarks) -> int | None:

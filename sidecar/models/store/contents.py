@@ -6,6 +6,7 @@ Acts: through its backend.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sidecar.models.store import several
 from sidecar.models.store.documents import layout, names, snapshot, tags
 from sidecar.models.store.documents.names import Reference
 from sidecar.models.store.documents.snapshot import Snapshot
@@ -60,13 +61,9 @@ def named(backend: Backend, model: str = "") -> dict[tuple[str, str], Tag]:
         Rejected: the document of one is something else.
     """
     prefix = f"{layout.NAMES}/{model}" if model else layout.NAMES
-    found = {}
-    for item in backend.items(prefix):
-        if (name := layout.name_at(item.key)) is not None:
-            tag = tag_of(backend, *name)
-            if tag is not None:  # else it was removed since
-                found[name] = tag
-    return found
+    names_of = [name for item in backend.items(prefix) if (name := layout.name_at(item.key))]
+    read = several.each(lambda name: (name, tag_of(backend, *name)), names_of, lambda _: 0)
+    return {name: tag for name, tag in sorted(read) if tag is not None}  # else removed since
 
 
 def tag_of(backend: Backend, model: str, tag: str) -> Tag | None:
@@ -141,7 +138,9 @@ def listing(backend: Backend, model: str = "") -> list[Listed]:
     for (of, tag), was in sorted(named(backend, model).items()):
         tags.setdefault(was.digest, []).append(f"{of}:{tag}")
     digests = {*tags, *(digest for digest, _ in manifests(backend))}
-    found = [_listed(backend, digest, tuple(tags.get(digest, ()))) for digest in digests]
+    found = several.each(
+        lambda digest: _listed(backend, digest, tuple(tags.get(digest, ()))), digests, lambda _: 0
+    )
     chosen = [each for each in found if not model or each.tags or _is_of(each, model)]
     return sorted(chosen, key=lambda each: _when(each), reverse=True)
 

@@ -47,14 +47,6 @@ def reference(text: str) -> Reference:
     return Reference(model, tag, hexadecimal)
 
 
-def snapshot_reference(text: str) -> Reference:
-    """The name of one snapshot, with a tag or a digest; errors as for `reference`."""
-    found = reference(text)
-    if not (found.tag or found.digest):
-        raise _mistake("MODEL:TAG or MODEL@sha256:DIGEST", text)
-    return found
-
-
 def is_model(name: str) -> bool:
     """Whether a model in a store may have this name."""
     return bool(_MODEL.fullmatch(name))
