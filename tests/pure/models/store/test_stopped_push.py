@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.models.store import transfer
+from sidecar.models.store import naming, transfer
+from sidecar.models.store.documents import names
+from sidecar.models.store.naming import NamingRequest
 from sidecar.models.store.places.backend import Backend
 from sidecar.models.store.progress import Progress
 from sidecar.models.store.retention import RetentionRules
+from sidecar.runtime.errors import NotFound
 from tests.support import model_stores
 from tests.support.memory_store import MemoryBackend, Stopped
 from tests.support.model_stores import FILES
@@ -121,3 +124,27 @@ def test_a_collection_between_any_two_writes_of_a_push_takes_nothing_of_it(
     backend.between = collect
     model_stores.push(backend, models.v2, "chat:v2")
     assert model_stores.verify(backend, "chat:v2").damages == ()
+
+
+@given(st.integers(0, 10))
+def test_a_name_given_between_any_two_writes_of_a_collection_is_whole(
+    models: Models, at: int
+) -> None:
+    """Either the snapshot is gone, and gets no name, or it has all of its blobs."""
+    stored: dict[str, tuple[bytes, float]] = {}
+    old = model_stores.push(MemoryBackend(stored), models.v1, "chat").stored
+    backend = MemoryBackend(stored)
+    backend.clock += 2 * 3600.0
+
+    def tag() -> None:
+        if backend.writes == at:
+            other = MemoryBackend(stored)
+            other.clock = backend.clock + 1.0
+            request = NamingRequest(names.reference("chat:v1"), model_stores.CREATED, "somebody")
+            with suppress(NotFound):
+                naming.tag(other, old, request)
+
+    backend.between = tag
+    model_stores.collect(backend, RetentionRules(grace=60.0))
+    backend.between = None
+    assert model_stores.verify(backend).damages == ()
