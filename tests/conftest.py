@@ -37,7 +37,7 @@ _LONGEST = (
     "integration/mesh/test_mesh_strict.py",
     "integration/xds/config/filters/test_sequence_filter.py",
     "integration/xds/test_envoy.py",
-    "contract/models/store/test_killed.py",
+    "contract/models/store/test_push_killed.py",
 )
 _LONG_WAITS = (
     "contract/health/probes/test_prober.py",
