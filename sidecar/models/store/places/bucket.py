@@ -5,15 +5,16 @@ relies on before it looks what is there, and a removal is announced before it re
 rely on: one of the two sees the other. That rests on reads that see every write before them, which
 S3 promises.
 
-Acts: obstore, time.
+Acts: obstore, threading, time.
 """
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from sidecar.models.store.places import bucket_access
 from sidecar.models.store.places.backend import Item, Room
 from sidecar.models.store.places.bucket_access import translated
 from sidecar.models.store.places.hashing import Digest, hashed
-from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, Unavailable
+from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, SidecarError, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -40,8 +41,8 @@ _SWEEP = f"{layout.PARTIAL}/sweep"
 _LARGEST_CLAIM = 256 * 2**20  # bytes
 _RENEW = 600.0  # seconds between two writes of a claim
 _CLAIM_LASTS = 86400.0  # seconds; the claim of a dead writer
-_SWEEP_LASTS = 900.0  # seconds; the announcement of a dead sweep
-_RENEW_SWEEP = 60.0  # seconds until it is announced again
+_SWEEP_LASTS = 180.0  # seconds; the announcement of a dead sweep, for which writers wait
+_RENEW_SWEEP = 20.0  # seconds until it is announced again
 _BATCH = 500  # objects removed by one request
 _POLL = 0.5  # seconds
 
@@ -213,10 +214,15 @@ class BucketBackend:
         One that has released its claim before has named what it stored.
         """
         self._announce()
+        ended = threading.Event()
+        announcing = threading.Thread(target=self._keep_announcing, args=(ended,), daemon=True)
+        announcing.start()
         try:
             self._protected = self._claims()
             yield
         finally:
+            ended.set()
+            announcing.join()
             self._protected = set()
             self.remove(_SWEEP)
 
@@ -224,7 +230,8 @@ class BucketBackend:
         """Remove blobs and manifests that no writer relies on."""
         left, gone = [key for key in sorted(keys) if key not in self._protected], set[str]()
         for start in range(0, len(left), _BATCH):
-            self._announce_again()
+            if time.monotonic() - self._announced > _SWEEP_LASTS / 2:  # suspended, or cut off
+                raise Unavailable(f"{self._url}: the removal was interrupted; run it again")
             gone |= self._removed(left[start : start + _BATCH])
         return gone
 
@@ -283,18 +290,12 @@ class BucketBackend:
             self.put(_SWEEP, b"")
         self._announced = time.monotonic()
 
-    def _announce_again(self) -> None:
-        """Announce it again before it counts as dead.
-
-        Raises:
-            Unavailable: it does already, as after a suspension: writers may have come.
-        """
-        age = time.monotonic() - self._announced
-        if age > _SWEEP_LASTS / 2:
-            raise Unavailable(f"{self._url}: this took too long; run it again")
-        if age > _RENEW_SWEEP:
-            self.put(_SWEEP, b"")
-            self._announced = time.monotonic()
+    def _keep_announcing(self, ended: threading.Event) -> None:
+        while not ended.wait(_RENEW_SWEEP):
+            began = time.monotonic()
+            with suppress(SidecarError):  # the sweep stops if this fails for long
+                self.put(_SWEEP, b"")
+                self._announced = began
 
     def _sweeping(self) -> float | None:
         """The age of the announcement of a sweep in seconds; None if there is none."""
