@@ -148,8 +148,8 @@ class OutlierDetection:
     # INTERNAL too, and one client or model could eject a host that serves all others well.
     consecutive_local_origin_failure: int = 5
     interval: float = 0.5
-    # Multiplied by the number of ejections so far, up to the maximum. Longer than a sidecar takes to
-    # notice a frozen Triton, 3 s: one that came back earlier would get requests once more.
+    # Multiplied by the number of ejections so far, up to the maximum. Longer than the 3 s that a
+    # sidecar takes to notice a frozen Triton: one that came back earlier would get requests again.
     base_ejection_time: float = 4.0
     max_ejection_time: float = 30.0
     # Percent of the eligible hosts. Half: of two, one may be ejected; a single one never is, since
