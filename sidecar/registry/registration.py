@@ -1,5 +1,6 @@
 """The registration that Consul should hold for an instance, and how it differs. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ NOFAILOVER = "nofailover"
 # The default of election.mode.
 PREFERRED = "preferred"
 MODE_META = "election_mode"
+# Before a model's name in a tag: each model that the instance names; and each that it may not serve
+# now although it serves others, after the reason's code and a colon.
+MODEL_TAG, UNUSABLE_TAG = "model:", "model-unusable:"
 # Text for people; to programs, only its presence counts: why automation is paused, why the instance
 # may not become primary, and how its model set differs.
 PAUSED_META, UNFIT_META, DIFFERS_META = "paused", "unfit", "model_set_differs"
@@ -89,7 +93,8 @@ class InstanceMeta:
     seconds) it will have passed for long enough to take the role, None if it has or does not pass;
     `paused` why automation is off; `differs` how its model set differs; `mode` is election.mode;
     `hands_over` whether, when it is taken out of service, it keeps serving until another one does;
-    `drill` the faults that a drill may cause to it, separated by commas.
+    `drill` the faults that a drill may cause to it, separated by commas; `unusable` the models that
+    it may not serve although it serves others, each with the reason's code.
     """
 
     role: str = "standby"
@@ -107,6 +112,7 @@ class InstanceMeta:
     mode: str = PREFERRED
     hands_over: bool = True
     drill: str = ""
+    unusable: tuple[tuple[str, str], ...] = ()
 
 
 def registration(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, Any]:
@@ -203,7 +209,22 @@ def _weights(instance: InstanceInfo, meta: InstanceMeta) -> tuple[int, int]:
 
 
 def _tags(instance: InstanceInfo, meta: InstanceMeta) -> tuple[str, ...]:
-    return (meta.role, *(f"model:{model}" for model in instance.models), *instance.tags)
+    named = (f"{MODEL_TAG}{model}" for model in instance.models)
+    unusable = (f"{UNUSABLE_TAG}{reason}:{model}" for model, reason in meta.unusable)
+    return (meta.role, *named, *unusable, *instance.tags)
+
+
+def models_named(tags: Iterable[str]) -> tuple[str, ...]:
+    """The models that an entry with these tags names, sorted."""
+    found = {tag.removeprefix(MODEL_TAG) for tag in tags if tag.startswith(MODEL_TAG)}
+    return tuple(sorted(found))
+
+
+def models_unusable(tags: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The models that an entry with these tags may not serve, with the reason's code; sorted."""
+    texts = (tag.removeprefix(UNUSABLE_TAG) for tag in tags if tag.startswith(UNUSABLE_TAG))
+    parts = (text.partition(":") for text in texts)
+    return tuple(sorted({model: reason for reason, _, model in parts}.items()))
 
 
 def _meta(instance: InstanceInfo, meta: InstanceMeta) -> dict[str, str]:

@@ -13,15 +13,20 @@ from sidecar.traffic.document_values import (
     flag,
     free_text,
     header,
+    key,
     matching,
     number,
     shown,
     whole,
 )
-from sidecar.traffic.policy import Mode, StatusCode, TrafficPolicy
+from sidecar.traffic.policy import Mode, RoutingMode, StatusCode, TrafficPolicy
 
 _PERCENT = whole(0, 100)
 _NAME = r"[A-Za-z0-9._-]{1,255}"
+# As in `triton.models` of the settings; the name of a folder.
+_MODEL = matching(
+    r"[^/\x00-\x1f\x7f\ud800-\udfff]{1,255}", "a model's name: no slash, no control character"
+)
 # Envoy sums up the weights of a priority in 32 bits; each is at most 65,535.
 _MOST_WEIGHTS = 2**16
 _MOST_DATACENTERS = 16
@@ -92,11 +97,15 @@ RULES: Mapping[str, Rule] = {
         'a method such as "/inference.GRPCInferenceService/RepositoryIndex", or a service with all '
         'of its methods, such as "/my.Service/"',
     ),
+    "routing": choice(RoutingMode),
+    "models.*.to": _MODEL,
+    "models.*.fallback.*": _MODEL,
 }
 # The rules for keys of objects whose keys are not part of the schema.
 KEYS: Mapping[str, Rule] = {
     "weights": matching(_NAME, "the id of an instance in Consul"),
     "match.headers": header(),
+    "models": _MODEL,
 }
 
 Problem = tuple[str, str]
@@ -142,6 +151,18 @@ def _affinity(policy: TrafficPolicy) -> Iterator[Problem]:
     if policy.affinity.header and policy.mode not in _SHARING:
         modes = " or ".join(f'"{mode.value}"' for mode in _SHARING)
         yield "affinity.header", f"expected mode {modes}: elsewhere one instance has all requests"
+
+
+def _models(policy: TrafficPolicy) -> Iterator[Problem]:
+    if policy.models and not policy.by_model:
+        yield "models", f'expected none without routing "{RoutingMode.BY_MODEL}", which reads them'
+    for name, rule in policy.models:
+        path = f"models.{key(name)}"
+        if not rule.to and not rule.fallback:
+            yield path, "expected to, fallback or both: which models answer"
+        for model, count in Counter((rule.to or name, *rule.fallback)).items():
+            if count > 1:
+                yield path, f"expected each model once, found {shown(model)} {count} times"
 
 
 def _retry_memory(policy: TrafficPolicy) -> Iterator[Problem]:
@@ -199,6 +220,7 @@ CROSS_FIELD: tuple[tuple[tuple[str, ...], Callable[[TrafficPolicy], Iterator[Pro
     (("mode", "health_check.healthy_panic_threshold"), _panic),
     (("release.guard",), _guard),
     (("mode", "affinity.header"), _affinity),
+    (("routing", "models"), _models),
     (("limits.retry_memory_bytes", "limits.retry_body_bytes"), _retry_memory),
     (("retry.base_interval", "retry.max_interval"), _retry_intervals),
     (

@@ -23,6 +23,7 @@ from sidecar.traffic.policy import (
     Limits,
     Locality,
     Match,
+    ModelRule,
     OutlierDetection,
     Release,
     Retry,
@@ -34,7 +35,7 @@ from sidecar.v1.traffic_policy_pb2 import TrafficPolicy as Schema
 LONGEST = 256 * 1024
 _REPORTED = 50  # mistakes that are reported at once
 
-# The dataclass of each object of the schema, by the path of its key.
+# The dataclass of each object of the schema, by the path of its key; `*` as in `RULES`.
 _PARTS: Mapping[str, type[Any]] = {
     "": TrafficPolicy,
     "release": Release,
@@ -48,6 +49,7 @@ _PARTS: Mapping[str, type[Any]] = {
     "connection": Connection,
     "match": Match,
     "admission": Admission,
+    "models.*": ModelRule,
 }
 # Keys in documents of earlier versions, and their current names.
 _RENAMED: Mapping[str, str] = {
@@ -86,7 +88,7 @@ def parse(text: str | bytes) -> TrafficPolicy:
             what was found.
     """
     reading = _Reading()
-    policy = reading.part(Schema.DESCRIPTOR, "", _json(text))
+    policy = reading.part(Schema.DESCRIPTOR, "", "", _json(text))
     if isinstance(policy, TrafficPolicy):
         reading.fit(policy)
         if not reading.mistakes:
@@ -119,8 +121,11 @@ class _Reading:
     def __init__(self) -> None:
         self.mistakes: list[tuple[str, str]] = []
 
-    def part(self, descriptor: Any, path: str, given: object) -> Any:
-        """The dataclass of an object of the schema, from those of its values that are valid."""
+    def part(self, descriptor: Any, rule: str, path: str, given: object) -> Any:
+        """The dataclass of an object of the schema, from those of its values that are valid.
+
+        `rule` is the path under which its kind is known, `path` the one in the document.
+        """
         if not isinstance(given, _Object):
             return self._wrong(path, "an object", given)
         # As in protobuf, a key may be written in camel case too.
@@ -138,9 +143,10 @@ class _Reading:
             elif (field := known[name]).name in found:
                 self.mistakes.append((inner, f"expected {field.name} once, by one name"))
             else:
-                found[field.name] = self._value(field, _join(path, field.name), value)
+                at = _join(path, field.name)
+                found[field.name] = self._value(field, _join(rule, field.name), at, value)
         right = {name: value for name, value in found.items() if value is not None}
-        return _PARTS[path](**right)
+        return _PARTS[rule](**right)
 
     def fit(self, policy: TrafficPolicy) -> None:
         """Check the constraints across values that are individually valid."""
@@ -150,29 +156,30 @@ class _Reading:
             if not any(a.startswith(b) or b.startswith(a) for a in wrong for b in looked):
                 self.mistakes += check(policy)
 
-    def _value(self, field: Any, path: str, given: object) -> Any:
-        if path in KEYS:
-            return self._map(path, given)
+    def _value(self, field: Any, rule: str, path: str, given: object) -> Any:
+        if rule in KEYS:
+            return self._map(field, rule, path, given)
         if field.is_repeated:
             if not isinstance(given, list):
                 return self._wrong(path, "a list", given)
             # A dot before the index, as in mistakes of settings.
-            items = [self._leaf(f"{path}.*", f"{path}.{at}", each) for at, each in enumerate(given)]
+            items = [self._leaf(f"{rule}.*", f"{path}.{at}", each) for at, each in enumerate(given)]
             # In protobuf an empty list is the same as none.
             return tuple(each for each in items if each is not None) or None
-        if path in _PARTS:
-            return self.part(field.message_type, path, given)
-        return self._leaf(path, path, given)
+        if rule in _PARTS:
+            return self.part(field.message_type, rule, path, given)
+        return self._leaf(rule, path, given)
 
-    def _map(self, path: str, given: object) -> Any:
+    def _map(self, field: Any, rule: str, path: str, given: object) -> Any:
         if not isinstance(given, _Object):
             return self._wrong(path, "an object", given)
         found = []
+        element = field.message_type.fields_by_name["value"]
         for name, value in self._once(path, given):
             inner = _join(path, name)
-            if KEYS[path].read(name) is None:
-                self.mistakes.append((inner, f"expected {KEYS[path].expected} as the key"))
-            elif (read := self._leaf(f"{path}.*", inner, value)) is not None:
+            if KEYS[rule].read(name) is None:
+                self.mistakes.append((inner, f"expected {KEYS[rule].expected} as the key"))
+            elif (read := self._value(element, f"{rule}.*", inner, value)) is not None:
                 found.append((name, read))
         return tuple(sorted(found))
 
@@ -244,7 +251,7 @@ def _written(path: str, value: Any, whole: bool) -> Any:
     if path in _PARTS:
         return _tree(path, value, whole)
     if path in KEYS:
-        return {name: RULES[f"{path}.*"].write(each) for name, each in value}
+        return {name: _written(f"{path}.*", each, whole) for name, each in value}
     if isinstance(value, tuple):
         return [RULES[f"{path}.*"].write(each) for each in value]
     return RULES[path].write(value)

@@ -16,6 +16,13 @@ class Mode(StrEnum):
     STRICT = "strict"
 
 
+class RoutingMode(StrEnum):
+    """What decides, within a service, which instances may get a request."""
+
+    BY_SERVICE = "by-service"
+    BY_MODEL = "by-model"
+
+
 class StatusCode(StrEnum):
     """gRPC's codes of failures that a different instance might not have.
 
@@ -219,10 +226,22 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRule:
+    """Which models answer requests for a name: `to`, or the first usable one of `fallback`.
+
+    An empty `to` is the name itself.
+    """
+
+    to: str = ""
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficPolicy:
     """A whole policy. A service without a document has the defaults.
 
-    `weights` holds instance ids with their weights, sorted by id; for `Mode.WEIGHTED`.
+    `weights` holds instance ids with their weights, sorted by id; for `Mode.WEIGHTED`. `models`
+    holds rules by the name in a request, sorted; for `RoutingMode.BY_MODEL`.
     """
 
     mode: Mode = Mode.ACTIVE_STANDBY
@@ -237,6 +256,14 @@ class TrafficPolicy:
     connection: Connection = Connection()
     match: Match = Match()
     admission: Admission = Admission()
+    # By service: all instances serve the same models, and Envoy does not look into requests.
+    routing: RoutingMode = RoutingMode.BY_SERVICE
+    models: tuple[tuple[str, ModelRule], ...] = ()
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a request goes only to instances that serve its model."""
+        return self.routing is RoutingMode.BY_MODEL
 
     @property
     def times_out_attempts(self) -> bool:

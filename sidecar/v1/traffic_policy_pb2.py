@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsidecar/v1/traffic_policy.proto\x12\nsidecar.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa2\x04\n\rTrafficPolicy\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x37\n\x07weights\x18\x02 \x03(\x0b\x32&.sidecar.v1.TrafficPolicy.WeightsEntry\x12$\n\x07release\x18\x03 \x01(\x0b\x32\x13.sidecar.v1.Release\x12&\n\x08\x61\x66\x66inity\x18\x04 \x01(\x0b\x32\x14.sidecar.v1.Affinity\x12&\n\x08locality\x18\x05 \x01(\x0b\x32\x14.sidecar.v1.Locality\x12\"\n\x06limits\x18\x06 \x01(\x0b\x32\x12.sidecar.v1.Limits\x12-\n\x0chealth_check\x18\x07 \x01(\x0b\x32\x17.sidecar.v1.HealthCheck\x12\x37\n\x11outlier_detection\x18\x08 \x01(\x0b\x32\x1c.sidecar.v1.OutlierDetection\x12 \n\x05retry\x18\t \x01(\x0b\x32\x11.sidecar.v1.Retry\x12*\n\nconnection\x18\n \x01(\x0b\x32\x16.sidecar.v1.Connection\x12 \n\x05match\x18\x0b \x01(\x0b\x32\x11.sidecar.v1.Match\x12(\n\tadmission\x18\x0c \x01(\x0b\x32\x15.sidecar.v1.Admission\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\x99\x01\n\x07Release\x12\x13\n\tmodel_set\x18\x01 \x01(\tH\x00\x12\r\n\x03tag\x18\x02 \x01(\tH\x00\x12\x0f\n\x07percent\x18\x03 \x01(\r\x12\x15\n\rsticky_header\x18\x04 \x01(\t\x12 \n\x05guard\x18\x05 \x01(\x0b\x32\x11.sidecar.v1.Guard\x12\x13\n\x0brolled_back\x18\x06 \x01(\tB\x0b\n\tinstances\"\xc4\x01\n\x05Guard\x12\x1e\n\x11max_error_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmin_requests\x18\x03 \x01(\rH\x01\x88\x01\x01\x12)\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_max_error_percentB\x0f\n\r_min_requests\"3\n\x08\x41\x66\x66inity\x12\x0e\n\x06header\x18\x01 \x01(\t\x12\x17\n\x0fsequence_header\x18\x02 \x01(\t\"4\n\x08Locality\x12\x13\n\x0bprefer_zone\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x61tacenters\x18\x02 \x03(\t\"\xa4\x04\n\x06Limits\x12\x19\n\x0cmax_requests\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fmax_connections\x18\x02 \x01(\rH\x01\x88\x01\x01\x12!\n\x14retry_budget_percent\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\"\n\x15min_retry_concurrency\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1d\n\x10retry_body_bytes\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x1f\n\x12retry_memory_bytes\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x37\n\x14per_try_idle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nslow_start\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13stream_idle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13max_stream_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_requestsB\x12\n\x10_max_connectionsB\x17\n\x15_retry_budget_percentB\x18\n\x16_min_retry_concurrencyB\x13\n\x11_retry_body_bytesB\x15\n\x13_retry_memory_bytes\"\xda\x02\n\x0bHealthCheck\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x13unhealthy_threshold\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11healthy_threshold\x18\x04 \x01(\rH\x01\x88\x01\x01\x12$\n\x17interval_jitter_percent\x18\x05 \x01(\rH\x02\x88\x01\x01\x12$\n\x17healthy_panic_threshold\x18\x06 \x01(\rH\x03\x88\x01\x01\x42\x16\n\x14_unhealthy_thresholdB\x14\n\x12_healthy_thresholdB\x1a\n\x18_interval_jitter_percentB\x1a\n\x18_healthy_panic_threshold\"\xdf\x02\n\x10OutlierDetection\x12-\n consecutive_local_origin_failure\x18\x06 \x01(\rH\x00\x88\x01\x01\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x62\x61se_ejection_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11max_ejection_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x14max_ejection_percent\x18\x05 \x01(\rH\x01\x88\x01\x01\x42#\n!_consecutive_local_origin_failureB\x17\n\x15_max_ejection_percentJ\x04\x08\x01\x10\x02R\x1b\x63onsecutive_gateway_failure\"\xb2\x02\n\x05Retry\x12\x18\n\x0bnum_retries\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x30\n\rbase_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n!host_selection_retry_max_attempts\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x16retryable_status_codes\x18\x05 \x03(\t\x12\x17\n\nidempotent\x18\x06 \x01(\x08H\x02\x88\x01\x01\x42\x0e\n\x0c_num_retriesB$\n\"_host_selection_retry_max_attemptsB\r\n\x0b_idempotent\"\x83\x02\n\nConnection\x12\x32\n\x0f\x63onnect_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12keepalive_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11keepalive_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n!per_connection_buffer_limit_bytes\x18\x04 \x01(\rH\x00\x88\x01\x01\x42$\n\"_per_connection_buffer_limit_bytes\"\x94\x01\n\x05Match\x12\x13\n\x0b\x61uthorities\x18\x01 \x03(\t\x12\x15\n\rpath_prefixes\x18\x02 \x03(\t\x12/\n\x07headers\x18\x03 \x03(\x0b\x32\x1e.sidecar.v1.Match.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\tAdmission\x12\x0f\n\x07methods\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsidecar/v1/traffic_policy.proto\x12\nsidecar.v1\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x05\n\rTrafficPolicy\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x37\n\x07weights\x18\x02 \x03(\x0b\x32&.sidecar.v1.TrafficPolicy.WeightsEntry\x12$\n\x07release\x18\x03 \x01(\x0b\x32\x13.sidecar.v1.Release\x12&\n\x08\x61\x66\x66inity\x18\x04 \x01(\x0b\x32\x14.sidecar.v1.Affinity\x12&\n\x08locality\x18\x05 \x01(\x0b\x32\x14.sidecar.v1.Locality\x12\"\n\x06limits\x18\x06 \x01(\x0b\x32\x12.sidecar.v1.Limits\x12-\n\x0chealth_check\x18\x07 \x01(\x0b\x32\x17.sidecar.v1.HealthCheck\x12\x37\n\x11outlier_detection\x18\x08 \x01(\x0b\x32\x1c.sidecar.v1.OutlierDetection\x12 \n\x05retry\x18\t \x01(\x0b\x32\x11.sidecar.v1.Retry\x12*\n\nconnection\x18\n \x01(\x0b\x32\x16.sidecar.v1.Connection\x12 \n\x05match\x18\x0b \x01(\x0b\x32\x11.sidecar.v1.Match\x12(\n\tadmission\x18\x0c \x01(\x0b\x32\x15.sidecar.v1.Admission\x12\x0f\n\x07routing\x18\r \x01(\t\x12\x35\n\x06models\x18\x0e \x03(\x0b\x32%.sidecar.v1.TrafficPolicy.ModelsEntry\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x44\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.sidecar.v1.ModelRule:\x02\x38\x01\")\n\tModelRule\x12\n\n\x02to\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x02 \x03(\t\"\x99\x01\n\x07Release\x12\x13\n\tmodel_set\x18\x01 \x01(\tH\x00\x12\r\n\x03tag\x18\x02 \x01(\tH\x00\x12\x0f\n\x07percent\x18\x03 \x01(\r\x12\x15\n\rsticky_header\x18\x04 \x01(\t\x12 \n\x05guard\x18\x05 \x01(\x0b\x32\x11.sidecar.v1.Guard\x12\x13\n\x0brolled_back\x18\x06 \x01(\tB\x0b\n\tinstances\"\xc4\x01\n\x05Guard\x12\x1e\n\x11max_error_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12.\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmin_requests\x18\x03 \x01(\rH\x01\x88\x01\x01\x12)\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\n\x12_max_error_percentB\x0f\n\r_min_requests\"3\n\x08\x41\x66\x66inity\x12\x0e\n\x06header\x18\x01 \x01(\t\x12\x17\n\x0fsequence_header\x18\x02 \x01(\t\"4\n\x08Locality\x12\x13\n\x0bprefer_zone\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x61tacenters\x18\x02 \x03(\t\"\xa4\x04\n\x06Limits\x12\x19\n\x0cmax_requests\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0fmax_connections\x18\x02 \x01(\rH\x01\x88\x01\x01\x12!\n\x14retry_budget_percent\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\"\n\x15min_retry_concurrency\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1d\n\x10retry_body_bytes\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x1f\n\x12retry_memory_bytes\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x37\n\x14per_try_idle_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nslow_start\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13stream_idle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13max_stream_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_max_requestsB\x12\n\x10_max_connectionsB\x17\n\x15_retry_budget_percentB\x18\n\x16_min_retry_concurrencyB\x13\n\x11_retry_body_bytesB\x15\n\x13_retry_memory_bytes\"\xda\x02\n\x0bHealthCheck\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x13unhealthy_threshold\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x11healthy_threshold\x18\x04 \x01(\rH\x01\x88\x01\x01\x12$\n\x17interval_jitter_percent\x18\x05 \x01(\rH\x02\x88\x01\x01\x12$\n\x17healthy_panic_threshold\x18\x06 \x01(\rH\x03\x88\x01\x01\x42\x16\n\x14_unhealthy_thresholdB\x14\n\x12_healthy_thresholdB\x1a\n\x18_interval_jitter_percentB\x1a\n\x18_healthy_panic_threshold\"\xdf\x02\n\x10OutlierDetection\x12-\n consecutive_local_origin_failure\x18\x06 \x01(\rH\x00\x88\x01\x01\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x62\x61se_ejection_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11max_ejection_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x14max_ejection_percent\x18\x05 \x01(\rH\x01\x88\x01\x01\x42#\n!_consecutive_local_origin_failureB\x17\n\x15_max_ejection_percentJ\x04\x08\x01\x10\x02R\x1b\x63onsecutive_gateway_failure\"\xb2\x02\n\x05Retry\x12\x18\n\x0bnum_retries\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x30\n\rbase_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n!host_selection_retry_max_attempts\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x1e\n\x16retryable_status_codes\x18\x05 \x03(\t\x12\x17\n\nidempotent\x18\x06 \x01(\x08H\x02\x88\x01\x01\x42\x0e\n\x0c_num_retriesB$\n\"_host_selection_retry_max_attemptsB\r\n\x0b_idempotent\"\x83\x02\n\nConnection\x12\x32\n\x0f\x63onnect_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12keepalive_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11keepalive_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n!per_connection_buffer_limit_bytes\x18\x04 \x01(\rH\x00\x88\x01\x01\x42$\n\"_per_connection_buffer_limit_bytes\"\x94\x01\n\x05Match\x12\x13\n\x0b\x61uthorities\x18\x01 \x03(\t\x12\x15\n\rpath_prefixes\x18\x02 \x03(\t\x12/\n\x07headers\x18\x03 \x03(\x0b\x32\x1e.sidecar.v1.Match.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1c\n\tAdmission\x12\x0f\n\x07methods\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._loaded_options = None
   _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._serialized_options = b'8\001'
+  _globals['_TRAFFICPOLICY_MODELSENTRY']._loaded_options = None
+  _globals['_TRAFFICPOLICY_MODELSENTRY']._serialized_options = b'8\001'
   _globals['_MATCH_HEADERSENTRY']._loaded_options = None
   _globals['_MATCH_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_TRAFFICPOLICY']._serialized_start=80
-  _globals['_TRAFFICPOLICY']._serialized_end=626
-  _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._serialized_start=580
-  _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._serialized_end=626
-  _globals['_RELEASE']._serialized_start=629
-  _globals['_RELEASE']._serialized_end=782
-  _globals['_GUARD']._serialized_start=785
-  _globals['_GUARD']._serialized_end=981
-  _globals['_AFFINITY']._serialized_start=983
-  _globals['_AFFINITY']._serialized_end=1034
-  _globals['_LOCALITY']._serialized_start=1036
-  _globals['_LOCALITY']._serialized_end=1088
-  _globals['_LIMITS']._serialized_start=1091
-  _globals['_LIMITS']._serialized_end=1639
-  _globals['_HEALTHCHECK']._serialized_start=1642
-  _globals['_HEALTHCHECK']._serialized_end=1988
-  _globals['_OUTLIERDETECTION']._serialized_start=1991
-  _globals['_OUTLIERDETECTION']._serialized_end=2342
-  _globals['_RETRY']._serialized_start=2345
-  _globals['_RETRY']._serialized_end=2651
-  _globals['_CONNECTION']._serialized_start=2654
-  _globals['_CONNECTION']._serialized_end=2913
-  _globals['_MATCH']._serialized_start=2916
-  _globals['_MATCH']._serialized_end=3064
-  _globals['_MATCH_HEADERSENTRY']._serialized_start=3018
-  _globals['_MATCH_HEADERSENTRY']._serialized_end=3064
-  _globals['_ADMISSION']._serialized_start=3066
-  _globals['_ADMISSION']._serialized_end=3094
+  _globals['_TRAFFICPOLICY']._serialized_end=768
+  _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._serialized_start=652
+  _globals['_TRAFFICPOLICY_WEIGHTSENTRY']._serialized_end=698
+  _globals['_TRAFFICPOLICY_MODELSENTRY']._serialized_start=700
+  _globals['_TRAFFICPOLICY_MODELSENTRY']._serialized_end=768
+  _globals['_MODELRULE']._serialized_start=770
+  _globals['_MODELRULE']._serialized_end=811
+  _globals['_RELEASE']._serialized_start=814
+  _globals['_RELEASE']._serialized_end=967
+  _globals['_GUARD']._serialized_start=970
+  _globals['_GUARD']._serialized_end=1166
+  _globals['_AFFINITY']._serialized_start=1168
+  _globals['_AFFINITY']._serialized_end=1219
+  _globals['_LOCALITY']._serialized_start=1221
+  _globals['_LOCALITY']._serialized_end=1273
+  _globals['_LIMITS']._serialized_start=1276
+  _globals['_LIMITS']._serialized_end=1824
+  _globals['_HEALTHCHECK']._serialized_start=1827
+  _globals['_HEALTHCHECK']._serialized_end=2173
+  _globals['_OUTLIERDETECTION']._serialized_start=2176
+  _globals['_OUTLIERDETECTION']._serialized_end=2527
+  _globals['_RETRY']._serialized_start=2530
+  _globals['_RETRY']._serialized_end=2836
+  _globals['_CONNECTION']._serialized_start=2839
+  _globals['_CONNECTION']._serialized_end=3098
+  _globals['_MATCH']._serialized_start=3101
+  _globals['_MATCH']._serialized_end=3249
+  _globals['_MATCH_HEADERSENTRY']._serialized_start=3203
+  _globals['_MATCH_HEADERSENTRY']._serialized_end=3249
+  _globals['_ADMISSION']._serialized_start=3251
+  _globals['_ADMISSION']._serialized_end=3279
 # @@protoc_insertion_point(module_scope)

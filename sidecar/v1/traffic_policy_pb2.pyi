@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrafficPolicy(_message.Message):
-    __slots__ = ("mode", "weights", "release", "affinity", "locality", "limits", "health_check", "outlier_detection", "retry", "connection", "match", "admission")
+    __slots__ = ("mode", "weights", "release", "affinity", "locality", "limits", "health_check", "outlier_detection", "retry", "connection", "match", "admission", "routing", "models")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,13 @@ class TrafficPolicy(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class ModelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ModelRule
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ModelRule, _Mapping]] = ...) -> None: ...
     MODE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +37,8 @@ class TrafficPolicy(_message.Message):
     CONNECTION_FIELD_NUMBER: _ClassVar[int]
     MATCH_FIELD_NUMBER: _ClassVar[int]
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    ROUTING_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
     mode: str
     weights: _containers.ScalarMap[str, int]
     release: Release
@@ -42,7 +51,17 @@ class TrafficPolicy(_message.Message):
     connection: Connection
     match: Match
     admission: Admission
-    def __init__(self, mode: _Optional[str] = ..., weights: _Optional[_Mapping[str, int]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., affinity: _Optional[_Union[Affinity, _Mapping]] = ..., locality: _Optional[_Union[Locality, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheck, _Mapping]] = ..., outlier_detection: _Optional[_Union[OutlierDetection, _Mapping]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., connection: _Optional[_Union[Connection, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ...) -> None: ...
+    routing: str
+    models: _containers.MessageMap[str, ModelRule]
+    def __init__(self, mode: _Optional[str] = ..., weights: _Optional[_Mapping[str, int]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., affinity: _Optional[_Union[Affinity, _Mapping]] = ..., locality: _Optional[_Union[Locality, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., health_check: _Optional[_Union[HealthCheck, _Mapping]] = ..., outlier_detection: _Optional[_Union[OutlierDetection, _Mapping]] = ..., retry: _Optional[_Union[Retry, _Mapping]] = ..., connection: _Optional[_Union[Connection, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., routing: _Optional[str] = ..., models: _Optional[_Mapping[str, ModelRule]] = ...) -> None: ...
+
+class ModelRule(_message.Message):
+    __slots__ = ("to", "fallback")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    fallback: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, to: _Optional[str] = ..., fallback: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Release(_message.Message):
     __slots__ = ("model_set", "tag", "percent", "sticky_header", "guard", "rolled_back")

@@ -30,8 +30,10 @@ from sidecar.traffic.policy import (
     Locality,
     Match,
     Mode,
+    ModelRule,
     Release,
     Retry,
+    RoutingMode,
     StatusCode,
     TrafficPolicy,
 )
@@ -67,7 +69,13 @@ LIMITS = {
 }
 BOOTSTRAP = Path(__file__).parents[2] / "envoy" / "bootstrap.yaml"
 
-_A = Instance("a", "127.0.0.1", 8101, 9101, capacity=64, zone="east")
+_A = Instance(
+    *("a", "127.0.0.1", 8101, 9101),
+    capacity=64,
+    zone="east",
+    models=("qwen", "tiny"),
+    unusable=(("qwen", "CANARY_FAILED"),),
+)
 _B = Instance("b", "10.0.0.2", 8101, 9101, Health.WARNING, weight=3, tags=("v2",))
 _C = Instance("c", "fd00::3", 8101, 9101, draining=True)
 _DEAD = Instance("d", "10.0.0.4", 8101, 9101, Health.CRITICAL, ill=True)
@@ -109,6 +117,13 @@ POLICIES = {
             max_stream_duration=600.0,
         ),
     ),
+    "by model, with sequences": TrafficPolicy(
+        mode=Mode.ACTIVE_ACTIVE,
+        affinity=Affinity("x-session", "x-sequence"),
+        routing=RoutingMode.BY_MODEL,
+        models=(("chat", ModelRule("qwen", ("tiny", "none"))), ("gone", ModelRule("gone"))),
+    ),
+    "by model, strict": TrafficPolicy(mode=Mode.STRICT, routing=RoutingMode.BY_MODEL),
     "release": TrafficPolicy(
         release=Release(tag="v2", percent=10, sticky_header="x-user"),
         match=Match(("a.example",), ("/inference.", "/a.b/"), (("x-team", "vision"),)),

@@ -16,9 +16,11 @@ from sidecar.traffic.policy import (
     Locality,
     Match,
     Mode,
+    ModelRule,
     OutlierDetection,
     Release,
     Retry,
+    RoutingMode,
     StatusCode,
     TrafficPolicy,
 )
@@ -125,6 +127,18 @@ MATCHES = st.builds(
 )
 
 
+MODELS = st.sampled_from(["chat", "qwen-7b", "a b", "modèle", "m.1", 'quoted"'])
+
+
+@st.composite
+def model_rules(draw: Any) -> tuple[tuple[str, ModelRule], ...]:
+    found = {}
+    for name in draw(st.lists(MODELS, max_size=3, unique=True)):
+        to, *fallback = draw(st.lists(MODELS, min_size=1, max_size=3, unique=True))
+        found[name] = ModelRule(to, tuple(fallback))
+    return tuple(sorted(found.items()))
+
+
 def health_checks(mode: Mode) -> st.SearchStrategy[HealthCheck]:
     panic = PERCENT if mode is not Mode.STRICT else st.just(0)
     return st.builds(HealthCheck, SECONDS, SECONDS, whole(1), whole(1), PERCENT, panic)
@@ -139,6 +153,7 @@ def policies(draw: Any) -> TrafficPolicy:
     """Valid policies."""
     mode = draw(st.sampled_from(Mode))
     sharing = mode in (Mode.ACTIVE_ACTIVE, Mode.WEIGHTED)
+    routing = draw(st.sampled_from(RoutingMode))
     weights = draw(st.dictionaries(IDS, whole(1, 65_535), min_size=1, max_size=4))
     return TrafficPolicy(
         mode=mode,
@@ -155,6 +170,8 @@ def policies(draw: Any) -> TrafficPolicy:
         connection=draw(usually(Connection(), CONNECTIONS)),
         match=draw(usually(Match(), MATCHES)),
         admission=draw(usually(Admission(), ADMISSIONS)),
+        routing=routing,
+        models=draw(model_rules()) if routing is RoutingMode.BY_MODEL else (),
     )
 
 

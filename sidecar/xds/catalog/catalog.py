@@ -29,7 +29,8 @@ class Instance:
     is the number of requests in flight that it declares, 0 if none. `datacenter` is empty for the
     control plane's own. `silent`: its sidecar does not answer, and `health` is the last known.
     `hands_over`: it was taken out of service, and keeps serving until another one does. `ill`: its
-    own sidecar reports a fault, or did last, whatever other checks say.
+    own sidecar reports a fault, or did last, whatever other checks say. `models` are those that it
+    names; `unusable` are those of them that it may not serve now, each with the reason's code.
     """
 
     id: str
@@ -48,6 +49,13 @@ class Instance:
     silent: bool = False
     hands_over: bool = False
     ill: bool = False
+    models: tuple[str, ...] = ()
+    unusable: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def usable_models(self) -> frozenset[str]:
+        """The models that it may serve, if it may get requests."""
+        return frozenset(self.models).difference(model for model, _ in self.unusable)
 
     @property
     def usable(self) -> bool:

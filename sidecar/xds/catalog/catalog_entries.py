@@ -15,7 +15,13 @@ from sidecar.registry.checks import (
     own_checks,
 )
 from sidecar.registry.duplicate_entries import rank
-from sidecar.registry.registration import HANDS_OVER_META, MAX_CAPACITY, YES
+from sidecar.registry.registration import (
+    HANDS_OVER_META,
+    MAX_CAPACITY,
+    YES,
+    models_named,
+    models_unusable,
+)
 from sidecar.runtime.addresses import unicast_address
 from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance
 
@@ -128,6 +134,8 @@ def _read(entry: "ServiceEntry") -> Instance | SkippedEntry:
         silent=silent,
         hands_over=_hands_over(entry),
         ill=ill,
+        models=models_named(entry.tags),
+        unusable=models_unusable(entry.tags),
     )
 
 

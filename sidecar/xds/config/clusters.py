@@ -3,7 +3,7 @@
 Sources: Envoy's v3 API reference and the facts recorded in docs/decisions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.endpoints import Assignment, has_release, service_of
 from sidecar.xds.config.filters.quarantine_filter import http_filters
 from sidecar.xds.config.filters.sequence_filter import lb_config
+from sidecar.xds.config.models import KEY, lb_metadata
 from sidecar.xds.config.protojson import ADS, Table, address, parse, seconds
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml requests it.
@@ -73,6 +74,7 @@ def cluster(
             "connect_timeout": seconds(connection.connect_timeout),
             "per_connection_buffer_limit_bytes": connection.per_connection_buffer_limit_bytes,
             **_balancing(policy),
+            **_subsets(policy),
             "common_lb_config": {
                 # Default 50 %: below that Envoy would send requests to hosts known to be bad.
                 "healthy_panic_threshold": {"value": check.healthy_panic_threshold},
@@ -92,19 +94,26 @@ def cluster(
 
 def load_assignment(assignment: Assignment) -> Any:
     """A cluster's endpoints (envoy.config.endpoint.v3.ClusterLoadAssignment)."""
-    groups = [_endpoints(group, "UNKNOWN") for group in assignment.priorities]
+    models = dict(assignment.models)
+    groups = [_endpoints(group, "UNKNOWN", models) for group in assignment.priorities]
     if assignment.waits:
-        groups.append([no_healthy_upstream.refusing_host()])
+        every = sorted({model for each in models.values() for model in each})
+        groups.append([no_healthy_upstream.refusing_host(tuple(every))])
     if assignment.withdrawn:
-        groups.append(_endpoints(assignment.withdrawn, "DRAINING"))
+        groups.append(_endpoints(assignment.withdrawn, "DRAINING", models))
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.cluster)
     for priority, group in enumerate(groups):
         message.endpoints.add(priority=priority).lb_endpoints.extend(group)
     return message
 
 
-def _endpoints(group: Iterable[Instance], status: str) -> list[Any]:
-    return [_endpoint(*_endpoint_fields(instance), status) for instance in group]
+def _endpoints(
+    group: Iterable[Instance], status: str, models: Mapping[str, tuple[str, ...]]
+) -> list[Any]:
+    return [
+        _endpoint(*_endpoint_fields(instance), status, models.get(instance.id, ()))
+        for instance in group
+    ]
 
 
 def runtime(assignments: Iterable[tuple[Assignment, TrafficPolicy]]) -> Any:
@@ -160,7 +169,7 @@ def _ejectable(assignment: Assignment, policy: TrafficPolicy) -> int:
     """How many hosts the policy allows to eject, of those that may get requests."""
     if no_healthy_upstream.waits(policy):
         return 0
-    return len(assignment.routable) * policy.outlier_detection.max_ejection_percent // WHOLE
+    return assignment.spare * policy.outlier_detection.max_ejection_percent // WHOLE
 
 
 def max_requests(policy: TrafficPolicy, declared: int | None, *, shared: bool = False) -> int:
@@ -216,6 +225,21 @@ def _balancing(policy: TrafficPolicy) -> Table:
         return {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": ramp}
     # Generations vary widely in length; round robin would pile the long ones up on one host.
     return {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": ramp}
+
+
+def _subsets(policy: TrafficPolicy) -> Table:
+    """Makes the load balancer consider only the instances that serve a request's model, if any."""
+    if not policy.by_model:
+        return {}
+    selector = {"keys": [KEY], "fallback_policy": "NO_FALLBACK"}
+    subsets = {
+        # For requests that name no model.
+        "fallback_policy": "ANY_ENDPOINT",
+        "subset_selectors": [selector],
+        # An instance is in one subset for each of its models.
+        "list_as_any": True,
+    }
+    return {"lb_subset_config": subsets}
 
 
 def _upstream_http2(
@@ -316,7 +340,13 @@ def _endpoint_fields(instance: Instance) -> tuple[str, str, int, int, int]:
 
 @lru_cache(maxsize=_KEPT)
 def _endpoint(
-    name: str, host: str, port: int, health_port: int, weight: int, health_status: str
+    name: str,
+    host: str,
+    port: int,
+    health_port: int,
+    weight: int,
+    health_status: str,
+    models: tuple[str, ...] = (),
 ) -> Any:
     return parse(
         endpoint_components_pb2.LbEndpoint(),
@@ -330,5 +360,6 @@ def _endpoint(
                 "hostname": name,
                 "health_check_config": {"port_value": health_port},
             },
+            **lb_metadata(models),
         },
     )

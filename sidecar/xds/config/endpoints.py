@@ -1,11 +1,13 @@
 """Assigns a service's instances to priorities: which endpoint gets requests first. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.models import ModelsById
 from sidecar.xds.config.no_healthy_upstream import waits
 
 _HEALTHS = tuple(Health)
@@ -24,12 +26,15 @@ class Assignment:
     that Envoy keeps counting their requests in flight: one that is removed and returns counts from
     0, and its drain would miss requests that outlived its absence. A critical instance may return
     too, so it is treated like a draining one. With `waits`, requests that find no instance wait.
+    `models` has those under which each instance is listed; empty if requests are not routed by
+    model.
     """
 
     cluster: str
     priorities: tuple[Group, ...] = ()
     withdrawn: Group = ()
     waits: bool = False
+    models: ModelsById = ()
     # Ids of the instances that may get new requests. Looked up often, for each Envoy.
     routable: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -41,6 +46,16 @@ class Assignment:
     def listed(self) -> Group:
         """All instances, the withdrawn ones first."""
         return (*self.withdrawn, *(each for group in self.priorities for each in group))
+
+    @property
+    def spare(self) -> int:
+        """How many routable instances each request has, at least: it may be for a rare model."""
+        if not self.models:
+            return len(self.routable)
+        counts = Counter(
+            model for name, models in self.models if name in self.routable for model in models
+        )
+        return min(counts.values(), default=0)
 
     @property
     def capacity(self) -> int | None:

@@ -6,7 +6,7 @@ the requests that no other can take, and refuses them at once. Envoy then retrie
 picks a host again.
 """
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from envoy.config.endpoint.v3 import endpoint_components_pb2
@@ -15,6 +15,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
+from sidecar.xds.config.models import lb_metadata
 from sidecar.xds.config.protojson import Table, address, named, parse, seconds, typed
 
 # Nothing can listen on port 0, and the kernel refuses a connection to it at once.
@@ -34,12 +35,12 @@ def waits(policy: TrafficPolicy) -> bool:
     return policy.mode is Mode.STRICT
 
 
-@cache
-def refusing_host() -> Any:
+@lru_cache(maxsize=64)
+def refusing_host(models: tuple[str, ...] = ()) -> Any:
     """The host that refuses at once (envoy.config.endpoint.v3.LbEndpoint).
 
-    It is not health-checked. As a degraded host it gets requests only if no healthy one exists, and
-    no gauge counts it as healthy.
+    It is listed under `models`, if requests are routed by model, and not health-checked. As a
+    degraded host it gets requests only if no healthy one exists, and no gauge counts it as healthy.
     """
     return parse(
         endpoint_components_pb2.LbEndpoint(),
@@ -51,6 +52,7 @@ def refusing_host() -> Any:
                 "hostname": "nobody",
                 "health_check_config": {"disable_active_health_check": True},
             },
+            **lb_metadata(models),
         },
     )
 

@@ -33,6 +33,20 @@ def named(name: str, config: Table) -> Table:
     return {"name": name, "typed_config": config}
 
 
+def merged(*tables: Table) -> Table:
+    """All keys of several tables: objects merged, lists joined; of other values the last one."""
+    found: Table = {}
+    for table in tables:
+        for key, value in table.items():
+            known = found.get(key)
+            if isinstance(known, dict) and isinstance(value, dict):
+                value = merged(known, value)
+            elif isinstance(known, list) and isinstance(value, list):
+                value = known + value
+            found[key] = value
+    return found
+
+
 def seconds(duration: float) -> str:
     """A protobuf duration in JSON, to the microsecond."""
     return f"{duration:.6f}s"
@@ -54,7 +68,7 @@ def _settle(message: Any) -> Any:
         if field.message_type is not None:
             for each in _messages(field, found):
                 _settle(each)
-    if isinstance(message, any_pb2.Any):
+    if isinstance(message, any_pb2.Any) and message.type_url:
         pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
         found = pool.FindMessageTypeByName(message.TypeName())
         packed = message_factory.GetMessageClass(found).FromString(message.value)

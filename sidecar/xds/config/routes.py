@@ -26,6 +26,7 @@ from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import release_cluster, share
+from sidecar.xds.config.filters import model_filter
 from sidecar.xds.config.filters.quarantine_filter import (
     ANSWERED,
     EXTRA_ATTEMPTS,
@@ -35,7 +36,17 @@ from sidecar.xds.config.filters.quarantine_filter import (
 )
 from sidecar.xds.config.filters.sequence_filter import http_filters, route_config
 from sidecar.xds.config.methods import AllowedPath, RouteKind, allowed_paths
-from sidecar.xds.config.protojson import ADS, Table, address, named, parse, seconds, typed
+from sidecar.xds.config.models import ModelTable
+from sidecar.xds.config.protojson import (
+    ADS,
+    Table,
+    address,
+    merged,
+    named,
+    parse,
+    seconds,
+    typed,
+)
 from sidecar.xds.config.retries import retry_policy
 
 ROUTES = "triton"
@@ -48,7 +59,7 @@ class Routing:
 
     `suspects` are the requests to hold back; None without a quarantine. `generation` is the suffix
     of its clusters' names. `ill` are addresses of instances that continue no sequence. `since`
-    dates the policy by its indexes.
+    dates the policy by its indexes. `models` is None if requests are not routed by model.
     """
 
     service: str
@@ -57,6 +68,7 @@ class Routing:
     generation: str = ""
     ill: tuple[str, ...] = ()
     since: PolicyIndexes = NEVER
+    models: ModelTable | None = None
 
     @property
     def clusters(self) -> tuple[str, ...]:
@@ -181,13 +193,15 @@ def _tables(each: Routing, claim: RequestMatch, claimed: str) -> Iterator[Table]
     sequence = each.policy.affinity.sequence_header
     since = f"{each.since.followed}.{claimed}"
     for allowed in allowed_paths(each.policy, claim.prefix):
+        by_model = model_filter.route_config(allowed, each.service, each.models)
         if sequence:
             present = {"name": sequence, "present_match": True}
-            yield {
-                **_route(allowed, each, [*headers, present], in_sequence=True),
-                **route_config(allowed, each.service, each.policy, each.ill, since),
-            }
-        yield _route(allowed, each, headers, in_sequence=False)
+            yield merged(
+                _route(allowed, each, [*headers, present], in_sequence=True),
+                route_config(allowed, each.service, each.policy, each.ill, since),
+                by_model,
+            )
+        yield merged(_route(allowed, each, headers, in_sequence=False), by_model)
     yield _refusal(each, {"prefix": claim.prefix, "headers": headers})
 
 
@@ -290,6 +304,7 @@ def _hcm(edge: Edge, capabilities: Capabilities) -> Table:
             # Counts each request once by its outcome: `cluster.<service>.grpc.success|failure`.
             "http_filters": [
                 named("envoy.filters.http.grpc_stats", counted),
+                *model_filter.http_filters(),
                 *http_filters(),
                 router,
             ],

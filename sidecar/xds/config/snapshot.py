@@ -24,6 +24,7 @@ from sidecar.xds.config.endpoints import Assignment, assign, service_of
 from sidecar.xds.config.filters.quarantine_filter import Watchlist, of_service
 from sidecar.xds.config.filters.sequence_filter import ill
 from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters
+from sidecar.xds.config.models import listed_models, model_table
 from sidecar.xds.config.no_healthy_upstream import waits
 from sidecar.xds.config.routes import Routing
 
@@ -180,8 +181,9 @@ def build(
             each.policy,
             of_service(suspects, each.name) if guarded else None,
             generation(each.policy, quarantine=guarded),
-            ill(arranged[each.name][0][0].withdrawn, each.policy),
+            ill(arranged[each.name][0][0], each.policy),
             each.since,
+            model_table(each, arranged[each.name][0][0].routable) if each.policy.by_model else None,
         )
         for each in catalog.services
     )
@@ -248,7 +250,15 @@ def _arrange(
             own = (
                 now if former.plain in now else assign(replace(service, policy=former.policy), zone)
             )
-            renamed = replace(own[former.plain], cluster=name, waits=waits(former.policy))
+            arranged = own[former.plain]
+            renamed = replace(
+                arranged,
+                cluster=name,
+                waits=waits(former.policy),
+                models=listed_models(arranged.listed, arranged.routable)
+                if former.policy.by_model
+                else (),
+            )
             found.append((renamed, former.policy))
     return found
 

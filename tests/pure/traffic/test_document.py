@@ -20,6 +20,7 @@ from sidecar.traffic.policy import (
     Limits,
     Match,
     Mode,
+    ModelRule,
     Release,
     TrafficPolicy,
 )
@@ -53,7 +54,9 @@ def test_a_complete_document() -> None:
       "affinity": {"header": "x-session"},
       "locality": {"prefer_zone": true, "datacenters": ["dc2", "dc3"]},
       "limits": {"max_requests": 100, "retry_memory_bytes": "4294967296", "slow_start": "30s"},
-      "match": {"authorities": ["chat.example"], "headers": {"x-team": "chat"}}
+      "match": {"authorities": ["chat.example"], "headers": {"x-team": "chat"}},
+      "routing": "by-model",
+      "models": {"embed": {"to": "embed"}, "chat": {"to": "qwen-7b", "fallback": ["qwen-0_5b"]}}
     }
     """
     found = parse(text)
@@ -61,6 +64,10 @@ def test_a_complete_document() -> None:
     assert found.release == Release("", "v2", 5, "x-user", Guard(1.0, 0.5))
     assert found.limits == Limits(max_requests=100, retry_memory_bytes=2**32, slow_start=30.0)
     assert found.match == Match(("chat.example",), (), (("x-team", "chat"),))
+    assert found.models == (
+        ("chat", ModelRule("qwen-7b", ("qwen-0_5b",))),
+        ("embed", ModelRule("embed")),
+    )
     assert parse(dump(found)) == found
 
 
@@ -97,7 +104,8 @@ def test_every_format_that_protobuf_accepts_is_accepted() -> None:
             {"mod": 1},
             (
                 "mod: unknown key; expected one of mode, weights, release, affinity, locality, "
-                "limits, health_check, outlier_detection, retry, connection, match, admission"
+                "limits, health_check, outlier_detection, retry, connection, match, admission, "
+                "routing, models"
             ),
         ),
         (
@@ -298,6 +306,34 @@ def test_every_format_that_protobuf_accepts_is_accepted() -> None:
             {"match": {"headers": {"x-a": 1}}},
             "match.headers.x-a: expected the value of a header in ASCII, found 1",
         ),
+        ({"routing": "model"}, 'routing: expected one of by-service, by-model, found "model"'),
+        (
+            {"models": {"chat": {"to": "a"}}},
+            'models: expected none without routing "by-model", which reads them',
+        ),
+        (
+            {"routing": "by-model", "models": {"a/b": {"to": "a"}}},
+            "models.a/b: expected a model's name: no slash, no control character as the key",
+        ),
+        (
+            {"routing": "by-model", "models": {"chat": {}}},
+            "models.chat: expected to, fallback or both: which models answer",
+        ),
+        (
+            {"routing": "by-model", "models": {"chat": {"fallback": ["b", "chat"]}}},
+            'models.chat: expected each model once, found "chat" 2 times',
+        ),
+        (
+            {"routing": "by-model", "models": {"chat": {"to": "a", "fallback": ["b", 1]}}},
+            (
+                "models.chat.fallback.1: expected a model's name: no slash, no control character, "
+                "found 1"
+            ),
+        ),
+        (
+            {"routing": "by-model", "models": {"chat": {"into": "a"}}},
+            "models.chat.into: unknown key; expected one of to, fallback",
+        ),
         ('{"retry": {}, "retry": {}}', "retry: expected once, found twice"),
         ("", "expected JSON, found a mistake at line 1, column 1: Expecting value"),
         (
@@ -341,7 +377,8 @@ def leaves(descriptor: Any, path: str = "") -> Iterator[str]:
         nested = field.message_type
         if nested and nested.GetOptions().map_entry:
             assert inner in KEYS
-            yield f"{inner}.*"
+            value = nested.fields_by_name["value"].message_type
+            yield from leaves(value, f"{inner}.*") if value else (f"{inner}.*",)
         elif nested and nested.full_name != "google.protobuf.Duration":
             yield from leaves(nested, inner)
         else:

@@ -15,6 +15,7 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 
 from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Instance
+from sidecar.xds.config.endpoints import Assignment
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, AllowedPath
 from sidecar.xds.config.no_healthy_upstream import ATTEMPTS, waits
 from sidecar.xds.config.protojson import Table, named, typed
@@ -106,15 +107,20 @@ def lb_config(policy: TrafficPolicy) -> Table:
     return {"override_host_status": {"statuses": _ANY}}
 
 
-def ill(withdrawn: Iterable[Instance], policy: TrafficPolicy) -> tuple[str, ...]:
+def ill(assignment: Assignment, policy: TrafficPolicy) -> tuple[str, ...]:
     """Addresses, in Envoy's notation, of instances that continue no sequence.
 
-    An instance that others want out of service keeps serving; one whose own sidecar reports a fault
-    may answer wrongly, or has lost its models.
+    With a model after a space, if they continue none of that model. An instance that others want
+    out of service keeps serving; one whose own sidecar reports a fault may answer wrongly, or has
+    lost its models.
     """
     if not policy.affinity.sequence_header:
         return ()
-    return tuple(sorted(_written(each) for each in withdrawn if each.ill))
+    whole = {_written(each) for each in assignment.withdrawn if each.ill}
+    models = {
+        f"{_written(each)} {model}" for each in assignment.listed for model, _ in each.unusable
+    }
+    return tuple(sorted(whole | models if policy.by_model else whole))
 
 
 def _written(instance: Instance) -> str:

@@ -171,12 +171,12 @@ local function on_unary(handle)
     forget(key)
     wait(handle)
   else
-    local found, ill = look_up(key), route:get("ill")
+    local found, ill, routed = look_up(key), route:get("ill"), info:dynamicMetadata():get("envoy.lb")
     local why = mismatch(found, asked)
     if why then
       refuse(handle, INVALID_ARGUMENT, why)
       return
-    elseif ill and ill[found.host] then
+    elseif ill and (ill[found.host] or routed and ill[found.host .. " " .. routed.model]) then
       refuse(handle, UNAVAILABLE, ILL)
       return
     end
