@@ -11,9 +11,9 @@ from grpc_health.v1 import health_pb2
 from sidecar.xds.catalog.catalog import Instance
 from tests.support.xds.wire import Wire
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
-UNLOAD = "/inference.GRPCInferenceService/RepositoryModelUnload"
+TRITON = "/inference.GRPCInferenceService/"
+INFER, STREAM = TRITON + "ModelInfer", TRITON + "ModelStreamInfer"
+UNLOAD = TRITON + "RepositoryModelUnload"
 ANY = b""
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
@@ -37,6 +37,7 @@ class FakeTriton:
         self.reads.set()
         self.error_text, self.trailers = f"as {name} was told", 0
         self.asked = self.orders = 0
+        self.last = b""  # the unary request that came last
         self.served = 0
         self.streams = 0
         self.serving = True
@@ -83,7 +84,7 @@ class FakeTriton:
 
     async def infer(self, request: bytes, context: Any) -> bytes:
         """Answer with the name and the length of the request."""
-        self.asked += 1
+        self.asked, self.last = self.asked + 1, request
         if self.die_on_request:
             self.die_on_request = False
             self.wire.drop()
@@ -137,6 +138,10 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         self._methods = {
             INFER: grpc.unary_unary_rpc_method_handler(triton.infer),
             UNLOAD: grpc.unary_unary_rpc_method_handler(triton.unload),
+            **{
+                TRITON + name: grpc.unary_unary_rpc_method_handler(triton.infer)
+                for name in ("ModelReady", "ModelStatistics", "ServerReady")
+            },
             STREAM: grpc.stream_stream_rpc_method_handler(triton.stream),
             "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(triton.check),
         }

@@ -55,7 +55,6 @@ end
 -- Replaces names in the messages of a request as they come. Of a protobuf field that is there twice the last one counts,
 -- so the new name follows each message, whatever its size. `first` replaces the name in the first message.
 local function replace_names(handle, first)
-  local rules = handle:metadata()
   local pending, left, tail = "", 0, ""
   for piece in handle:bodyChunks() do
     local size = piece:length()
@@ -72,7 +71,7 @@ local function replace_names(handle, first)
             pending = text:sub(at)
             break
           end
-          local rule = name ~= "" and rules:get(RULE .. name)
+          local rule = name ~= "" and handle:metadata():get(RULE .. name)
           local to = first or (type(rule) == "table" and rule.to)
           left, first = length_of(text:sub(at, at + FRAME - 1)) - FRAME, nil
           tail = to and text_field(NAME, to) or ""

@@ -1,0 +1,311 @@
+"""A request goes to an instance that serves its model: real Envoy, fake Tritons."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import pytest
+
+from sidecar.traffic.policy import (
+    MIB,
+    Affinity,
+    Limits,
+    Mode,
+    ModelRule,
+    OutlierDetection,
+    Release,
+    TrafficPolicy,
+)
+from sidecar.xds.catalog.catalog import Instance
+from tests.support.xds.control_plane import SERVICE, UNHURRIED
+from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.model_rig import (
+    Answer,
+    ModelClient,
+    ModelLoad,
+    model_of,
+    policy,
+    request,
+)
+from tests.support.xds.waiting import eventually
+from tests.support.xds.xds_rig import Rig
+
+pytestmark = pytest.mark.integration
+CODE = grpc.StatusCode
+BROKEN = "CANARY_FAILED"
+
+
+@dataclass
+class Scene:
+    """Three Tritons: `a` serves x, `b` x and y, `c` y and z."""
+
+    rig: Rig
+    c: FakeTriton
+    client: ModelClient
+
+    @property
+    def instances(self) -> dict[str, Instance]:
+        served = {"a": (self.rig.a, "x"), "b": (self.rig.b, "xy"), "c": (self.c, "yz")}
+        return {
+            name: fake.instance(models=tuple(models)) for name, (fake, models) in served.items()
+        }
+
+    async def publish(
+        self,
+        given: TrafficPolicy,
+        leader: str | None = "a",
+        hosts: int = 3,
+        **changes: dict[str, Any],
+    ) -> None:
+        """Publish all three, with changes by name, and wait until Envoy has it."""
+        found = [replace(each, **changes.get(each.id, {})) for each in self.instances.values()]
+        self.rig.control_plane.publish(*found, leader=leader, policy=given)
+        await self.rig.settled(hosts)
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with Rig.running("DELTA_GRPC") as rig:
+        [c] = await rig.join("c")
+        client = ModelClient(rig.envoy.port)
+        rig.stack.push_async_callback(client.close)
+        yield Scene(rig, c, client)
+        assert rig.control_plane.listener.nacks == []
+        assert await rig.envoy.stat("http.triton.lua.models.errors") == 0
+
+
+async def test_the_primary_answers_if_it_serves_the_model_and_else_the_standbys(
+    scene: Scene,
+) -> None:
+    await scene.publish(policy())
+    assert await scene.client.count("x") == {"a"}
+    assert await scene.client.count("y") == {"b", "c"}
+    assert await scene.client.ask("z") == Answer("c", "z")
+    await scene.publish(policy(), leader="b")
+    assert await scene.client.count("x") == {"b"} == await scene.client.count("y")
+    await scene.publish(policy(Mode.ACTIVE_ACTIVE))
+    assert await scene.client.count("x") == {"a", "b"}
+    weighted = policy(Mode.WEIGHTED, weights=(("a", 1), ("c", 1)))
+    await scene.publish(weighted)
+    assert await scene.client.count("x") == {"a"}
+    assert await scene.client.count("y") == {"c"}
+
+
+async def test_every_method_that_names_a_model_is_routed_by_it(scene: Scene) -> None:
+    await scene.publish(policy())
+    for method in ("ModelInfer", "ModelReady", "ModelStatistics"):
+        assert await scene.client.ask("z", method) == Answer("c", "z")
+    # About all models, or about the server.
+    assert await scene.client.ask("", "ModelStatistics") == Answer("a")
+    assert await scene.client.ask("z", "ServerReady") == Answer("a")
+    call = scene.client.stream()
+    for model in ("z", "x", "z"):  # where the first message goes
+        await call.write(request(model))
+        assert model_of(await call.read()) == model
+    await call.done_writing()
+    assert scene.c.streams == 1
+
+
+async def test_unknown_and_unavailable_models_are_refused_at_once(scene: Scene) -> None:
+    await scene.publish(policy(), b={"unusable": (("y", BROKEN),)}, c={"draining": True}, hosts=2)
+    unknown = await scene.client.ask("nothing\n%é")
+    assert unknown.code is CODE.NOT_FOUND
+    assert "nothing\n%é" in unknown.why
+    nowhere = await scene.client.ask("y")
+    assert nowhere.code is CODE.UNAVAILABLE
+    assert f"b {BROKEN}" in nowhere.why
+    assert "c DRAINING" in nowhere.why
+    call = scene.client.stream()
+    await call.write(request("nothing"))
+    assert await call.code() is CODE.NOT_FOUND
+    assert scene.rig.b.asked == scene.c.asked == 0
+    assert (await scene.client.ask("x" * 5000)).code is CODE.NOT_FOUND
+
+
+async def test_a_client_cannot_choose_an_instance_by_a_header(scene: Scene) -> None:
+    await scene.publish(policy())
+    claimed = [("x-triton-sidecar-model", "z"), ("model", "z"), ("envoy.lb", "z")]
+    assert await scene.client.ask("x", metadata=claimed) == Answer("a", "x")
+
+
+async def test_too_little_knowledge_makes_no_model_unknown(scene: Scene) -> None:
+    scene.rig.control_plane.publish(policy=policy())
+    await scene.rig.settled(0)
+    assert (await scene.client.ask("x")).code is CODE.UNAVAILABLE
+    scene.rig.control_plane.publish(policy=policy(), settled=False)
+    await eventually(lambda: not scene.rig.control_plane.busy, "acknowledged")
+    assert (await scene.client.ask("anything")).code is CODE.UNAVAILABLE
+
+
+ALIAS = {"chat": ModelRule("z", ("y",)), "w": ModelRule("w")}
+
+
+async def test_an_alias_is_replaced_in_requests_of_any_size(scene: Scene) -> None:
+    await scene.publish(policy(models=ALIAS))
+    for size in (0, 100, 20_000, 3 * MIB, 64 * MIB):
+        assert await scene.client.ask("chat", size=size) == Answer("c", "z")
+        assert scene.c.last == request("chat", size) + request("z")
+        assert model_of(scene.c.last) == "z"
+    assert (await scene.client.ask("chat", "ModelReady")).by == "c"
+    # Where no instance serves it, the fallback answers; then it comes back.
+    await scene.publish(policy(models=ALIAS), c={"unusable": (("z", BROKEN),)})
+    assert (await scene.client.ask("chat")).model == "y"
+    assert (await scene.client.ask("z")).code is CODE.UNAVAILABLE
+    await scene.publish(policy(models=ALIAS))
+    assert (await scene.client.ask("chat")).model == "z"
+    # A name that only the policy knows is not unknown.
+    assert (await scene.client.ask("w")).code is CODE.UNAVAILABLE
+
+
+async def test_an_alias_is_replaced_in_each_message_of_a_stream(scene: Scene) -> None:
+    await scene.publish(policy(models=ALIAS))
+    call = scene.client.stream()
+    for model, size in (("chat", 0), ("chat", 70_000), ("z", 5), ("y", 0), ("chat", 2 * MIB)):
+        await call.write(request(model, size))
+        wanted = request(model, size) + (request("z") if model == "chat" else b"")
+        assert await call.read() == wanted
+    await call.done_writing()
+    assert await call.code() is CODE.OK
+    # Also in a stream that begins with another model, and among many messages in one piece.
+    call = scene.client.stream()
+    sent = [request("z" if number % 3 else "chat", number) for number in range(200)]
+    for each in sent:
+        await call.write(each)
+    await call.done_writing()
+    for _ in sent:
+        assert model_of(await call.read()) == "z"
+
+
+async def test_what_changes_about_a_model_moves_only_its_requests(scene: Scene) -> None:
+    given = policy(Mode.ACTIVE_ACTIVE)
+    await scene.publish(given)
+    connections = await scene.rig.envoy.stat(f"cluster.{SERVICE}.upstream_cx_total")
+    call = scene.client.stream()
+    await call.write(request("y", 1))
+    await call.read()
+    load = ModelLoad(scene.client, "xyz")
+    await load.more("y", "b")
+    await load.more("y", "c")
+    for _ in range(3):
+        # One model only becomes unhealthy on one instance, and comes back.
+        await scene.publish(given, c={"unusable": (("y", BROKEN),)})
+        before = load.answers["y", "c"]
+        await load.more("y", "b")
+        await load.more("z", "c")
+        assert load.answers["y", "c"] <= before + 4  # those in flight
+        # It is loaded on one more instance, and unloaded there.
+        await scene.publish(given, a={"models": ("x", "y", "z")})
+        await load.more("z", "a")
+        await load.more("y", "a")
+        await load.more("y", "c")
+        await scene.publish(given)
+        await load.more("z", "c")
+    await load.stop()
+    assert load.failures == []
+    assert load.answers["x", "c"] == 0
+    # The stream stayed where it was, and no connection was replaced.
+    await call.write(request("y", 2))
+    assert await call.read() == request("y", 2)
+    await call.done_writing()
+    now = await scene.rig.envoy.stat(f"cluster.{SERVICE}.upstream_cx_total")
+    assert now <= connections + 6  # 2 workers that connect to 3 instances
+
+
+async def test_routing_by_model_begins_and_ends_without_a_failed_request(scene: Scene) -> None:
+    every = {name: {"models": ("x",)} for name in "abc"}
+    await scene.publish(UNHURRIED, a=every["a"], b=every["b"], c=every["c"])
+    load = ModelLoad(scene.client, "x", clients=12)
+    for given in (policy(), UNHURRIED, policy(Mode.ACTIVE_ACTIVE), policy(models=ALIAS)):
+        await load.more("x", "a")
+        await scene.publish(given, a=every["a"], b=every["b"], c=every["c"])
+    await load.more("x", "a")
+    await load.stop()
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("mode", [Mode.ACTIVE_STANDBY, Mode.ACTIVE_ACTIVE])
+async def test_a_retry_goes_to_another_instance_that_serves_the_model(
+    scene: Scene, mode: Mode
+) -> None:
+    await scene.publish(policy(mode, models={"alias": ModelRule("x")}), leader="b")
+    for size in (0, 64 * MIB):
+        for model in ("x", "alias"):
+            for fake in (scene.rig.a, scene.rig.b):
+                fake.fails[b""] = CODE.UNAVAILABLE
+                for _ in range(3):
+                    answer = await scene.client.ask(model, size=size)
+                    assert answer.code is CODE.OK, answer
+                    assert answer.by != fake.name
+                fake.fails.clear()
+    assert scene.c.asked == 0
+    # A crash, with requests on the connection.
+    scene.rig.b.die_on_request = True
+    answers = await asyncio.gather(*[scene.client.ask("x") for _ in range(30)])
+    assert {each.code for each in answers} == {CODE.OK}
+    assert scene.c.asked == 0
+
+
+async def test_the_only_instance_with_a_model_is_never_ejected(scene: Scene) -> None:
+    eager = OutlierDetection(consecutive_local_origin_failure=1, base_ejection_time=30.0)
+    await scene.publish(policy(Mode.ACTIVE_ACTIVE, outlier_detection=eager))
+    for _ in range(3):
+        scene.c.die_on_request = True
+        assert (await scene.client.ask("z")).code in (CODE.OK, CODE.UNAVAILABLE)
+        await asyncio.sleep(0.6)
+    assert (await scene.client.ask("z")).code is CODE.OK
+
+
+async def test_a_strict_primary_answers_alone(scene: Scene) -> None:
+    strict = policy(Mode.STRICT)
+    await scene.publish(strict, hosts=1)
+    assert (await scene.client.ask("x")).by == "a"
+    nowhere = await scene.client.ask("z")
+    assert nowhere.code is CODE.UNAVAILABLE
+    assert "c STANDBY" in nowhere.why
+    # While there is no primary, requests wait for one.
+    await scene.publish(strict, leader=None, hosts=0)
+    waiting = asyncio.create_task(scene.client.ask("x"))
+    await asyncio.sleep(0.3)
+    await scene.publish(strict, leader="b", hosts=1)
+    assert (await waiting).by == "b"
+
+
+async def test_a_release_gets_its_share_of_the_models_that_it_serves(scene: Scene) -> None:
+    given = policy(Mode.ACTIVE_ACTIVE, release=Release(tag="v2", percent=100))
+    await scene.publish(given, b={"tags": ("v2",)})
+    await scene.rig.settled(3, f"{SERVICE}~release")
+    assert await scene.client.count("x") == {"b"}
+    assert await scene.client.count("z") == {"c"}  # the release does not serve it
+
+
+async def test_a_ring_and_a_larger_bound_hold_by_model(scene: Scene) -> None:
+    ring = policy(Mode.ACTIVE_ACTIVE, affinity=Affinity(header="x-session"))
+    await scene.publish(ring)
+    for session in range(20):
+        headers = [("x-session", str(session))]
+        homes = {(await scene.client.ask("x", metadata=headers)).by for _ in range(5)}
+        assert len(homes) == 1
+        assert homes <= {"a", "b"}
+    small = policy(limits=Limits(retry_body_bytes=1000))
+    await scene.publish(small)
+    assert (await scene.client.ask("x", size=3 * MIB)).code is CODE.FAILED_PRECONDITION
+
+
+async def test_a_compressed_request_is_refused(scene: Scene) -> None:
+    await scene.publish(policy())
+    refused = await scene.client.ask("x", size=5000, compression=grpc.Compression.Gzip)
+    assert refused.code is CODE.INVALID_ARGUMENT
+
+
+async def test_a_drain_waits_for_requests_by_model(scene: Scene) -> None:
+    await scene.publish(policy())
+    call = scene.client.stream()
+    await call.write(request("z", 1))
+    await call.read()
+    async with scene.rig.drain_of("c") as status:
+        await scene.publish(policy(), c={"draining": True}, hosts=2)
+        await eventually(lambda: status().requests_in_flight == 1, "the stream is counted")
+        await call.done_writing()
+        await eventually(lambda: status().requests_in_flight == 0, "the stream has ended")
