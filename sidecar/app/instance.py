@@ -55,4 +55,5 @@ def current_meta(
         mode=settings.election.mode,
         hands_over=not verdict.withdrawn,
         drill=",".join(sorted(settings.drill.allow)),
+        unusable=tuple((model, reason.value) for model, reason in verdict.unusable),
     )

@@ -198,9 +198,11 @@ class Sidecar:
         )
 
     async def _examine_canaries(self) -> str:
-        """Send every canary once, now; returns what is wrong with the answers, or ""."""
-        found = await self._prober.examine()
-        wrong = [each.finding for each in found if each.finding.level is Level.CRITICAL]
+        """Send every canary once, now; returns what is wrong with those that count, or ""."""
+        found = [each.finding for each in await self._prober.examine()]
+        known = dict(self._assessment.verdict.value.unusable)
+        bad = (each for each in found if each.level is Level.CRITICAL)
+        wrong = [each for each in bad if each.subject not in known]
         return "; ".join(f"{each.subject}: {each.reason} {each.detail}" for each in wrong)
 
     def _missing_headroom(self) -> str:
@@ -345,7 +347,7 @@ class Sidecar:
     async def _publish_weight(self) -> None:
         published = None
         async for verdict in self._assessment.verdict:
-            if (current := (verdict.weight, verdict.withdrawn)) != published:
+            if (current := (verdict.weight, verdict.withdrawn, verdict.unusable)) != published:
                 published = current
                 self._publisher.nudge()
 

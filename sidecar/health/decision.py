@@ -25,6 +25,7 @@ class Override(StrEnum):
 
 
 Key = tuple[Layer, str]  # a layer of a subject
+ModelReason = tuple[str, Reason]
 
 # All of these must be proven; the other layers count only when they have findings.
 _OF_SERVER = (Layer.PORT, Layer.LIVE, Layer.READY)
@@ -145,17 +146,42 @@ def assess(
             _reset_dependents(tracks, key)
     _expire(tracks, history)
     history = replace(history, tracks=tracks)
-    state, cause = _state(history, rules, now)
-    history = _weigh(_move(history, state, cause, rules, now), rules, now)
+    counted, unusable = _counted(history, rules)
+    state, cause = _state(counted, rules, now)
+    history = _move(history, state, cause, rules, now)
+    counted = replace(history, tracks=counted.tracks, required=counted.required)
+    history = _weigh(history, counted.tracks, rules, now)
     return history, Verdict(
         state=state,
         reason=cause.reason if cause else Reason.OK,
         detail=cause.detail if cause else "",
-        models=_models(history),
+        models=_models(counted),
         fitness=state,
         weight=history.weight,
+        unusable=unusable,
         at=now,
     )
+
+
+def _counted(history: History, rules: TrackRules) -> tuple[History, tuple[ModelReason, ...]]:
+    """The part of the history that counts for the instance, and the models that may not be used.
+
+    Models that may not be used do not count if one is enough and another one may.
+    """
+    if not rules.any_model:
+        return history, ()
+    models = {subject for _, subject in history.required if subject}
+    bad: dict[str, Reason] = {}
+    for key in sorted(history.tracks, key=_order):
+        track, (_, subject) = history.tracks[key], key
+        if subject in models and _is_bad(key, history):
+            bad.setdefault(subject, track.cause.reason if track.cause else Reason.NOT_PROVEN_YET)
+    unusable = tuple(sorted(bad.items()))
+    if models == bad.keys():
+        return history, unusable
+    tracks = {key: track for key, track in history.tracks.items() if key[1] not in bad}
+    required = tuple(key for key in history.required if key[1] not in bad)
+    return replace(history, tracks=tracks, required=required), unusable
 
 
 def _watch(history: History, rules: TrackRules, now: float) -> History:
@@ -279,11 +305,11 @@ def _move(
     )
 
 
-def _weigh(history: History, rules: TrackRules, now: float) -> History:
+def _weigh(history: History, tracks: Mapping[Key, Track], rules: TrackRules, now: float) -> History:
     """Lower the weight at once, raise it only after `hold`; reset it when PASSING."""
     if history.state is State.PASSING:
         return replace(history, weight=rules.weight(1.0), weighed=now)
-    strains = [t.strain for t in history.tracks.values() if t.level is Level.WARNING]
+    strains = [t.strain for t in tracks.values() if t.level is Level.WARNING]
     if history.state is not State.WARNING or not strains:
         return history
     weight = rules.weight(max(strains))
@@ -299,14 +325,15 @@ def _models(history: History) -> frozenset[str]:
         for key, track in history.tracks.items()
     ):
         return frozenset()
-    bad = {
-        subject
-        for (layer, subject), track in history.tracks.items()
-        if track.level is Level.CRITICAL
-        or (track.level is Level.UNKNOWN and (layer, subject) in history.required)
-    }
+    bad = {key[1] for key in history.tracks if _is_bad(key, history)}
     models = frozenset(subject for _, subject in history.required if subject)
     return frozenset() if SERVER in bad else models - bad
+
+
+def _is_bad(key: Key, history: History) -> bool:
+    """Whether a layer is critical, or not proven though it has to be."""
+    level = history.tracks[key].level
+    return level is Level.CRITICAL or (level is Level.UNKNOWN and key in history.required)
 
 
 def _sorted(tracks: Mapping[Key, Track]) -> list[Track]:

@@ -29,7 +29,7 @@ class TrackRules:
     last at least `hold`; CRITICAL twice as long each time it comes back within `max_hold`, up to
     `max_hold`. `pulse` is the longest time between two assessments that counts as watched.
     `weights` is a curve of (strain, percent): the share of its weight that an instance keeps in
-    WARNING.
+    WARNING. With `any_model` it is enough that one model may be used; the others are left out.
     """
 
     rise: int = 2
@@ -41,6 +41,7 @@ class TrackRules:
     max_hold: float = 60.0
     pulse: float = 2.0
     weights: tuple[tuple[float, int], ...] = ((1.0, 50), (3.0, 25), (10.0, 10))
+    any_model: bool = False
 
     def weight(self, strain: float) -> int:
         """The percentage of its weight that an instance keeps under a strain."""

@@ -12,7 +12,7 @@ from sidecar.election.keys.orders import ElectionState, Order
 from sidecar.injection.keys import Order as DrillOrder
 from sidecar.registry import checks
 from sidecar.registry.duplicate_entries import fold
-from sidecar.registry.registration import DIFFERS_META
+from sidecar.registry.registration import DIFFERS_META, models_unusable
 
 PRIMARY, PROMOTING, STANDBY = "primary", "promoting", "standby"
 
@@ -118,6 +118,8 @@ class Row:
     `reason` is the first line of its worst check, if that does not pass. `objections` say why it
     could not become primary, `settling_seconds` how long it must still pass before it takes the
     role, `differs` how its model set differs, and `failback` whether the role should return to it.
+    `unusable` are the models that it may not serve although it serves others, with the codes of the
+    reasons.
     """
 
     id: str
@@ -134,6 +136,7 @@ class Row:
     objections: tuple[str, ...]
     settling_seconds: float
     failback: bool
+    unusable: Mapping[str, str]
 
 
 def rows(seen: ServiceStatus) -> tuple[Row, ...]:
@@ -159,6 +162,7 @@ def _row(seen: ServiceStatus, own: Candidate) -> Row:
         objections=seen.objections(own),
         settling_seconds=seen.settling(own),
         failback=decision.failback_due(own, seen.state.lock),
+        unusable=dict(models_unusable(entry.tags)),
     )
 
 

@@ -13,6 +13,8 @@ SERVING = frozenset({State.PASSING, State.WARNING})
 class Verdict:
     """Whether an instance may receive requests, and why. Comparisons ignore the time `at`.
 
+    `models` are healthy. `unusable` are the models that may not be used although the instance may
+    serve others, each with the reason; empty if it needs all of them.
     `fitness` is the state by the findings alone, without overrides. `weight` is the percentage of
     its weight that the instance keeps in WARNING.
     """
@@ -23,6 +25,7 @@ class Verdict:
     models: frozenset[str] = frozenset()
     fitness: State = State.STARTING
     weight: int = 50
+    unusable: tuple[tuple[str, Reason], ...] = ()
     at: float = field(default=0.0, compare=False)
 
     @property

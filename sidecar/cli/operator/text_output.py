@@ -74,6 +74,8 @@ def situation(seen: ServiceStatus, wide: bool) -> None:
     for row in service_status.rows(seen):
         for line in filter(None, (row.reason, row.differs)):
             print(f"{row.id}: {line}")
+        for model, reason in row.unusable.items():
+            print(f"{row.id}: does not serve the model {model}: {reason}")
 
 
 def _lines(seen: ServiceStatus) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """`[health]`: how Triton is probed, and what decides the verdict."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,9 @@ class HealthSettings(Table):
     model_timeout: Duration = 1.0
     # The share of a model's client requests that may fail before it is a warning.
     traffic_failing: Number = Field(default=0.5, gt=0, le=1)
+    # Which models an instance needs in order to serve: all, or any one. With "any" it serves those
+    # that are healthy, and tells Consul which are not. That is for Envoys that route by model.
+    required_models: Literal["all", "any"] = "all"
     # The largest answer to a canary, in bytes.
     max_answer: Whole = Field(default=16 * 2**20, ge=1024, le=2**31 - 1)
     # The share of its weight that an instance keeps in WARNING: [[strain, percent], ...], where
@@ -92,6 +95,7 @@ class HealthSettings(Table):
                 max_hold=self.max_hold,
                 pulse=2 * min(self.interval, *self.every.all),
                 weights=self.weights,
+                any_model=self.required_models == "any",
             ),
             stall=self.stall,
             stream_stall=self.stream_stall,

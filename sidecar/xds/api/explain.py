@@ -141,6 +141,7 @@ def _explained(
         reasons += _locality_reasons(service, instance, zone)
         reasons += _weight_reasons(instance)
         reasons += _silence_reasons(instance)
+        reasons += _model_reasons(service, assignment, instance)
     return Explanation(assignment.cluster, place, (*reasons, *held))
 
 
@@ -222,6 +223,19 @@ def _locality_reasons(service: ServiceCatalog, instance: Instance, zone: str) ->
 def _silence_reasons(instance: Instance) -> Iterator[str]:
     if instance.silent:
         yield "its sidecar does not answer: used as there is no other instance"
+
+
+def _model_reasons(
+    service: ServiceCatalog, assignment: Assignment, instance: Instance
+) -> Iterator[str]:
+    """Which models' requests it gets."""
+    if not service.policy.by_model:
+        return
+    listed = dict(assignment.models).get(instance.id, ())
+    yield f"routing by-model: gets requests for {', '.join(listed) or 'no model'}"
+    for model, reason in instance.unusable:
+        if model not in listed:
+            yield f"gets no requests for {model}: {reason}"
 
 
 def _weight_reasons(instance: Instance) -> Iterator[str]:

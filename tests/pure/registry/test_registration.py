@@ -12,6 +12,8 @@ from sidecar.registry.registration import (
     check_status,
     differences,
     maintenance,
+    models_named,
+    models_unusable,
     registration,
 )
 from sidecar.triton.api import ModelDescription
@@ -61,6 +63,18 @@ SEEN = ServiceEntry(
     checks=CHECKS,
 )
 MAINTENANCE = Check("_service_maintenance:triton-0", "maintenance", "critical", "", "triton-0")
+
+
+def test_tags_say_which_models_an_instance_names_and_which_it_may_not_serve() -> None:
+    """Tags, as a value in meta has no room for many names; any name comes back as it was."""
+    odd = ("model:x", "model-unusable:A:b", "a,b=c", "chat")
+    ill = (("a,b=c", "CANARY_FAILED"), ("model:x", "MODEL_HUNG"))
+    own = replace(INSTANCE, models=odd, tags=("blue", "tagged:model:no"))
+    tags = tuple(registration(own, replace(STANDING, unusable=ill))["Tags"])
+    assert models_named(tags) == tuple(sorted(odd))
+    assert models_unusable(tags) == ill
+    assert differences(own, STANDING, replace(SEEN, tags=tags)).startswith("differs in tags")
+    assert models_unusable(SEEN.tags) == ()
 
 
 def test_the_registration_in_consul() -> None:

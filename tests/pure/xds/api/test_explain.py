@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, TrafficPolicy
+from sidecar.traffic.policy import DEFAULTS, Locality, Mode, Release, RoutingMode, TrafficPolicy
 from sidecar.xds.api.explain import (
     Explanation,
     RetainedState,
     explain,
 )
-from sidecar.xds.catalog.catalog import Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
+from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Placement, assign
+from sidecar.xds.config.snapshot import build
 from tests.support.traffic_policies import policies
 
+BY_MODEL = replace(DEFAULTS, routing=RoutingMode.BY_MODEL)
 VANISHED = "2023-11-14T22:13:20.000Z"
 A = Instance("a", "10.0.0.1", 8001, 9001)
 B = Instance("b", "10.0.0.2", 8001, 9001, tags=("new",), zone="z2")
@@ -38,6 +41,15 @@ def why(
 ) -> tuple[Explanation, ...]:
     service = ServiceCatalog("triton", instances, leader, policy=policy)
     return explain(service, assign(service, zone), belief or RetainedState(), instance, zone)
+
+
+def test_an_instance_gets_requests_for_the_models_that_it_may_serve() -> None:
+    ill = replace(A, models=("chat", "embed"), unusable=(("chat", "CANARY_FAILED"),))
+    service = ServiceCatalog("triton", (ill, replace(B, models=("chat",))), LED, policy=BY_MODEL)
+    found = build(Catalog((service,)), Edge()).assignments
+    [explained] = explain(service, found, RetainedState(), "a")
+    assert "routing by-model: gets requests for embed" in explained.why
+    assert "gets no requests for chat: CANARY_FAILED" in explained.why
 
 
 @pytest.mark.parametrize(

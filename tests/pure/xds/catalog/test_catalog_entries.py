@@ -38,6 +38,14 @@ def entry(
     )
 
 
+def test_tags_name_the_models() -> None:
+    tags = ("primary", "model:chat", "model:embed", "model-unusable:CANARY_FAILED:chat", "v2")
+    instances, _ = EntryReader().read([entry(tags=tags)])
+    assert instances[0].models == ("chat", "embed")
+    assert instances[0].unusable == (("chat", "CANARY_FAILED"),)
+    assert instances[0].usable_models == {"embed"}
+
+
 INSTANCE = Instance("triton-0", "10.0.0.1", 8001, 9001, Health.PASSING, weight=3)
 
 
