@@ -34,11 +34,6 @@ class ModelTable:
     routes: tuple[tuple[str, ModelRoute], ...] = ()
     open: bool = False
 
-    @property
-    def renames(self) -> bool:
-        """Whether any request is for another model than the one it names."""
-        return any(route.to for _, route in self.routes)
-
 
 def listed_models(instances: Iterable[Instance], routable: Collection[str]) -> ModelsById:
     """The models under which Envoy lists each instance.

@@ -1,6 +1,6 @@
 """The filters with which Envoy sends a request to instances that serve its model. Pure.
 
-`models.lua` says what they do; docs/decisions/0069 why it is done there.
+`aliases.lua` and `models.lua` say what they do; docs/decisions/0069 why it is done there.
 """
 
 from base64 import b64encode
@@ -20,7 +20,8 @@ from sidecar.xds.config.protojson import Table, named, typed
 
 # The response header that names the model which answered.
 ANSWERED_BY = "x-triton-sidecar-model"
-_READER, _NAME = "model_reader", "models"
+_ALIASES, _READER, _NAME = "model_aliases", "model_reader", "models"
+_RULE = "model:"  # before a name in a route's metadata
 # The field of the first message that names a model, by path.
 _FIELDS = {
     **dict.fromkeys((INFER_PATH, STREAM_PATH), "model_name"),
@@ -29,10 +30,6 @@ _FIELDS = {
     ),
     TRITON + "ModelStatistics": "name",
 }
-_SCRIPT = "\n".join(
-    Path(__file__).with_name(f"{name}.lua").read_text(encoding="utf-8")
-    for name in ("messages", _NAME)
-).replace("@STREAM@", STREAM_PATH)
 
 
 def http_filters() -> list[Table]:
@@ -50,11 +47,7 @@ def http_filters() -> list[Table]:
             },
         },
     )
-    lua = typed(
-        "extensions.filters.http.lua.v3.Lua",
-        {"source_codes": {_NAME: {"inline_string": _SCRIPT}}, "stat_prefix": _NAME},
-    )
-    found = (named(_READER, reader), named(_NAME, lua))
+    found = (_lua_filter(_ALIASES, "aliases"), named(_READER, reader), _lua_filter(_NAME, "models"))
     return [{**each, "disabled": True} for each in found]
 
 
@@ -68,21 +61,37 @@ def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) 
     """
     if models is None or allowed.match.get("path") not in _FIELDS:
         return {}
-    fields: Table = {"service": service, "open": models.open, "renames": models.renames}
+    aliases = {_RULE + name: route.to for name, route in models.routes if route.to}
+    fields: Table = {"service": service, "open": models.open}
     for name, route in models.routes:
         shown = {"to": route.to, "why": route.why}
-        fields[f"model:{name}"] = {key: text for key, text in shown.items() if text} or True
+        fields[_RULE + name] = {key: text for key, text in shown.items() if text} or True
+    metadata = {_NAME: fields, **({_ALIASES: aliases} if aliases else {})}
+    filters = {
+        _READER: typed("config.route.v3.FilterConfig", {"config": {}}),
+        **{name: _lua_for_route(name) for name in ((_ALIASES, _NAME) if aliases else (_NAME,))},
+    }
     answered_by = {"key": ANSWERED_BY, "value": f"%DYNAMIC_METADATA({BALANCER}:{KEY})%"}
     return {
-        "typed_per_filter_config": {
-            _READER: typed("config.route.v3.FilterConfig", {"config": {}}),
-            _NAME: typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": _NAME}),
-        },
-        "metadata": {"filter_metadata": {_NAME: fields}},
+        "typed_per_filter_config": filters,
+        "metadata": {"filter_metadata": metadata},
         "response_headers_to_add": [
             {"header": answered_by, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         ],
     }
+
+
+def _lua_filter(name: str, script: str) -> Table:
+    text = "\n".join(
+        Path(__file__).with_name(f"{each}.lua").read_text(encoding="utf-8")
+        for each in ("messages", script)
+    )
+    body = {"source_codes": {name: {"inline_string": text}}, "stat_prefix": name}
+    return named(name, typed("extensions.filters.http.lua.v3.Lua", body))
+
+
+def _lua_for_route(name: str) -> Table:
+    return typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": name})
 
 
 def _descriptors() -> bytes:

@@ -73,7 +73,8 @@ async def scene() -> AsyncIterator[Scene]:
         rig.stack.push_async_callback(client.close)
         yield Scene(rig, c, client)
         assert rig.control_plane.listener.nacks == []
-        assert await rig.envoy.stat("http.triton.lua.models.errors") == 0
+        for script in ("models", "model_aliases"):
+            assert await rig.envoy.stat(f"http.triton.lua.{script}.errors") == 0
 
 
 async def test_the_primary_answers_if_it_serves_the_model_and_else_the_standbys(
@@ -149,6 +150,10 @@ async def test_an_alias_is_replaced_in_requests_of_any_size(scene: Scene) -> Non
         assert scene.c.last == request("chat", size) + request("z")
         assert model_of(scene.c.last) == "z"
     assert (await scene.client.ask("chat", "ModelReady")).by == "c"
+    # Field 1 after field 2, as no known client writes it.
+    moved = await scene.client.send(b"\x12\x011" + request("chat"))
+    assert moved.code is CODE.INVALID_ARGUMENT
+    assert "alias" in moved.why
     # Where no instance serves it, the fallback answers; then it comes back.
     await scene.publish(policy(models=ALIAS), c={"unusable": (("z", BROKEN),)})
     assert (await scene.client.ask("chat")).model == "y"
