@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sidecar.consul.api import ServiceEntry
-from sidecar.registry.registration import MODE_META
+from sidecar.registry.registration import MODE_META, models_named, models_unusable
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 
 
@@ -34,8 +34,23 @@ def policy_warnings(
             yield f"weights: there is no instance {instance} at the moment"
     if after.release:
         yield from _release_matches(after.release, entries)
+    yield from _models(after, entries)
     if after.locality.prefer_zone and not any(entry.meta.get("zone") for entry in entries):
         yield "locality.prefer_zone: no instance has set its zone (service.zone)"
+
+
+def _models(policy: TrafficPolicy, entries: Sequence[ServiceEntry]) -> Iterator[str]:
+    """Envoys and sidecars must agree on whether an instance needs all of its models."""
+    if not policy.by_model:
+        for entry in entries:
+            for model, reason in models_unusable(entry.tags):
+                yield f"routing: {entry.id} gets requests for {model}, but cannot serve it: {reason}"
+        return
+    known = {model for entry in entries for model in models_named(entry.tags)}
+    for name, rule in policy.models:
+        for model in (rule.to or name, *rule.fallback):
+            if model not in known:
+                yield f"models: {name}: no instance names the model {model} at the moment"
 
 
 def _timeouts(policy: TrafficPolicy) -> Iterator[str]:

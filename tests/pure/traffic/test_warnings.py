@@ -3,7 +3,17 @@ from dataclasses import replace
 import pytest
 
 from sidecar.consul.api import ServiceEntry
-from sidecar.traffic.policy import DEFAULTS, Limits, Locality, Mode, Release, Retry, TrafficPolicy
+from sidecar.traffic.policy import (
+    DEFAULTS,
+    Limits,
+    Locality,
+    Mode,
+    ModelRule,
+    Release,
+    Retry,
+    RoutingMode,
+    TrafficPolicy,
+)
 from sidecar.traffic.warnings import policy_warnings
 
 OLD, NEW = "files-0000000000000000", "files-1111111111111111"
@@ -111,3 +121,19 @@ def test_a_policy_from_before_a_rollback_is_a_warning() -> None:
     assert list(policy_warnings(before, again, ENTRIES)) == [expected]
     for other in (DEFAULTS, before, TrafficPolicy(release=Release(model_set=NEW, percent=5))):
         assert list(policy_warnings(before, other, ENTRIES)) == []
+
+
+def test_a_policy_and_its_instances_should_know_the_same_models() -> None:
+    ill = (
+        entry("a", OLD, "model:chat", "model:embed", "model-unusable:CANARY_FAILED:chat"),
+        entry("b", OLD, "model:chat"),
+    )
+    assert list(policy_warnings(DEFAULTS, DEFAULTS, ill)) == [
+        "routing: a gets requests for chat, but cannot serve it: CANARY_FAILED"
+    ]
+    rules = (("talk", ModelRule("chat", ("tiny",))), ("x", ModelRule(fallback=("embed",))))
+    policy = TrafficPolicy(routing=RoutingMode.BY_MODEL, models=rules)
+    assert list(policy_warnings(DEFAULTS, policy, ill)) == [
+        "models: talk: no instance names the model tiny at the moment",
+        "models: x: no instance names the model x at the moment",
+    ]

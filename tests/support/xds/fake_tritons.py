@@ -38,6 +38,7 @@ class FakeTriton:
         self.error_text, self.trailers = f"as {name} was told", 0
         self.asked = self.orders = 0
         self.last = b""  # the unary request that came last
+        self.streamed: list[bytes] = []  # the messages that came in streams
         self.served = 0
         self.streams = 0
         self.serving = True
@@ -113,6 +114,7 @@ class FakeTriton:
         self.streams += 1
         await self.reads.wait()
         async for request in requests:
+            self.streamed.append(request)
             if code := self.fails.get(request):
                 await context.abort(code, self.error_text)
             if not request.strip().isdigit():

@@ -36,12 +36,12 @@ class RawClient:
         await asyncio.gather(self._task, return_exceptions=True)
         self._writer.close()
 
-    def request(self, path: str, body: bytes, *, end: bool = True) -> int:
-        """Send a request, or only its beginning; gives its stream."""
+    def request(self, path: str, body: bytes, *, end: bool = True, piece: int = 16_384) -> int:
+        """Send a request, or only its beginning, in pieces; gives its stream."""
         stream, self._next = self._next, self._next + 2
         self._writer.write(_frame(HEADERS, END_HEADERS, stream, _headers(path)))
-        for at in range(0, len(body), 16_384):
-            self._writer.write(_frame(DATA, 0, stream, body[at : at + 16_384]))
+        for at in range(0, len(body), piece):
+            self._writer.write(_frame(DATA, 0, stream, body[at : at + piece]))
         if end:
             self._writer.write(_frame(DATA, END_STREAM, stream, b""))
         return stream

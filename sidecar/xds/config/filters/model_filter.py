@@ -1,6 +1,6 @@
 """The filters with which Envoy sends a request to instances that serve its model. Pure.
 
-`aliases.lua` and `models.lua` say what they do; docs/decisions/0069 why it is done there.
+`frames.lua` and `models.lua` say what they do; docs/decisions/0069 why it is done there.
 """
 
 from base64 import b64encode
@@ -20,7 +20,7 @@ from sidecar.xds.config.protojson import Table, named, typed
 
 # The response header that names the model which answered.
 ANSWERED_BY = "x-triton-sidecar-model"
-_ALIASES, _READER, _NAME = "model_aliases", "model_reader", "models"
+_FRAMES, _READER, _NAME = "model_frames", "model_reader", "models"
 _RULE = "model:"  # before a name in a route's metadata
 # The field of the first message that names a model, by path.
 _FIELDS = {
@@ -47,7 +47,7 @@ def http_filters() -> list[Table]:
             },
         },
     )
-    found = (_lua_filter(_ALIASES, "aliases"), named(_READER, reader), _lua_filter(_NAME, "models"))
+    found = (_lua_filter(_FRAMES, "frames"), named(_READER, reader), _lua_filter(_NAME, "models"))
     return [{**each, "disabled": True} for each in found]
 
 
@@ -59,22 +59,24 @@ def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) 
         service: whose models they are.
         models: of the service; None if its requests are not routed by model.
     """
-    if models is None or allowed.match.get("path") not in _FIELDS:
+    path = allowed.match.get("path")
+    if models is None or path not in _FIELDS:
         return {}
     aliases = {_RULE + name: route.to for name, route in models.routes if route.to}
     fields: Table = {"service": service, "open": models.open}
     for name, route in models.routes:
         shown = {"to": route.to, "why": route.why}
         fields[_RULE + name] = {key: text for key, text in shown.items() if text} or True
-    metadata = {_NAME: fields, **({_ALIASES: aliases} if aliases else {})}
+    frames = {"aliases": True, **aliases} if aliases else {}
+    scripts = (_FRAMES, _NAME) if aliases or path == STREAM_PATH else (_NAME,)
     filters = {
         _READER: typed("config.route.v3.FilterConfig", {"config": {}}),
-        **{name: _lua_for_route(name) for name in ((_ALIASES, _NAME) if aliases else (_NAME,))},
+        **{name: _lua_for_route(name) for name in scripts},
     }
     answered_by = {"key": ANSWERED_BY, "value": f"%DYNAMIC_METADATA({BALANCER}:{KEY})%"}
     return {
         "typed_per_filter_config": filters,
-        "metadata": {"filter_metadata": metadata},
+        "metadata": {"filter_metadata": {_NAME: fields, _FRAMES: frames}},
         "response_headers_to_add": [
             {"header": answered_by, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         ],

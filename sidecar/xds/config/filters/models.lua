@@ -2,7 +2,7 @@
 -- before it, and after the filter that reads the name from the first message.
 --
 -- The route metadata says by name what happens: nothing (unknown), true (the load balancer considers only instances that
--- serve the model), or `why` it is refused. An alias has been replaced before, by `aliases.lua`.
+-- serve the model), or `why` it is refused. An alias has been replaced before, by `frames.lua`.
 
 local READ = "envoy.filters.http.grpc_field_extraction" -- where the filter before this one puts the name
 local BALANCER, KEY = "envoy.lb", "model" -- where the load balancer looks for it

@@ -20,7 +20,7 @@ from sidecar.traffic.policy import (
 )
 from sidecar.xds.catalog.catalog import Instance
 from tests.support.xds.control_plane import SERVICE, UNHURRIED
-from tests.support.xds.fake_tritons import FakeTriton
+from tests.support.xds.fake_tritons import STREAM, FakeTriton
 from tests.support.xds.model_rig import (
     Answer,
     ModelClient,
@@ -29,6 +29,7 @@ from tests.support.xds.model_rig import (
     policy,
     request,
 )
+from tests.support.xds.raw_client import RawClient, message
 from tests.support.xds.waiting import eventually
 from tests.support.xds.xds_rig import Rig
 
@@ -73,7 +74,7 @@ async def scene() -> AsyncIterator[Scene]:
         rig.stack.push_async_callback(client.close)
         yield Scene(rig, c, client)
         assert rig.control_plane.listener.nacks == []
-        for script in ("models", "model_aliases"):
+        for script in ("models", "model_frames"):
             assert await rig.envoy.stat(f"http.triton.lua.{script}.errors") == 0
 
 
@@ -175,12 +176,44 @@ async def test_an_alias_is_replaced_in_each_message_of_a_stream(scene: Scene) ->
     assert await call.code() is CODE.OK
     # Also in a stream that begins with another model, and among many messages in one piece.
     call = scene.client.stream()
-    sent = [request("z" if number % 3 else "chat", number) for number in range(200)]
+    sent = [request("z" if number % 3 else "chat", 700 * number) for number in range(100)]
     for each in sent:
         await call.write(each)
     await call.done_writing()
     for _ in sent:
         assert model_of(await call.read()) == "z"
+
+
+@pytest.mark.parametrize("renames", [True, False])
+@pytest.mark.parametrize("piece", [1, 2, 7, 12, 16, 30, 100, 300, 2000])
+async def test_streams_arrive_whole_however_they_are_cut_into_pieces(
+    scene: Scene, piece: int, renames: bool
+) -> None:
+    long = "n" * 255
+    await scene.publish(policy(models={**ALIAS, long: ModelRule("z")} if renames else {}))
+    other = b"\x12\x011" + request("chat")  # not at the beginning
+    sent = [
+        *(
+            request("chat" if renames else "z"),
+            request("chat", 60),
+            request("z"),
+            b"",
+            request(long, 3),
+        ),
+        *(request(long + "n"), other, request("y", 200), request("chat")),
+    ]
+    client = await RawClient().connect(scene.rig.envoy.port)
+    try:
+        stream = client.request(STREAM, b"".join(map(message, sent)), piece=piece)
+        await eventually(lambda: stream in client.ended, "the stream has ended")
+    finally:
+        await client.close()
+    named = request("z")
+    meant = {"chat", long} if renames else set[str]()
+    wanted = [each + named if model_of(each) in meant else each for each in sent]
+    if renames:
+        wanted[wanted.index(other + named)] = other
+    assert scene.c.streamed == wanted
 
 
 async def test_what_changes_about_a_model_moves_only_its_requests(scene: Scene) -> None:

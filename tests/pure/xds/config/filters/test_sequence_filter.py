@@ -62,7 +62,7 @@ def test_no_policy_changes_the_listener() -> None:
     assert filters(FOLLOWED) == filters(DEFAULTS)
     assert filters(DEFAULTS) == {
         "grpc_stats": False,
-        "model_aliases": True,
+        "model_frames": True,
         "model_reader": True,
         "models": True,
         "buffer": True,

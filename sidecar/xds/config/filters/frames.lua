@@ -1,5 +1,8 @@
--- Runs in each Envoy worker, once for each request on a route that has aliases (decision 69), in one script with
--- `messages.lua` before it, and before the filter that reads the model's name.
+-- Runs in each Envoy worker, once for each stream that is routed by model, and each request on a route that has aliases
+-- (decision 69), in one script with `messages.lua` before it, and before the filter that reads the model's name.
+--
+-- That filter loses the beginning of a second message that comes together with the end of the first one, so such a
+-- beginning is held back until more of it comes.
 --
 -- The route metadata says by alias which model is meant. Of a protobuf field that is there twice the last one counts, so the
 -- model's name follows each message, whatever its size, and nothing in between is touched or held back.
@@ -34,14 +37,15 @@ local function name_in(text, at, length)
 end
 
 -- The messages in a text, of which `left` bytes of a begun one come first, after which `tail` is added; and the same about
--- its end. What is left over is the beginning of a message whose name is not complete.
-local function replaced(handle, text, left, tail)
+-- its end. What is left over is the beginning of a message: one whose name is not complete, or, in the text in which the
+-- first message ends (`alone`), one that is not complete.
+local function replaced(handle, text, left, tail, alone)
   local out, at = {}, 1
   while at <= #text do
     if left == 0 then
       local length = length_of(text:sub(at, at + FRAME - 1))
       local name = length and name_in(text, at, length)
-      if not name then
+      if not name or (alone and at > 1 and #text - at + 1 < length) then
         break
       end
       local model = name ~= "" and handle:metadata():get(ALIAS .. name)
@@ -60,14 +64,19 @@ local function replaced(handle, text, left, tail)
 end
 
 function envoy_on_request(handle)
-  local left, tail, rest = 0, "", ""
+  local renames = handle:metadata():get("aliases")
+  local left, tail, rest, first = 0, "", "", true
   for piece in handle:bodyChunks() do
     local size, text = piece:length(), nil
     if left > size then -- the middle of a large message passes as it is
       left = left - size
     elseif size > 0 then
-      text, left, tail, rest = replaced(handle, rest .. piece:getBytes(0, size), left, tail)
+      text, left, tail, rest = replaced(handle, rest .. piece:getBytes(0, size), left, tail, first)
+      first = first and (left > 0 or text == "")
       piece:setBytes(text)
+      if not (first or renames or rest ~= "") then
+        return
+      end
     end
   end
 end
