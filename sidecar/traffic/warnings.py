@@ -44,7 +44,7 @@ def _models(policy: TrafficPolicy, entries: Sequence[ServiceEntry]) -> Iterator[
     if not policy.by_model:
         for entry in entries:
             for model, reason in models_unusable(entry.tags):
-                yield f"routing: {entry.id} gets requests for {model}, but cannot serve it: {reason}"
+                yield f"routing: {entry.id} gets requests for {model}, which it lacks: {reason}"
         return
     known = {model for entry in entries for model in models_named(entry.tags)}
     for name, rule in policy.models:

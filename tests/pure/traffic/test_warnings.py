@@ -129,7 +129,7 @@ def test_a_policy_and_its_instances_should_know_the_same_models() -> None:
         entry("b", OLD, "model:chat"),
     )
     assert list(policy_warnings(DEFAULTS, DEFAULTS, ill)) == [
-        "routing: a gets requests for chat, but cannot serve it: CANARY_FAILED"
+        "routing: a gets requests for chat, which it lacks: CANARY_FAILED"
     ]
     rules = (("talk", ModelRule("chat", ("tiny",))), ("x", ModelRule(fallback=("embed",))))
     policy = TrafficPolicy(routing=RoutingMode.BY_MODEL, models=rules)
