@@ -27,9 +27,9 @@ from sidecar.xds.catalog.catalog import WHOLE, Instance
 from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
 from sidecar.xds.config.endpoints import Assignment, has_release, service_of
+from sidecar.xds.config.filters.model_filter import KEY, lb_metadata
 from sidecar.xds.config.filters.quarantine_filter import http_filters
 from sidecar.xds.config.filters.sequence_filter import lb_config
-from sidecar.xds.config.models import KEY, lb_metadata
 from sidecar.xds.config.protojson import ADS, Table, address, parse, seconds
 
 # The layer of Envoy's runtime that holds the limits; envoy/bootstrap.yaml requests it.

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from sidecar.traffic.policy import Mode, Release, TrafficPolicy
 from sidecar.xds.catalog.catalog import MAX_WEIGHT, WHOLE, Health, Instance, Leader, ServiceCatalog
-from sidecar.xds.config.models import ModelsById
+from sidecar.xds.catalog.models import ModelsById
 from sidecar.xds.config.no_healthy_upstream import waits
 
 _HEALTHS = tuple(Health)

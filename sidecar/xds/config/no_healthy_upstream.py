@@ -15,7 +15,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
-from sidecar.xds.config.models import lb_metadata
+from sidecar.xds.config.filters.model_filter import lb_metadata
 from sidecar.xds.config.protojson import Table, address, named, parse, seconds, typed
 
 # Nothing can listen on port 0, and the kernel refuses a connection to it at once.

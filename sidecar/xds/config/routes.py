@@ -21,6 +21,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from sidecar.traffic.policy import Match, TrafficPolicy
+from sidecar.xds.catalog.models import ModelTable
 from sidecar.xds.catalog.policy_indexes import NEVER, PolicyIndexes, claims
 from sidecar.xds.config import http2, no_healthy_upstream
 from sidecar.xds.config.capabilities import Capabilities
@@ -36,7 +37,6 @@ from sidecar.xds.config.filters.quarantine_filter import (
 )
 from sidecar.xds.config.filters.sequence_filter import http_filters, route_config
 from sidecar.xds.config.methods import AllowedPath, RouteKind, allowed_paths
-from sidecar.xds.config.models import ModelTable
 from sidecar.xds.config.protojson import (
     ADS,
     Table,

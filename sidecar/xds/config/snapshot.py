@@ -15,6 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Catalog, Instance, ServiceCatalog
+from sidecar.xds.catalog.models import listed_models, model_table
 from sidecar.xds.config import clusters as envoy_clusters
 from sidecar.xds.config import routes
 from sidecar.xds.config.capabilities import Capabilities
@@ -24,7 +25,6 @@ from sidecar.xds.config.endpoints import Assignment, assign, service_of
 from sidecar.xds.config.filters.quarantine_filter import Watchlist, of_service
 from sidecar.xds.config.filters.sequence_filter import ill
 from sidecar.xds.config.lingering import FormerCluster, Lingering, clusters
-from sidecar.xds.config.models import listed_models, model_table
 from sidecar.xds.config.no_healthy_upstream import waits
 from sidecar.xds.config.routes import Routing
 

@@ -14,12 +14,14 @@ from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FileDescriptorSet as FileSet
 
+from sidecar.xds.catalog.models import ModelTable
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, TRITON, AllowedPath
-from sidecar.xds.config.models import BALANCER, KEY, ModelTable
 from sidecar.xds.config.protojson import Table, named, typed
 
 # The response header that names the model which answered.
 ANSWERED_BY = "x-triton-sidecar-model"
+# The metadata with which Envoy's load balancer compares requests and endpoints.
+BALANCER, KEY = "envoy.lb", "model"
 _FRAMES, _READER, _NAME = "model_frames", "model_reader", "models"
 _RULE = "model:"  # before a name in a route's metadata
 # The field of the first message that names a model, by path.
@@ -81,6 +83,13 @@ def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) 
             {"header": answered_by, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         ],
     }
+
+
+def lb_metadata(models: tuple[str, ...]) -> Table:
+    """The metadata of an endpoint that is listed under these models."""
+    if not models:
+        return {}
+    return {"metadata": {"filter_metadata": {BALANCER: {KEY: list(models)}}}}
 
 
 def _lua_filter(name: str, script: str) -> Table:

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 
 from sidecar.traffic.policy import ModelRule
 from sidecar.xds.catalog.catalog import Health, Instance, ServiceCatalog
-from sidecar.xds.config.protojson import Table
 
 ModelsById = tuple[tuple[str, tuple[str, ...]], ...]
 """Models by instance id, sorted."""
 
-# The metadata with which Envoy's load balancer compares requests and endpoints.
-BALANCER, KEY = "envoy.lb", "model"
 _LONGEST = 400  # characters of a reason
 
 
@@ -88,13 +85,6 @@ def model_table(service: ServiceCatalog, routable: Collection[str]) -> ModelTabl
     return ModelTable(
         tuple((name, route(name)) for name in names), open=not (service.settled and known)
     )
-
-
-def lb_metadata(models: tuple[str, ...]) -> Table:
-    """The metadata of an endpoint that is listed under these models."""
-    if not models:
-        return {}
-    return {"metadata": {"filter_metadata": {BALANCER: {KEY: list(models)}}}}
 
 
 def _good(instances: Iterable[Instance], routable: Collection[str]) -> frozenset[str]:
