@@ -19,6 +19,7 @@ import structlog
 
 from sidecar.runtime.latest import Latest, first_of
 from sidecar.xds.catalog.catalog import Catalog, Instance
+from sidecar.xds.config.filters.model_filter import model_of
 from sidecar.xds.config.methods import STREAM_PATH
 from sidecar.xds.metrics import ControlPlaneMetrics
 from sidecar.xds.publication import Publication
@@ -153,7 +154,7 @@ class Quarantine:
         """The outcome of a trial, if there is an instance for it."""
         crashes, busy = suspect.crashes, self._trials.busy
         where = min(
-            trial_places(suspect, self._catalog.value),
+            trial_places(suspect, self._catalog.value, request.model),
             key=lambda way: (crashes.get(way[0].endpoint, 0), busy(way[0].endpoint)),
             default=None,
         )
@@ -282,6 +283,7 @@ def _held_request(headers: Mapping[str, str | bytes], message: bytes) -> HeldReq
             and not name.startswith(_HOP_PREFIXES)
             and _may_be_sent(value)
         ),
+        model_of(message),
     )
 
 

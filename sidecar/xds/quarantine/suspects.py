@@ -115,15 +115,17 @@ class Suspects:
 
 
 def trial_places(
-    suspect: Suspect, catalog: Catalog | None
+    suspect: Suspect, catalog: Catalog | None, model: str = ""
 ) -> Iterator[tuple[Instance, Connection]]:
     """Where it may be tried now: instances that crashed with it and are back, or that joined since.
 
-    Only instances that get requests now are used.
+    Only instances that get requests for its model now are used: the error of another one would
+    prove nothing.
     """
     if (service := _service(catalog, suspect.service)) is not None:
         for instance in in_use(service):
-            if instance.endpoint not in suspect.spared:
+            serves = not service.policy.by_model or model in instance.usable_models
+            if serves and instance.endpoint not in suspect.spared:
                 yield instance, service.policy.connection
 
 

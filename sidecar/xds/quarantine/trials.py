@@ -67,7 +67,7 @@ Answer = TrialOutcome | OversizedError
 class HeldRequest:
     """A request that Envoy holds back: its content, and the instances that crashed with it.
 
-    Of a stream (`streamed`), the content is the first message.
+    Of a stream (`streamed`), the content is the first message. `model` is the one that it names.
     """
 
     fingerprint: str
@@ -75,6 +75,7 @@ class HeldRequest:
     endpoints: tuple[Endpoint, ...]
     message: bytes
     metadata: tuple[tuple[str, str | bytes], ...]
+    model: str = ""
 
 
 @dataclass(eq=False, slots=True)

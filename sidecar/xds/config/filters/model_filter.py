@@ -4,7 +4,9 @@
 """
 
 from base64 import b64encode
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Imported for their types, which only `@type` names.
 from envoy.extensions.filters.http.grpc_field_extraction.v3 import (
@@ -13,6 +15,9 @@ from envoy.extensions.filters.http.grpc_field_extraction.v3 import (
 from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pb2 import FileDescriptorSet as FileSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 from sidecar.xds.catalog.models import ModelTable
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, TRITON, AllowedPath
@@ -83,6 +88,23 @@ def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) 
             {"header": answered_by, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
         ],
     }
+
+
+def model_of(request: bytes) -> str:
+    """The model that a ModelInferRequest names; empty if it cannot be read."""
+    try:
+        return str(_infer_request().FromString(request).model_name)
+    except DecodeError:
+        return ""
+
+
+@cache
+def _infer_request() -> Any:
+    pool = DescriptorPool()
+    for file in FileSet.FromString(_descriptors()).file:
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    found = pool.FindMessageTypeByName("inference.ModelInferRequest")  # type: ignore[no-untyped-call]
+    return GetMessageClass(found)
 
 
 def lb_metadata(models: tuple[str, ...]) -> Table:

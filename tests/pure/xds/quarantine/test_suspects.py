@@ -8,7 +8,15 @@ import pytest
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.json_format import MessageToDict
 
-from sidecar.traffic.policy import DEFAULTS, Limits, Mode, Retry, StatusCode, TrafficPolicy
+from sidecar.traffic.policy import (
+    DEFAULTS,
+    Limits,
+    Mode,
+    Retry,
+    RoutingMode,
+    StatusCode,
+    TrafficPolicy,
+)
 from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, ServiceCatalog
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.filters.quarantine_filter import ANSWERED, Watchlist
@@ -69,6 +77,25 @@ def test_it_is_tried_where_it_crashed_and_on_new_instances_but_never_on_survivor
     assert tried_on(suspects, service("c")) == []
     other = replace(service("new"), name="other")
     assert tried_on(suspects, other, service("b", "c")) == ["b"]
+
+
+def test_it_is_tried_only_where_its_model_is_served() -> None:
+    """The NOT_FOUND of another instance would acquit it."""
+    found = accused("one").find("triton/one")
+    assert found is not None
+    ill = (("chat", "MODEL_NOT_READY"),)
+    instances = (
+        Instance("a", *A, 9001, models=("chat", "embed"), unusable=ill),
+        Instance("b", *B, 9001, models=("chat",)),
+        Instance("new", *D, 9001, models=("embed",)),
+    )
+    policy = TrafficPolicy(mode=Mode.ACTIVE_ACTIVE, routing=RoutingMode.BY_MODEL)
+    catalog = Catalog((ServiceCatalog("triton", instances, policy=policy),))
+    places = {
+        model: [instance.id for instance, _ in trial_places(found, catalog, model)]
+        for model in ("chat", "embed")
+    }
+    assert places == {"chat": ["b"], "embed": ["a", "new"]}
 
 
 def test_it_is_not_tried_on_an_instance_that_gets_no_requests() -> None:

@@ -21,6 +21,7 @@ from sidecar.xds.catalog.catalog import Catalog, Health, Instance, Leader, Servi
 from sidecar.xds.config.clusters import max_ejection_percent
 from sidecar.xds.config.edge import Edge
 from sidecar.xds.config.endpoints import Assignment
+from sidecar.xds.config.filters.model_filter import model_of
 from sidecar.xds.config.lingering import FormerCluster
 from sidecar.xds.config.snapshot import CLUSTER, ENDPOINT, ROUTE, Snapshot, build
 
@@ -122,6 +123,12 @@ def test_a_former_cluster_keeps_its_models_for_retries() -> None:
     found = snapshot(DEFAULTS, **{name: former})
     assert models(found, name) == {"a": ["embed"], "b": ["chat"], "c": ["chat"]}
     assert not any(models(found, "s").values())
+
+
+def test_the_model_of_a_request_is_the_last_one_as_for_triton() -> None:
+    assert model_of(b"\x0a\x01a\x1a\x01i\x0a\x01b") == "b"
+    assert model_of(b"") == ""
+    assert model_of(b"\xff") == ""
 
 
 @pytest.mark.parametrize(
