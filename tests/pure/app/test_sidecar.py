@@ -28,6 +28,7 @@ from sidecar.triton import python_stubs
 from sidecar.triton.api import Answer, ModelDescription, Statistics, TensorSpec
 from sidecar.triton.tensors import tensor
 from sidecar.v1.control_plane_pb2 import GetFailuresResponse
+from sidecar.verdict.evidence import Reason
 from tests.support.consul_model import FakeConsul
 from tests.support.fake_triton import FakeModel, FakeTriton
 from tests.support.rewording import any_words as any_words
@@ -284,3 +285,21 @@ async def test_a_deregistration_is_retried_while_consul_does_not_answer(scene: S
     await scene.clock.advance(4)
     assert stopping.done()
     assert await scene.consul.agent_service(own) is None
+
+
+async def test_a_model_that_may_not_be_used_is_published_and_does_not_count_for_a_candidate(
+    scene: Scene,
+) -> None:
+    scene.model.reply = Answer({"y": tensor("FP32", [2], [7.0, 7.0])})
+    assert Reason.CANARY_WRONG_ANSWER in await scene.proof()
+    sidecar = scene.sidecar
+    publishing = asyncio.create_task(sidecar._publish_weight())
+    await scene.clock.advance(0.1)
+    sidecar._publisher._nudge.clear()
+    verdict = sidecar._assessment.verdict
+    verdict.set(replace(verdict.value, unusable=(("m", Reason.CANARY_WRONG_ANSWER),)))
+    await scene.clock.advance(0.1)
+    assert sidecar._publisher._nudge.is_set()
+    assert sidecar._registration()[1].unusable == (("m", "CANARY_WRONG_ANSWER"),)
+    assert await scene.proof() == ""
+    await cancel_all([publishing])
