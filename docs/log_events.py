@@ -3,6 +3,7 @@
 EVENTS = {
     # The sidecar: health.
     "verdict_changed": "The verdict on Triton changed; a warning if the instance stops serving.",
+    "models_unusable": "The models that the instance does not serve changed; a warning if more.",
     "verdict_published": "Consul confirmed the new verdict, `seconds` after the finding behind it.",
     "probed": "A probe finished; one line for each finding.",
     "canary_derived": "The model has no canary, so one was derived from its metadata.",

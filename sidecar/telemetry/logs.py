@@ -172,6 +172,7 @@ class LogHook:
                 self._recovery(event)
                 self._election(event)
                 self._models(event)
+                self._unusable_models(event)
                 self._operation(event)
                 self._drain(event)
                 self._drill(event)
@@ -261,6 +262,16 @@ class LogHook:
                 self._log.info("model_state_saved")
             case ModelStateSaved(error):
                 self._log.warning("model_state_not_saved", error=error)
+
+    def _unusable_models(self, event: Event) -> None:
+        """They change on their own where an instance does not need all of its models."""
+        match event:
+            case VerdictChanged(before, after) if before.unusable != after.unusable:
+                models = {model: reason.value for model, reason in after.unusable}
+                if after.serving and models.keys() - dict(before.unusable):
+                    self._log.warning("models_unusable", models=models)
+                else:
+                    self._log.info("models_unusable", models=models)
 
     def _operation(self, event: Event) -> None:
         match event:

@@ -110,6 +110,11 @@ class _Health:
             "Share of its weight that the instance gets: 100 unless WARNING, 0 if out of service.",
             registry=registry,
         )
+        self._unusable = Gauge(
+            "triton_sidecar_models_unusable",
+            "Models that the instance does not serve, where it does not need all of them.",
+            registry=registry,
+        )
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -126,6 +131,7 @@ class _Health:
             case VerdictChanged(_, after):
                 warned = after.weight if after.state is State.WARNING else 100
                 self._weight.set(warned if after.serving else 0)
+                self._unusable.set(len(after.unusable))
                 self._state(after.state)
                 self._reason(after.reason)
 

@@ -22,7 +22,7 @@ from sidecar.verdict.verdict_line import State
 
 def test_metrics_follow_events() -> None:
     hook = MetricsHook([role.value for role in Role])
-    passing = Verdict(State.PASSING, Reason.OK)
+    passing = Verdict(State.PASSING, Reason.OK, unusable=(("embed", Reason.MODEL_HUNG),))
     hook(Probed((Finding(Layer.CANARY, "chat", Reason.OK, "", 0.003),)))
     hook(CanarySent("chat"))
     hook(RecoveryDecided("give up", "3 actions within an hour", dry_run=False))
@@ -43,6 +43,7 @@ def test_metrics_follow_events() -> None:
         'triton_sidecar_recovery_actions_total{result="error"} 1.0',
         'triton_sidecar_canaries_total{model="chat"} 1.0',
         "triton_sidecar_weight_percent 100.0",
+        "triton_sidecar_models_unusable 1.0",
         "triton_sidecar_last_reload_successful 0.0",
         'triton_sidecar_layer_level{layer="canary",model="chat"} 0.0',
         (
