@@ -220,6 +220,7 @@ async def test_what_changes_about_a_model_moves_only_its_requests(scene: Scene) 
     given = policy(Mode.ACTIVE_ACTIVE)
     await scene.publish(given)
     connections = await scene.rig.envoy.stat(f"cluster.{SERVICE}.upstream_cx_total")
+    subsets = await scene.rig.envoy.stat(f"cluster.{SERVICE}.lb_subsets_active")
     call = scene.client.stream()
     await call.write(request("y", 1))
     await call.read()
@@ -249,6 +250,11 @@ async def test_what_changes_about_a_model_moves_only_its_requests(scene: Scene) 
     await call.done_writing()
     now = await scene.rig.envoy.stat(f"cluster.{SERVICE}.upstream_cx_total")
     assert now <= connections + 6  # 2 workers that connect to 3 instances
+    # Envoy forgets models that are gone (envoy#3803).
+    await scene.publish(given, a={"models": tuple(f"model-{number}" for number in range(50))})
+    assert await scene.rig.envoy.stat(f"cluster.{SERVICE}.lb_subsets_active") > subsets
+    await scene.publish(given)
+    assert await scene.rig.envoy.stat(f"cluster.{SERVICE}.lb_subsets_active") == subsets
 
 
 async def test_routing_by_model_begins_and_ends_without_a_failed_request(scene: Scene) -> None:
@@ -318,14 +324,35 @@ async def test_a_release_gets_its_share_of_the_models_that_it_serves(scene: Scen
     assert await scene.client.count("z") == {"c"}  # the release does not serve it
 
 
-async def test_a_ring_and_a_larger_bound_hold_by_model(scene: Scene) -> None:
+async def sessions(scene: Scene, model: str) -> dict[int, str]:
+    """The instance that answers each of some sessions, on whichever worker."""
+    found = {}
+    for client in [ModelClient(scene.rig.envoy.port) for _ in range(4)]:
+        for session in range(30):
+            answer = await client.ask(model, metadata=[("x-session", str(session))])
+            assert found.setdefault(session, answer.by) == answer.by
+        await client.close()
+    return found
+
+
+async def test_each_model_has_a_ring_that_follows_its_instances(scene: Scene) -> None:
+    """Rings that Envoy does not rebuild were reported since 1.38 (envoy#45055, envoy#45212)."""
     ring = policy(Mode.ACTIVE_ACTIVE, affinity=Affinity(header="x-session"))
     await scene.publish(ring)
-    for session in range(20):
-        headers = [("x-session", str(session))]
-        homes = {(await scene.client.ask("x", metadata=headers)).by for _ in range(5)}
-        assert len(homes) == 1
-        assert homes <= {"a", "b"}
+    before = await sessions(scene, "y")
+    assert set((await sessions(scene, "x")).values()) == {"a", "b"}
+    for _ in range(3):
+        await scene.publish(ring, a={"models": ("x", "y")})
+        during = await sessions(scene, "y")
+        assert set(during.values()) == {"a", "b", "c"}
+        assert sum(by == before[session] for session, by in during.items()) >= 10
+        await scene.publish(ring, b={"unusable": (("y", BROKEN),)})
+        assert set((await sessions(scene, "y")).values()) == {"c"}
+        await scene.publish(ring)
+        assert await sessions(scene, "y") == before
+
+
+async def test_a_request_above_the_bound_is_refused(scene: Scene) -> None:
     small = policy(limits=Limits(retry_body_bytes=1000))
     await scene.publish(small)
     assert (await scene.client.ask("x", size=3 * MIB)).code is CODE.FAILED_PRECONDITION
