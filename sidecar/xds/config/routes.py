@@ -35,6 +35,7 @@ from sidecar.xds.config.filters.quarantine_filter import (
     Watchlist,
     route_metadata,
 )
+from sidecar.xds.config.filters.request_buffer import buffer_filter
 from sidecar.xds.config.filters.sequence_filter import http_filters, route_config
 from sidecar.xds.config.methods import AllowedPath, RouteKind, allowed_paths
 from sidecar.xds.config.protojson import (
@@ -193,7 +194,7 @@ def _tables(each: Routing, claim: RequestMatch, claimed: str) -> Iterator[Table]
     sequence = each.policy.affinity.sequence_header
     since = f"{each.since.followed}.{claimed}"
     for allowed in allowed_paths(each.policy, claim.prefix):
-        by_model = model_filter.route_config(allowed, each.service, each.models)
+        by_model = model_filter.route_config(allowed, each.service, each.policy, each.models)
         if sequence:
             present = {"name": sequence, "present_match": True}
             yield merged(
@@ -304,7 +305,7 @@ def _hcm(edge: Edge, capabilities: Capabilities) -> Table:
             # Counts each request once by its outcome: `cluster.<service>.grpc.success|failure`.
             "http_filters": [
                 named("envoy.filters.http.grpc_stats", counted),
-                *model_filter.http_filters(),
+                *model_filter.http_filters(buffer_filter()),
                 *http_filters(),
                 router,
             ],

@@ -71,10 +71,10 @@ class ModelClient:
         headers = {str(name): str(value) for name, value in await asked.initial_metadata()}
         return Answer(found.decode().partition(":")[0], headers.get(ANSWERED_BY, ""))
 
-    def stream(self) -> Any:
+    def stream(self, **options: Any) -> Any:
         """Open a stream; to be written and read as bytes."""
         call: Any = self._channel.stream_stream(STREAM)  # type: ignore[call-arg]
-        return call(timeout=PATIENCE)
+        return call(timeout=PATIENCE, **options)
 
     async def count(self, model: str, requests: int = 40) -> set[str]:
         """The instances that answer requests for a model, sent one after the other."""

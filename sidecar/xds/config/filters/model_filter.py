@@ -19,7 +19,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from sidecar.traffic.policy import TrafficPolicy
 from sidecar.xds.catalog.models import ModelTable
+from sidecar.xds.config.filters.request_buffer import buffered
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, TRITON, AllowedPath
 from sidecar.xds.config.protojson import Table, named, typed
 
@@ -29,45 +31,50 @@ ANSWERED_BY = "x-triton-sidecar-model"
 BALANCER, KEY = "envoy.lb", "model"
 _FRAMES, _READER, _NAME = "model_frames", "model_reader", "models"
 _RULE = "model:"  # before a name in a route's metadata
-# The field of the first message that names a model, by path.
-_FIELDS = {
-    **dict.fromkeys((INFER_PATH, STREAM_PATH), "model_name"),
-    **dict.fromkeys(
-        (TRITON + each for each in ("ModelReady", "ModelMetadata", "ModelConfig")), "name"
-    ),
-    TRITON + "ModelStatistics": "name",
-}
+# The methods whose requests name a model.
+_PATHS = frozenset(
+    {
+        *(INFER_PATH, STREAM_PATH),
+        *(TRITON + each for each in ("ModelReady", "ModelMetadata", "ModelConfig")),
+        TRITON + "ModelStatistics",
+    }
+)
+_FIELD = "model_name"
 
 
-def http_filters() -> list[Table]:
+def http_filters(buffer: Table) -> list[Table]:
     """The listener's filters, which are active only on the routes that enable them.
 
-    They are always present: Envoy drains a listener that changes.
+    They are always present: Envoy drains a listener that changes. `buffer` is the filter that holds
+    a unary request back until it is complete.
     """
     reader = typed(
         "extensions.filters.http.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
         {
             "descriptor_set": {"inline_bytes": b64encode(_descriptors()).decode()},
             "extractions_by_method": {
-                path[1:].replace("/", "."): {"request_field_extractions": {field: {}}}
-                for path, field in _FIELDS.items()
+                STREAM_PATH[1:].replace("/", "."): {"request_field_extractions": {_FIELD: {}}}
             },
         },
     )
-    found = (_lua_filter(_FRAMES, "frames"), named(_READER, reader), _lua_filter(_NAME, "models"))
-    return [{**each, "disabled": True} for each in found]
+    own = (_lua_filter(_FRAMES, "frames"), named(_READER, reader), _lua_filter(_NAME, "models"))
+    frames, *others = [{**each, "disabled": True} for each in own]
+    return [frames, buffer, *others]
 
 
-def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) -> Table:
+def route_config(
+    allowed: AllowedPath, service: str, policy: TrafficPolicy, models: ModelTable | None
+) -> Table:
     """A route's fields that send its requests to instances by model; empty for other methods.
 
     Args:
         allowed: what the route matches.
         service: whose models they are.
+        policy: of the service.
         models: of the service; None if its requests are not routed by model.
     """
     path = allowed.match.get("path")
-    if models is None or path not in _FIELDS:
+    if models is None or path not in _PATHS:
         return {}
     aliases = {_RULE + name: route.to for name, route in models.routes if route.to}
     fields: Table = {"service": service, "open": models.open}
@@ -75,9 +82,11 @@ def route_config(allowed: AllowedPath, service: str, models: ModelTable | None) 
         shown = {"to": route.to, "why": route.why}
         fields[_RULE + name] = {key: text for key, text in shown.items() if text} or True
     frames = {"aliases": True, **aliases} if aliases else {}
-    scripts = (_FRAMES, _NAME) if aliases or path == STREAM_PATH else (_NAME,)
+    streams = path == STREAM_PATH
+    scripts = (_FRAMES, _NAME) if aliases or streams else (_NAME,)
+    reader = {_READER: typed("config.route.v3.FilterConfig", {"config": {}})}
     filters = {
-        _READER: typed("config.route.v3.FilterConfig", {"config": {}}),
+        **(reader if streams else buffered(policy)),
         **{name: _lua_for_route(name) for name in scripts},
     }
     answered_by = {"key": ANSWERED_BY, "value": f"%DYNAMIC_METADATA({BALANCER}:{KEY})%"}
@@ -119,6 +128,7 @@ def _lua_filter(name: str, script: str) -> Table:
         Path(__file__).with_name(f"{each}.lua").read_text(encoding="utf-8")
         for each in ("messages", script)
     )
+    text = text.replace("@STREAM@", STREAM_PATH)
     body = {"source_codes": {name: {"inline_string": text}}, "stat_prefix": name}
     return named(name, typed("extensions.filters.http.lua.v3.Lua", body))
 
@@ -128,23 +138,20 @@ def _lua_for_route(name: str) -> Table:
 
 
 def _descriptors() -> bytes:
-    """The methods of Triton's service, with the one field of their requests that is read."""
+    """The one method whose requests are read by it, with the one field that is read."""
     file = FileDescriptorProto(name="models.proto", package="inference", syntax="proto3")
     file.message_type.add(name="Answer")
-    service = file.service.add(name="GRPCInferenceService")
-    for path, field in _FIELDS.items():
-        method = path.removeprefix(TRITON)
-        file.message_type.add(name=f"{method}Request").field.add(
-            name=field,
-            number=1,
-            type=FieldDescriptorProto.TYPE_STRING,
-            label=FieldDescriptorProto.LABEL_OPTIONAL,
-        )
-        service.method.add(
-            name=method,
-            input_type=f".inference.{method}Request",
-            output_type=".inference.Answer",
-            client_streaming=path == STREAM_PATH,
-            server_streaming=path == STREAM_PATH,
-        )
+    file.message_type.add(name="ModelInferRequest").field.add(
+        name=_FIELD,
+        number=1,
+        type=FieldDescriptorProto.TYPE_STRING,
+        label=FieldDescriptorProto.LABEL_OPTIONAL,
+    )
+    file.service.add(name="GRPCInferenceService").method.add(
+        name=STREAM_PATH.removeprefix(TRITON),
+        input_type=".inference.ModelInferRequest",
+        output_type=".inference.Answer",
+        client_streaming=True,
+        server_streaming=True,
+    )
     return FileSet(file=[file]).SerializeToString(deterministic=True)

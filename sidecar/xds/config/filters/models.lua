@@ -1,20 +1,62 @@
--- Runs in each Envoy worker, once for each request that names a model (decision 69), in one script with `messages.lua`
--- before it, and after the filter that reads the name from the first message.
+-- Runs in each Envoy worker, once for each request that may name a model (decision 69), in one script with `messages.lua`
+-- before it.
 --
 -- The route metadata says by name what happens: nothing (unknown), true (the load balancer considers only instances that
 -- serve the model), or `why` it is refused. An alias has been replaced before, by `frames.lua`.
 
-local READ = "envoy.filters.http.grpc_field_extraction" -- where the filter before this one puts the name
+local READ = "envoy.filters.http.grpc_field_extraction" -- where another filter puts the name in a stream's first message
 local BALANCER, KEY = "envoy.lb", "model" -- where the load balancer looks for it
 local RULE = "model:" -- before a name in the route metadata
-local LONGEST = 255 -- bytes of a name that a refusal repeats
-local INVALID_ARGUMENT, NOT_FOUND, INTERNAL, UNAVAILABLE = "3", "5", "13", "14"
+local LONGEST = 1020 -- bytes of a name that is looked up
+local SHOWN = 255 -- and that a refusal repeats
+local BEGINNING = 20 -- bytes in which a field's key and length end
+local MOST = 65536 -- fields of a request
+local INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = "3", "5", "12", "13", "14"
 
--- The model that a request names; nil if its first message could not be read, empty if it is about all models.
+-- The bytes of a field's contents and where they begin in `head`, given what follows its key; nil if it is malformed.
+local function extent(head, kind, after)
+  if kind == TEXT then
+    return varint(head, after)
+  elseif kind == 0 then
+    local _, begin = varint(head, after)
+    return begin and 0, begin
+  elseif kind == 1 or kind == 5 then
+    return kind == 1 and 8 or 4, after
+  end
+end
+
+-- The model that a framed message names, empty if none. Of a field that is there twice the last one counts. Of a large
+-- field only the beginning is copied.
+local function name_in(buffer)
+  local size, at, found = buffer:length(), FRAME, ""
+  for _ = 1, MOST do
+    local head = at < size and buffer:getBytes(at, math.min(BEGINNING, size - at)) or ""
+    local key, after = varint(head, 1)
+    local length, begin = extent(head, key and key % 8, after)
+    if not length or at + begin - 1 + length > size then
+      break
+    end
+    at = at + begin - 1
+    if key == 8 * NAME + TEXT then
+      found = buffer:getBytes(at, math.min(length, LONGEST))
+    end
+    at = at + length
+  end
+  return found
+end
+
+-- The model that a request names, empty if none; nil if it has been refused.
 local function named(handle)
-  local read = handle:streamInfo():dynamicMetadata():get(READ)
-  local values = read and (read.model_name or read.name)
-  return values and values[1]
+  if handle:headers():get(":path") == "@STREAM@" then
+    local read = handle:streamInfo():dynamicMetadata():get(READ)
+    return read and read.model_name and read.model_name[1] or ""
+  end
+  local buffer = handle:body(true)
+  if buffer:length() > 0 and is_compressed(buffer:getBytes(0, 1)) then
+    refuse(handle, UNIMPLEMENTED, "a request that is routed by its model has to come uncompressed")
+    return nil
+  end
+  return name_in(buffer)
 end
 
 -- As text that a gRPC status message accepts.
@@ -31,7 +73,7 @@ local function route(handle)
   end
   local rules = handle:metadata()
   local rule = rules:get(RULE .. name)
-  local shown = "model '" .. encoded(name:sub(1, LONGEST)) .. "'"
+  local shown = "model '" .. encoded(name:sub(1, SHOWN)) .. "'"
   if rule == true or (not rule and rules:get("open")) then
     handle:streamInfo():dynamicMetadata():set(BALANCER, KEY, name)
   elseif not rule then

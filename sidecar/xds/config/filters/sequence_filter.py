@@ -7,20 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Imported for their types, which only `@type` names.
-from envoy.extensions.filters.http.buffer.v3 import buffer_pb2 as _buffer  # noqa: F401
 from envoy.extensions.filters.http.header_mutation.v3 import (
     header_mutation_pb2 as _mutation,  # noqa: F401
 )
 from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 
-from sidecar.traffic.policy import MIB, Mode, TrafficPolicy
+from sidecar.traffic.policy import Mode, TrafficPolicy
 from sidecar.xds.catalog.catalog import Instance
 from sidecar.xds.config.endpoints import Assignment
+from sidecar.xds.config.filters.request_buffer import buffered
 from sidecar.xds.config.methods import INFER_PATH, STREAM_PATH, AllowedPath
 from sidecar.xds.config.no_healthy_upstream import ATTEMPTS, waits
 from sidecar.xds.config.protojson import Table, named, typed
 
-_BUFFER, _LUA = "envoy.filters.http.buffer", "envoy.filters.http.lua"
+_LUA = "envoy.filters.http.lua"
 _MUTATION = "envoy.filters.http.header_mutation"
 # For the script alone: in each request, the connection it came over, even if ports are reused; in
 # each response, the instance that sent it.
@@ -44,16 +44,15 @@ _ANY = ["UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"]
 def http_filters() -> list[Table]:
     """The listener's filters, which are active only on the routes that enable them.
 
-    They are always present: Envoy drains a listener that changes.
+    They are always present: Envoy drains a listener that changes. The one of `request_buffer.py`
+    comes before them.
     """
-    # Otherwise an HTTP/2 window would limit what the script can hold back.
-    buffer = typed("extensions.filters.http.buffer.v3.Buffer", {"max_request_bytes": MIB})
     lua = typed(
         "extensions.filters.http.lua.v3.Lua",
         {"source_codes": {_NAME: {"inline_string": _SCRIPT}}, "stat_prefix": _NAME},
     )
     mutation = typed("extensions.filters.http.header_mutation.v3.HeaderMutation", {})
-    found = (named(_BUFFER, buffer), named(_MUTATION, mutation), named(_LUA, lua))
+    found = (named(_MUTATION, mutation), named(_LUA, lua))
     return [{**each, "disabled": True} for each in found]
 
 
@@ -74,10 +73,7 @@ def route_config(
         return {}
     filters = {_LUA: typed("extensions.filters.http.lua.v3.LuaPerRoute", {"name": _NAME})}
     if path == INFER_PATH:
-        largest = {"max_request_bytes": policy.limits.retry_body_bytes}
-        filters[_BUFFER] = typed(
-            "extensions.filters.http.buffer.v3.BufferPerRoute", {"buffer": largest}
-        )
+        filters |= buffered(policy)
         filters[_MUTATION] = typed(
             "extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
             {"mutations": {"request_mutations": [{"append": _OVER}]}},

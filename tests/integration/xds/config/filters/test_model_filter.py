@@ -326,7 +326,7 @@ async def test_a_release_gets_its_share_of_the_models_that_it_serves(scene: Scen
 
 async def sessions(scene: Scene, model: str) -> dict[int, str]:
     """The instance that answers each of some sessions, on whichever worker."""
-    found = {}
+    found: dict[int, str] = {}
     for client in [ModelClient(scene.rig.envoy.port) for _ in range(4)]:
         for session in range(30):
             answer = await client.ask(model, metadata=[("x-session", str(session))])
@@ -355,13 +355,29 @@ async def test_each_model_has_a_ring_that_follows_its_instances(scene: Scene) ->
 async def test_a_request_above_the_bound_is_refused(scene: Scene) -> None:
     small = policy(limits=Limits(retry_body_bytes=1000))
     await scene.publish(small)
-    assert (await scene.client.ask("x", size=3 * MIB)).code is CODE.FAILED_PRECONDITION
+    assert (await scene.client.ask("x", size=3 * MIB)).code is CODE.UNKNOWN
+    call = scene.client.stream()
+    await call.write(request("x", 3 * MIB))
+    assert await call.code() is CODE.FAILED_PRECONDITION
 
 
 async def test_a_compressed_request_is_refused(scene: Scene) -> None:
     await scene.publish(policy())
     refused = await scene.client.ask("x", size=5000, compression=grpc.Compression.Gzip)
-    assert refused.code is CODE.INVALID_ARGUMENT
+    assert refused.code is CODE.UNIMPLEMENTED
+    call = scene.client.stream(compression=grpc.Compression.Gzip)
+    await call.write(request("x", 5000))
+    assert await call.code() is CODE.INVALID_ARGUMENT
+
+
+async def test_the_name_is_found_wherever_it_is_in_a_request(scene: Scene) -> None:
+    await scene.publish(policy())
+    other = b"\x12\x011" + b"\x28\x96\x01" + b"\x31" + bytes(8) + b"\x3d" + bytes(4)
+    large = request("", 3 * MIB)
+    for before in (b"", other, large, large + request("x") + other):
+        assert await scene.client.send(before + request("z") + other) == Answer("c", "z")
+    for malformed in (b"\xff\xff", b"\x0a\x05ab", b"\x0b", b""):  # as if it named none
+        assert (await scene.client.send(malformed)).by == "a"
 
 
 async def test_a_drain_waits_for_requests_by_model(scene: Scene) -> None:

@@ -31,6 +31,7 @@ B = Instance("b", "10.0.0.2", 8001, 9001, models=("chat",))
 C = Instance("c", "10.0.0.3", 8001, 9001, Health.CRITICAL, models=("chat",))
 BY_MODEL = replace(DEFAULTS, routing=RoutingMode.BY_MODEL)
 FRAMES, READER, ROUTER = "model_frames", "model_reader", "models"
+BUFFER = "envoy.filters.http.buffer"
 NAMING = {"ModelInfer", "ModelStreamInfer", "ModelReady", "ModelMetadata", "ModelConfig"}
 
 
@@ -76,8 +77,8 @@ def test_only_the_routes_of_methods_that_name_a_model_are_routed_by_it() -> None
     }
     routed = {name for name, filters in found.items() if filters}
     assert routed == NAMING | {"ModelStatistics"}
-    # Only a stream has several messages.
-    assert found["ModelInfer"] == {READER, ROUTER}
+    # Only a stream cannot be held back until it ends.
+    assert found["ModelInfer"] == found["ModelReady"] == {BUFFER, ROUTER}
     assert found["ModelStreamInfer"] == {FRAMES, READER, ROUTER}
 
 
@@ -85,7 +86,8 @@ def test_aliases_are_replaced_on_every_such_route() -> None:
     rules = (("talk", ModelRule("chat")), ("tiny", ModelRule("tiny")))
     for route in routes(replace(BY_MODEL, models=rules)):
         if route.typed_per_filter_config:
-            assert set(route.typed_per_filter_config) == {FRAMES, READER, ROUTER}
+            reading = READER if route.name == "s/stream" else BUFFER
+            assert set(route.typed_per_filter_config) == {FRAMES, reading, ROUTER}
             metadata = route.metadata.filter_metadata
             assert dict(metadata[FRAMES]) == {"aliases": True, "model:talk": "chat"}
             assert metadata[ROUTER]["model:chat"] is True
@@ -97,7 +99,7 @@ def test_sequences_keep_what_they_need() -> None:
     in_sequence = [route for route in routes(policy) if route.name == "s/unary-sequence"]
     infer = next(route for route in in_sequence if route.match.path.endswith("/ModelInfer"))
     lua = "envoy.filters.http.lua"
-    assert {READER, ROUTER, lua} <= set(infer.typed_per_filter_config)
+    assert {BUFFER, ROUTER, lua} <= set(infer.typed_per_filter_config)
     assert {each.header.key for each in infer.response_headers_to_add} == {
         "x-triton-sidecar-place",
         "x-triton-sidecar-model",
