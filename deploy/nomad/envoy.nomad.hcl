@@ -70,7 +70,11 @@ job "triton-envoy" {
 
       config {
         command = "/usr/local/bin/envoy"
-        args    = ["--config-path", "${NOMAD_TASK_DIR}/bootstrap.yaml", "--disable-hot-restart"]
+        # With routing by model, Envoy would log five lines for each stream.
+        args = [
+          "--config-path", "${NOMAD_TASK_DIR}/bootstrap.yaml", "--disable-hot-restart",
+          "--component-log-level", "misc:warning",
+        ]
       }
 
       template {

@@ -192,7 +192,11 @@ class _Draft:
         )
 
     def envoy(self) -> Part:
-        flags = ("--disable-hot-restart", "--concurrency", str(self.options.envoy_concurrency))
+        flags = (
+            *("--disable-hot-restart", "--concurrency", str(self.options.envoy_concurrency)),
+            # Otherwise it logs five lines for each stream that is routed by its model.
+            *("--component-log-level", "misc:warning"),
+        )
         config = self.folder / "envoy.yaml"
         return Part(
             name="envoy",
