@@ -1,8 +1,9 @@
 """The cost of routing by model: Envoy with and without it, in turns on the same server.
 
 The third way names an alias, which Envoy replaces in the request. Some names of models that no
-request is for are in the policy as well. Every answer is compared. Exit status 1 if a request
-failed or was answered wrongly.
+request is for are in the policy as well. Every answer is compared. CPU time is Envoy's alone, and
+hardly depends on other load on the machine. Exit status 1 if a request failed or was answered
+wrongly.
 """
 
 import argparse
@@ -63,9 +64,16 @@ class Way:
 
     name: str
     model: str
+    process: Any
     client: grpc.aio.Channel
     times: list[float] = field(default_factory=list)
+    spent: float = 0.0
     bad: int = 0
+
+    def cpu(self) -> float:
+        """CPU seconds of its Envoy."""
+        found = Path(f"/proc/{self.process.pid}/schedstat").parent.glob("task/*/schedstat")
+        return sum(int(each.read_text().split()[0]) for each in found) / 1e9
 
 
 def serve(pipe: Any) -> None:
@@ -124,7 +132,7 @@ async def envoy(name: str, server: int, models: int) -> AsyncIterator[Way]:
                 await part_probe.until(Probe("http", f"http://127.0.0.1:{admin}/ready"))
             address = f"127.0.0.1:{listen}"
             async with grpc.aio.insecure_channel(address, options=_UNLIMITED) as channel:
-                yield Way(name, model, channel)
+                yield Way(name, model, process, channel)
         finally:
             process.kill()
             await process.wait()
@@ -154,14 +162,15 @@ async def turn(way: Way, load: str, seconds: float) -> None:
             way.times.append(time.monotonic() - began)
 
     await one()
-    until = time.monotonic() + seconds
+    until, before = time.monotonic() + seconds, way.cpu()
     await asyncio.gather(*(client() for _ in range(clients)))
+    way.spent += way.cpu() - before
 
 
 async def measure(ways: list[Way], load: str, rounds: int, seconds: float) -> list[list[str]]:
     """A row for each way, with what it adds to the first one."""
     for way in ways:
-        way.times = []
+        way.times, way.spent = [], 0.0
     for number in range(rounds):
         for way in ways if number % 2 else reversed(ways):
             await turn(way, load, seconds)
@@ -173,6 +182,7 @@ async def measure(ways: list[Way], load: str, rounds: int, seconds: float) -> li
             ms(quantile(way.times, 0.99), 2),
             "" if way is ways[0] else ms(quantile(way.times, 0.5) - usual, 2),
             "" if way is ways[0] else f"{quantile(way.times, 0.5) / usual:.2f}",
+            ms(way.spent / len(way.times), 3),
             str(len(way.times)),
             str(way.bad),
         ]
@@ -192,7 +202,9 @@ async def main(options: argparse.Namespace) -> int:
         ways = [
             await stack.enter_async_context(envoy(name, port, options.models)) for name in _WAYS
         ]
-        rows = [["request", "p50", "p99", "p50 more", "ratio", "requests", "bad"]]
+        rows = [
+            ["request", "p50", "p99", "p50 more", "ratio", "Envoy's CPU each", "requests", "bad"]
+        ]
         for load in _LOADS:
             rows += await measure(ways, load, options.rounds, options.seconds)
         note = f"{options.models} models; {options.rounds} turns of {options.seconds:g} s each"
