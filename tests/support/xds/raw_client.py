@@ -36,12 +36,20 @@ class RawClient:
         await asyncio.gather(self._task, return_exceptions=True)
         self._writer.close()
 
-    def request(self, path: str, body: bytes, *, end: bool = True, piece: int = 16_384) -> int:
-        """Send a request, or only its beginning, in pieces; gives its stream."""
+    def request(
+        self, path: str, content: bytes, *, end: bool = True, piece: int = 16_384, body: bool = True
+    ) -> int:
+        """Send a request, or only its beginning, in pieces; gives its stream.
+
+        One without a `body` ends with its headers.
+        """
         stream, self._next = self._next, self._next + 2
-        self._writer.write(_frame(HEADERS, END_HEADERS, stream, _headers(path)))
-        for at in range(0, len(body), piece):
-            self._writer.write(_frame(DATA, 0, stream, body[at : at + piece]))
+        flags = END_HEADERS if body else END_HEADERS | END_STREAM
+        self._writer.write(_frame(HEADERS, flags, stream, _headers(path)))
+        if not body:
+            return stream
+        for at in range(0, len(content), piece):
+            self._writer.write(_frame(DATA, 0, stream, content[at : at + piece]))
         if end:
             self._writer.write(_frame(DATA, END_STREAM, stream, b""))
         return stream

@@ -10,6 +10,7 @@
 local ALIAS = "model:" -- before a name in the route metadata
 local LONGEST = 1020 -- bytes of a name that a policy may have
 local HEAD = FRAME + 3 + LONGEST -- bytes in which the name ends
+local INVALID_ARGUMENT = "3"
 
 local function four_bytes(value)
   local found = ""
@@ -65,9 +66,10 @@ end
 
 function envoy_on_request(handle)
   local renames = handle:metadata():get("aliases")
-  local left, tail, rest, first = 0, "", "", true
+  local left, tail, rest, first, none = 0, "", "", true, true
   for piece in handle:bodyChunks() do
     local size, text = piece:length(), nil
+    none = false
     if left > size then -- the middle of a large message passes as it is
       left = left - size
     elseif size > 0 then
@@ -78,5 +80,8 @@ function envoy_on_request(handle)
         return
       end
     end
+  end
+  if none then -- the next filter would hold it forever
+    refuse(handle, INVALID_ARGUMENT, "a request that is routed by its model needs a message")
   end
 end

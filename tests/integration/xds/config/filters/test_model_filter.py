@@ -361,6 +361,16 @@ async def test_a_request_above_the_bound_is_refused(scene: Scene) -> None:
     assert await call.code() is CODE.FAILED_PRECONDITION
 
 
+async def test_a_stream_without_a_message_ends(scene: Scene) -> None:
+    await scene.publish(policy())
+    client = await RawClient().connect(scene.rig.envoy.port)
+    try:
+        streams = {client.request(STREAM, b""), client.request(STREAM, b"", body=False)}
+        await eventually(lambda: streams <= client.ended, "both have ended")
+    finally:
+        await client.close()
+
+
 async def test_a_compressed_request_is_refused(scene: Scene) -> None:
     await scene.publish(policy())
     refused = await scene.client.ask("x", size=5000, compression=grpc.Compression.Gzip)
