@@ -83,4 +83,5 @@ async def test_sequences_in_streams_and_other_models_work_as_ever(scene: Sequenc
     assert not isinstance(then, str)
     assert (first.sum, then.sum, then.place) == (5, 11, first.place)
     assert await scene.client.echo(b"\xff") == b"\xff"
-    assert await scene.client.ask_by_name("one", 3, start=True) == 3
+    name = "z" * 128  # docs/decisions/0038
+    assert await scene.client.ask_by_name(name, 3, start=True) == 3
