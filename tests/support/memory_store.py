@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sidecar.models.store.documents import layout
 from sidecar.models.store.places.backend import Item, Room
-from sidecar.models.store.places.hashing import digest_of
+from sidecar.models.store.places.hashing import check, digest_of
 from sidecar.runtime.errors import Corrupt, NotFound, Rejected
 
 
@@ -59,6 +59,7 @@ class MemoryBackend:
         return found
 
     def put(self, key: str, document: bytes) -> None:
+        check(key, document)
         self._put(key, document)
 
     def create(self, key: str, document: bytes) -> bool:

@@ -56,6 +56,12 @@ def push(
     return push_(backend, request, Progress())
 
 
+def damage(backend: Backend, key: str, content: bytes) -> None:
+    """Replace what is stored, unchecked, as bit rot does."""
+    backend.remove(key)
+    backend.create(key, content)
+
+
 def resolve(backend: Backend, name: str = "chat:v1") -> Stored:
     """The snapshot of a name."""
     return contents.resolve(backend, names.reference(name))

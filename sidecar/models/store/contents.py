@@ -34,17 +34,23 @@ def read(backend: Backend, digest: str) -> Stored:
         Corrupt: its manifest is not what its digest says.
         Rejected: a later version has written it.
     """
+    found = manifest(backend, digest)
+    try:
+        return Stored(digest, snapshot.load(found))
+    except Rejected as error:
+        raise Rejected(f"{backend.place}/{layout.manifest(digest)}: {error}") from error
+
+
+def manifest(backend: Backend, digest: str) -> bytes:
+    """The bytes of a snapshot's manifest; raises NotFound and Corrupt as `read` does."""
     key = layout.manifest(digest)
-    manifest = backend.read(key, snapshot.LARGEST)
-    if (found := snapshot.digest(manifest)) != digest:
+    found = backend.read(key, snapshot.LARGEST)
+    if (actual := snapshot.digest(found)) != digest:
         raise Corrupt(
             f"{backend.place}/{key}: expected a manifest with digest {names.of_digest(digest)}, "
-            f"found {names.of_digest(found)}"
+            f"found {names.of_digest(actual)}"
         )
-    try:
-        return Stored(digest, snapshot.load(manifest))
-    except Rejected as error:
-        raise Rejected(f"{backend.place}/{key}: {error}") from error
+    return found
 
 
 def manifests(backend: Backend) -> Iterator[tuple[str, Item]]:

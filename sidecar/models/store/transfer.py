@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sidecar.models.store import contents, naming, several
 from sidecar.models.store.contents import Stored
-from sidecar.models.store.documents import layout, snapshot
+from sidecar.models.store.documents import layout
 from sidecar.models.store.documents.names import Reference
 from sidecar.models.store.documents.tags import Tag
 from sidecar.models.store.naming import NamingRequest
@@ -59,7 +59,8 @@ def copy(
     target.tidy()
     try:
         new = _copy_blobs(source, target, stored, progress)
-        target.put(layout.manifest(stored.digest), snapshot.dump(stored.snapshot))
+        # As it is: a later version may have written fields that this one does not know.
+        target.put(layout.manifest(stored.digest), contents.manifest(source, stored.digest))
         given = []
         for tag, was in tags:
             name = Reference(stored.snapshot.model, tag)

@@ -79,7 +79,11 @@ class Backend(Protocol):
         """
 
     def put(self, key: str, document: bytes) -> None:
-        """Store a document, atomically and durably; replaces another one."""
+        """Store a document, atomically and durably; replaces another one.
+
+        Raises:
+            Corrupt: it is a manifest, and its digest is another one than its key says.
+        """
 
     def create(self, key: str, document: bytes) -> bool:
         """Store a document unless there is one with this key; whether it was stored."""

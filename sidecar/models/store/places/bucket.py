@@ -25,7 +25,7 @@ from sidecar.models.store.documents import layout
 from sidecar.models.store.places import bucket_access
 from sidecar.models.store.places.backend import Item, Room
 from sidecar.models.store.places.bucket_access import translated
-from sidecar.models.store.places.hashing import Digest, hashed
+from sidecar.models.store.places.hashing import Digest, check, hashed
 from sidecar.runtime.errors import Conflict, Corrupt, NotFound, Rejected, SidecarError, Unavailable
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class BucketBackend:
 
     def put(self, key: str, document: bytes) -> None:
         """Store a document."""
+        check(key, document)
         with translated(self._at(key)):
             obstore.put(self._store, key, document, use_multipart=False)
 

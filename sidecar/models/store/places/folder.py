@@ -16,7 +16,7 @@ from sidecar.models.store.documents import layout
 from sidecar.models.store.places import disk
 from sidecar.models.store.places.backend import Item, Room
 from sidecar.models.store.places.faults import translated
-from sidecar.models.store.places.hashing import Digest, hashed
+from sidecar.models.store.places.hashing import Digest, check, hashed
 from sidecar.runtime.errors import ConfigError, Corrupt, NotFound, Rejected
 
 _PATIENCE = 30.0  # seconds for the lock of names, which is held for milliseconds
@@ -129,6 +129,7 @@ class FolderBackend:
 
     def put(self, key: str, document: bytes) -> None:
         """Store a document."""
+        check(key, document)
         with translated(self._folder / key), self._written(document) as path:
             self._rename(path, key)
 

@@ -9,6 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from sidecar.models.store.documents import layout
+from sidecar.runtime.errors import Corrupt
+
 CHUNK = 2**20  # bytes read at once
 
 
@@ -64,6 +67,17 @@ def hashed(chunks: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
+
+
+def check(key: str, document: bytes) -> None:
+    """Check a document that is to be stored; only manifests have a digest.
+
+    Raises:
+        Corrupt: it is not what the digest in its key says.
+    """
+    wanted = layout.digest_at(key) if key.startswith(f"{layout.MANIFESTS}/") else None
+    if wanted is not None and (found := hashlib.sha256(document).hexdigest()) != wanted:
+        raise Corrupt(f"expected a manifest with digest {wanted}, found {found}")
 
 
 def digest_of(chunks: Iterable[bytes]) -> tuple[int, str]:

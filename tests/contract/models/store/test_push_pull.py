@@ -1,5 +1,6 @@
 """A model that is pushed, and pulled again: the same, by any place."""
 
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.models.store import naming, transfer
-from sidecar.models.store.documents import layout, names
+from sidecar.models.store import contents, naming, transfer
+from sidecar.models.store.documents import layout, names, snapshot
 from sidecar.models.store.model_folder.materialize import How
 from sidecar.models.store.naming import NamingRequest
 from sidecar.models.store.places import location
@@ -146,7 +147,7 @@ def test_a_missing_blob_is_told(store: Backend, model: Path, tmp_path: Path) -> 
 
 def test_a_corrupt_manifest_is_told(store: Backend, model: Path) -> None:
     stored = push(store, model).stored
-    store.put(layout.manifest(stored.digest), b"{}")
+    model_stores.damage(store, layout.manifest(stored.digest), b"{}")
     with pytest.raises(Corrupt):
         resolve(store)
     assert [damage.path for damage in verify(store, "chat:v1").damages] == [""]
@@ -228,6 +229,20 @@ def test_a_store_is_copied_to_another_place(
         assert resolve(place) == stored
         assert verify(place).damages == ()
         store = place
+
+
+def test_a_manifest_of_a_later_version_is_copied_as_it_is(
+    store: Backend, model: Path, tmp_path: Path
+) -> None:
+    document = json.loads(contents.manifest(store, push(store, model).stored.digest))
+    manifest = json.dumps({**document, "later": "field"}).encode()
+    digest = snapshot.digest(manifest)
+    store.put(layout.manifest(digest), manifest)
+    other = location.backend(str(tmp_path / "other"))
+    stored = resolve(store, f"chat@sha256:{digest}")
+    transfer.copy(store, other, stored, (), Progress())
+    assert contents.manifest(other, digest) == manifest
+    assert verify(other).damages == ()
 
 
 def test_a_corrupt_blob_is_not_copied(store: Backend, model: Path, tmp_path: Path) -> None:

@@ -46,6 +46,14 @@ def test_what_is_not_its_digest_is_not_stored(store: Backend, content: bytes) ->
         list(store.chunks(key))
 
 
+def test_a_manifest_that_is_not_its_digest_is_not_stored(store: Backend) -> None:
+    key = layout.manifest(hashlib.sha256(SMALL).hexdigest())
+    store.put(key, SMALL)
+    with pytest.raises(Corrupt):
+        store.put(key, SMALL + b"x")
+    assert store.read(key, 100) == SMALL
+
+
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 def test_a_writer_that_fails_stores_nothing(store: Backend, content: bytes) -> None:
     class Broken(Exception):
