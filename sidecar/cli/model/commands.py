@@ -77,7 +77,7 @@ def pull(
         bool, typer.Option("--copy", help="Make copies, which may be edited, and no links.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace another folder, as a whole.")
+        bool, typer.Option("--replace", help="Replace the folder of a model, as a whole.")
     ] = False,
     store: Store = None,
     config: Config = None,

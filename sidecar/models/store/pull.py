@@ -22,7 +22,7 @@ from sidecar.models.store import several
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout
 from sidecar.models.store.documents.snapshot import StoredFile
-from sidecar.models.store.model_folder import exchange, materialize
+from sidecar.models.store.model_folder import exchange, materialize, recognition
 from sidecar.models.store.model_folder.materialize import How
 from sidecar.models.store.places import disk
 from sidecar.models.store.places.backend import Backend
@@ -62,10 +62,10 @@ def pull(
         target: the folder; the one above it exists.
         progress: counts the bytes that are read.
         copy: whether files must be copies, so that they can be edited.
-        replace: whether another folder there may be replaced.
+        replace: whether the folder of a model there may be replaced.
 
     Raises:
-        Conflict: something else is there, or another pull makes it.
+        Conflict: something else is there, such as a folder of models, or another pull makes it.
         Corrupt: a blob is not what its digest says.
         NotFound: the store lacks a blob.
         NoRoom: there is too little room.
@@ -83,6 +83,8 @@ def pull(
                 f"{target} exists, and is not {stored}; --replace replaces it, when Triton "
                 "does not load it"
             )
+        if why := recognition.why_kept(target):
+            raise Conflict(f"{target} is not replaced: {why}")
     with _locked(_work(target, stored)) as work:
         made = _Pull(backend, stored, work, copy, progress).run()
         with translated(target):

@@ -96,6 +96,38 @@ def test_another_folder_is_replaced_only_if_told(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
 
 
+def test_only_the_folder_of_a_model_is_replaced(
+    store: Backend, model: Path, tmp_path: Path
+) -> None:
+    push(store, model)
+    (repository := tmp_path / "repository").mkdir()
+    model_stores.model(repository / "chat", {"config.pbtxt": b"", "1/model.py": b""})
+    model_stores.model(repository / "embedder", {"1/model.py": b""})
+    model_stores.model(home := tmp_path / "home", {"letters/one": b""})
+    (link := tmp_path / "link").symlink_to(repository / "chat")
+    (file := tmp_path / "file").touch()
+    refusals = {repository: "'chat', 'embedder'", home: "letters", link: "link to", file: "file"}
+    for target, why in refusals.items():
+        before = model_stores.content(tmp_path)
+        with pytest.raises(Conflict, match=f"not replaced: .*{why}"):
+            pull(store, target, replace=True)
+        assert model_stores.content(tmp_path) == before
+    assert link.is_symlink()
+    (empty := tmp_path / "none").mkdir()
+    for target in (repository / "chat", repository / "embedder", empty):
+        pull(store, target, replace=True)
+        assert model_stores.content(target) == FILES
+
+
+def test_a_model_may_have_folders_with_numbers(store: Backend, model: Path, tmp_path: Path) -> None:
+    model_stores.model(model, {"adapters/1/weights": b"x"})
+    push(store, model)
+    pull(store, target := tmp_path / "pulled", copy=True)
+    (target / "1" / "model.py").write_bytes(b"edited")
+    pull(store, target, replace=True)
+    assert model_stores.content(target) == model_stores.content(model)
+
+
 def test_more_files_than_the_snapshot_has_are_another_folder(
     store: Backend, model: Path, tmp_path: Path
 ) -> None:
