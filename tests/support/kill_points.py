@@ -86,8 +86,8 @@ def collect(stage: Stage) -> None:
 
 
 def copy(stage: Stage) -> None:
-    for stored, tags in transfer.chosen(stage.store, []):
-        transfer.copy(stage.store, stage.other, stored, tags.items(), Progress(), move=True)
+    chosen = transfer.chosen(stage.store, [])
+    transfer.copy(stage.store, stage.other, chosen, Progress(), move=True)
 
 
 VERBS: dict[str, Callable[[Stage], None]] = {

@@ -190,7 +190,9 @@ def copy(
 ) -> None:
     """Copy snapshots with their names to another store; without names, all that are named.
 
-    What is there is not sent again. Blobs go first, the manifest next, and the name last.
+    What is there is not sent again. Names go last, with their history and its snapshots; one that
+    has moved on here moves there too. A name with a snapshot that it never had here is reported
+    and left as it is, unless --move is given.
     """
     from sidecar.cli.model import text_output
     from sidecar.models.store import transfer
@@ -201,11 +203,11 @@ def copy(
     with options.ending(as_json, remote=remote), options.progress() as progress:
         wanted = [names.reference(each) for each in given or ()]
         from_, to = location.backend(source), location.backend(target)
-        done = [
-            transfer.copy(from_, to, stored, tags.items(), progress, move=move)
-            for stored, tags in transfer.chosen(from_, wanted)
-        ]
+        chosen = transfer.chosen(from_, wanted)
+        done = transfer.copy(from_, to, chosen, progress, move=move)
     text_output.copied(done, as_json)
+    if any(each.conflicts for each in done):
+        raise typer.Exit(1)
 
 
 def add_to(parent: typer.Typer) -> None:

@@ -1,6 +1,7 @@
 """Prints the answers of `triton-sidecar model`, as text or with --json."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -131,13 +132,16 @@ def tagged(name: Reference, stored: Stored, changed: bool, as_json: bool) -> Non
 
 
 def copied(done: Sequence[Copied], as_json: bool) -> None:
-    """The answer of `copy`."""
+    """The answer of `copy`; names that stay as they are go to standard error."""
+    conflicts = [conflict for each in done for conflict in each.conflicts]
+    for conflict in conflicts:
+        print(f"triton-sidecar: {conflict}", file=sys.stderr)
     if as_json:
         found = [
             {**_identity(each.stored), "tags": each.tags, "new": each.new, "present": each.present}
             for each in done
         ]
-        return _print(copied=found)
+        return _print(done=not conflicts, copied=found, conflicts=conflicts)
     for each in done:
         model = each.stored.snapshot.model
         called = ", ".join(f"{model}:{tag}" for tag in each.tags) or str(each.stored)
@@ -181,5 +185,5 @@ def _origin(stored: Stored) -> dict[str, object]:
     }
 
 
-def _print(**fields: object) -> None:
-    print(json.dumps({"done": True, **fields}, indent=2))
+def _print(*, done: bool = True, **fields: object) -> None:
+    print(json.dumps({"done": done, **fields}, indent=2))

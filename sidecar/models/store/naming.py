@@ -61,13 +61,48 @@ def name(backend: Backend, digest: str, request: NamingRequest) -> bool:
         if current.digest == digest:
             return False
         if not request.move:
-            raise Conflict(
-                f"{given} is {of_digest(current.digest)} since {current.at}, by {current.by}; "
-                "choose another tag, or --move this one"
-            )
+            raise _taken(given, current)
         if backend.swap(key, document, tags.dump(current.moved(now))):
             return True
-    raise Unavailable(f"{given}: others move this name at the same moment")
+    raise _contended(given)
+
+
+def restore(backend: Backend, given: Reference, was: Tag, *, move: bool) -> bool:
+    """Write a name as another store has it, with its history; whether that changed anything.
+
+    A name that has a snapshot of this history moves on. Its snapshot is claimed.
+
+    Raises:
+        Conflict: the name has a snapshot that it never had there, and is not to be moved.
+        Unavailable: others keep moving it.
+    """
+    key = layout.name(given.model, given.tag)
+    for _ in range(_TRIES):
+        found = contents.tag_document(backend, given.model, given.tag)
+        if found is None:
+            if backend.create(key, tags.dump(was.merged(was))):
+                return True
+            continue
+        document, current = found
+        merged = was.merged(current)
+        if merged == current:
+            return False
+        if not move and current.digest not in was.digests:
+            raise _taken(given, current)
+        if backend.swap(key, document, tags.dump(merged)):
+            return True
+    raise _contended(given)
+
+
+def _taken(given: Reference, current: Tag) -> Conflict:
+    return Conflict(
+        f"{given} is {of_digest(current.digest)} since {current.at}, by {current.by}; "
+        "choose another tag, or --move this one"
+    )
+
+
+def _contended(given: Reference) -> Unavailable:
+    return Unavailable(f"{given}: others move this name at the same moment")
 
 
 def remove(backend: Backend, given: Reference) -> Tag:

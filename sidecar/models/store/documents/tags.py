@@ -33,6 +33,18 @@ class Tag:
         before = (Naming(self.digest, self.at, self.by), *self.previous)
         return Tag(to.digest, to.at, to.by, before[:_KEPT])
 
+    def merged(self, other: "Tag") -> "Tag":
+        """The name as it is here, with the history of both."""
+        now = Naming(self.digest, self.at, self.by)
+        before = {*self.previous, Naming(other.digest, other.at, other.by), *other.previous} - {now}
+        newest = sorted(before, key=lambda each: (each.at, each.digest, each.by), reverse=True)
+        return Tag(self.digest, self.at, self.by, tuple(newest[:_KEPT]))
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of all snapshots that had the name, the current one first."""
+        return self.last(_KEPT + 1)
+
     def last(self, count: int) -> tuple[str, ...]:
         """The digests of the last snapshots that had the name, the current one first."""
         digests = dict.fromkeys((self.digest, *(each.digest for each in self.previous)))

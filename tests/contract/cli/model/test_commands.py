@@ -142,6 +142,22 @@ def test_offsite_and_back(run: Run, answer: Json, model: Path, store: Path, tmp_
     run("pull", "chat:v1", "--to", str(tmp_path / "pulled"), "--store", other)
 
 
+def test_a_copy_reports_each_name_that_differs(
+    run: Run, model: Path, store: Path, tmp_path: Path
+) -> None:
+    other = str(tmp_path / "other")
+    run("push", "chat:v1", str(model), "--store", other)
+    (model / "1" / "model.py").write_text("changed")
+    for name in ("chat:v1", "embedder:v1"):
+        run("push", name, str(model))
+    result = invoke("copy", str(store), other)
+    assert (result.exit_code, "embedder:v1" in result.stdout) == (1, True)
+    assert "chat:v1 is sha256:" in result.stderr
+    found = json.loads(invoke("copy", str(store), other, "--json").stdout)
+    assert (found["done"], len(found["conflicts"]), len(found["copied"])) == (False, 1, 2)
+    run("copy", str(store), other, "--move")
+
+
 def test_the_store_of_a_settings_file(model: Path, tmp_path: Path) -> None:
     (tmp_path / "sidecar.toml").write_text('[models]\nstore = "beside"\n')
     assert (

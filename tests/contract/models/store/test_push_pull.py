@@ -18,6 +18,7 @@ from sidecar.models.store.progress import Progress
 from sidecar.models.store.pull import Pulled
 from sidecar.models.store.pull import pull as pull_
 from sidecar.models.store.retention import RetentionRules
+from sidecar.models.store.transfer import Chosen
 from sidecar.runtime.errors import ConfigError, Conflict, Corrupt, NotFound
 from tests.support import model_stores
 from tests.support.model_stores import CREATED, FILES, collect, push, resolve, verify
@@ -253,14 +254,49 @@ def test_a_store_is_copied_to_another_place(
     push(store, model)
     stored = resolve(store)
     for place in (location.backend(f"{s3}-copy"), location.backend(str(tmp_path / "restored"))):
-        for each, tags in transfer.chosen(store, []):
-            sent = transfer.copy(store, place, each, tags.items(), Progress())
-            assert sent.new == sum(stored.snapshot.blobs.values())
-            again = transfer.copy(store, place, each, tags.items(), Progress())
-            assert (again.new, again.tags) == (0, ("v1",))
+        [sent] = transfer.copy(store, place, transfer.chosen(store, []), Progress())
+        assert sent.new == sum(stored.snapshot.blobs.values())
+        [again] = transfer.copy(store, place, transfer.chosen(store, []), Progress())
+        assert (again.new, again.tags) == (0, ("v1",))
         assert resolve(place) == stored
         assert verify(place).damages == ()
         store = place
+
+
+def test_a_copy_again_moves_names_on_with_their_history(
+    store: Backend, model: Path, tmp_path: Path
+) -> None:
+    other = location.backend(str(tmp_path / "other"))
+    stored = []
+    for version in range(3):
+        (model / "1" / "model.py").write_bytes(f"{version}".encode())
+        stored.append(push(store, model, move=True).stored.digest)
+        if version != 1:
+            transfer.copy(store, other, transfer.chosen(store, []), Progress())
+    assert contents.tag_of(other, "chat", "v1") == contents.tag_of(store, "chat", "v1")
+    assert resolve(other).digest == stored[2]
+    for digest in stored:  # those before can be pulled
+        pull(other, tmp_path / digest, f"chat@sha256:{digest}")
+
+
+def test_a_name_that_differs_stops_no_other_of_a_copy(
+    store: Backend, model: Path, tmp_path: Path
+) -> None:
+    other = location.backend(str(tmp_path / "other"))
+    theirs = push(other, model, "chat:v1").stored
+    (model / "1" / "model.py").write_bytes(b"changed")
+    ours = push(store, model, "chat:v1").stored
+    push(store, model, "embedder:v1")
+    done = transfer.copy(store, other, transfer.chosen(store, []), Progress())
+    assert [each.tags for each in done] == [(), ("v1",)]
+    assert [theirs.digest in conflict for each in done for conflict in each.conflicts] == [True]
+    assert resolve(other) == theirs
+    assert resolve(other, "embedder:v1") == resolve(store, "embedder:v1")
+    transfer.copy(store, other, transfer.chosen(store, []), Progress(), move=True)
+    assert resolve(other) == ours
+    tag = contents.tag_of(other, "chat", "v1")
+    assert tag is not None
+    assert tag.last(2) == (ours.digest, theirs.digest)
 
 
 def test_a_manifest_of_a_later_version_is_copied_as_it_is(
@@ -272,7 +308,7 @@ def test_a_manifest_of_a_later_version_is_copied_as_it_is(
     store.put(layout.manifest(digest), manifest)
     other = location.backend(str(tmp_path / "other"))
     stored = resolve(store, f"chat@sha256:{digest}")
-    transfer.copy(store, other, stored, (), Progress())
+    transfer.copy(store, other, [Chosen(stored, {})], Progress())
     assert contents.manifest(other, digest) == manifest
     assert verify(other).damages == ()
 
@@ -283,7 +319,7 @@ def test_a_corrupt_blob_is_not_copied(store: Backend, model: Path, tmp_path: Pat
     store.put(layout.blob(file.digest), b"x" * file.size)
     other = location.backend(str(tmp_path / "other"))
     with pytest.raises(Corrupt, match=file.path):
-        transfer.copy(store, other, stored, (), Progress())
+        transfer.copy(store, other, [Chosen(stored, {})], Progress())
     assert not list(other.items(layout.MANIFESTS))
 
 

@@ -43,8 +43,7 @@ class Models:
 
     def copy_from(self, source: MemoryBackend) -> Verb:
         def copy(backend: Backend) -> None:
-            for stored, tags in transfer.chosen(source, []):
-                transfer.copy(source, backend, stored, tags.items(), Progress(), move=True)
+            transfer.copy(source, backend, transfer.chosen(source, []), Progress(), move=True)
 
         return copy
 

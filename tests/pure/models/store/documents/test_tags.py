@@ -43,3 +43,15 @@ def test_a_digest_that_is_a_path_is_rejected() -> None:
     document["previous"] = [{"digest": "../x", "at": AT, "by": "y"}]
     with pytest.raises(Rejected):
         tags.load(json.dumps(document).encode())
+
+
+def test_a_merged_name_has_the_history_of_both() -> None:
+    first, second, third = (
+        Naming(f"{n:064x}", f"2026-01-0{n}T00:00:00.000Z", "x") for n in (1, 2, 3)
+    )
+    here = Tag(third.digest, third.at, third.by, (first,))
+    there = Tag(second.digest, second.at, second.by, (first,))
+    merged = here.merged(there)
+    assert merged == Tag(third.digest, third.at, third.by, (second, first))
+    assert here.merged(merged) == merged
+    assert merged.digests == (third.digest, second.digest, first.digest)
