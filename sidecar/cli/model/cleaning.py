@@ -68,7 +68,10 @@ def gc(
 
 
 def rm(name: Name, store: Store = None, config: Config = None, as_json: Json = False) -> None:
-    """Remove a name, MODEL:TAG. Its snapshot stays until `gc` removes it."""
+    """Remove a name, MODEL:TAG.
+
+    Its snapshot stays until `gc` removes it, whose --grace begins now. Prints how to undo this.
+    """
     from sidecar.cli.model import text_output
     from sidecar.models.store import naming
     from sidecar.models.store.documents import names

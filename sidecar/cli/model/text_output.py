@@ -168,7 +168,9 @@ def removed(name: Reference, was: Tag, as_json: bool) -> None:
     """The answer of `rm`."""
     if as_json:
         return _print(name=str(name), digest=of_digest(was.digest))
-    return print(f"{name} was {of_digest(was.digest)}")
+    print(f"{name} was {of_digest(was.digest)}; to undo this before `gc` removes that:")
+    snapshot = Reference(name.model, digest=was.digest)
+    return print(f"triton-sidecar model tag {snapshot} {name.tag}")
 
 
 def _identity(stored: Stored) -> dict[str, object]:
@@ -185,5 +187,5 @@ def _origin(stored: Stored) -> dict[str, object]:
     }
 
 
-def _print(*, done: bool = True, **fields: object) -> None:
+def _print(*, done: object = True, **fields: object) -> None:
     print(json.dumps({"done": done, **fields}, indent=2))

@@ -3,6 +3,7 @@
 Acts: through its backend.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar.models.store import contents
@@ -11,7 +12,7 @@ from sidecar.models.store.documents import layout, tags
 from sidecar.models.store.documents.names import Reference, of_digest
 from sidecar.models.store.documents.tags import Naming, Tag
 from sidecar.models.store.places.backend import Backend
-from sidecar.runtime.errors import Conflict, NotFound, Unavailable
+from sidecar.runtime.errors import Conflict, NotFound, Rejected, Unavailable
 
 _TRIES = 5  # while others move the name
 
@@ -62,6 +63,7 @@ def name(backend: Backend, digest: str, request: NamingRequest) -> bool:
             return False
         if not request.move:
             raise _taken(given, current)
+        _renew(backend, current.digest)
         if backend.swap(key, document, tags.dump(current.moved(now))):
             return True
     raise _contended(given)
@@ -89,6 +91,8 @@ def restore(backend: Backend, given: Reference, was: Tag, *, move: bool) -> bool
             return False
         if not move and current.digest not in was.digests:
             raise _taken(given, current)
+        if current.digest != was.digest:
+            _renew(backend, current.digest)
         if backend.swap(key, document, tags.dump(merged)):
             return True
     raise _contended(given)
@@ -106,13 +110,34 @@ def _contended(given: Reference) -> Unavailable:
 
 
 def remove(backend: Backend, given: Reference) -> Tag:
-    """Remove a name; its snapshot stays until `gc`. Gives what it was.
+    """Remove a name; its snapshot stays until `gc`, whose grace begins now. Gives what it was.
 
     Raises:
         NotFound: there is no such name.
+        Conflict: another process moves it at the same moment.
     """
-    current = contents.tag_of(backend, given.model, given.tag)
-    if current is None:
+    found = contents.tag_document(backend, given.model, given.tag)
+    if found is None:
         raise NotFound(f"{backend.place} has no {given}")
-    backend.remove(layout.name(given.model, given.tag))
+    document, current = found
+    try:
+        _renew(backend, current.digest)
+        # Not atomic: a place knows no conditional removal. What is between is milliseconds.
+        again = contents.tag_document(backend, given.model, given.tag)
+        if again is None or again[0] != document:
+            raise Conflict(f"{given} is moved or removed by another at the same moment")
+        backend.remove(layout.name(given.model, given.tag))
+    finally:
+        backend.release()
     return current
+
+
+def _renew(backend: Backend, digest: str) -> None:
+    """Make a snapshot that is about to lose a name as young as if just pushed, as `gc` sees it.
+
+    What is damaged or gone stays so.
+    """
+    key = layout.manifest(digest)
+    with suppress(Rejected):
+        backend.claim({key})
+        backend.put(key, contents.manifest(backend, digest))

@@ -91,6 +91,18 @@ def test_names_are_given_moved_and_removed(run: Run, answer: Json, model: Path) 
     assert answer("list", "other")["snapshots"] == []
 
 
+def test_a_removal_can_be_undone_within_the_grace(
+    run: Run, answer: Json, model: Path, store: Path
+) -> None:
+    digest = answer("push", "chat:v1", str(model))["digest"]
+    for path in store.rglob("*"):
+        os.utime(path, (_OLD, _OLD))
+    undo = run("rm", "chat:v1").stdout.splitlines()[-1].split()
+    assert answer("gc")["snapshots"] == []
+    run(*undo[2:])
+    assert answer("show", "chat:v1")["digest"] == digest
+
+
 def test_the_collector_says_what_and_how_much(
     run: Run, answer: Json, model: Path, store: Path
 ) -> None:
