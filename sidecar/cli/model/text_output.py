@@ -39,8 +39,16 @@ def pushed(name: Reference, done: Pushed, as_json: bool) -> None:
 def pulled(stored: Stored, target: Path, done: Pulled, as_json: bool) -> None:
     """The answer of `pull`."""
     made = {str(how): count for how, count in done.made.items()}
+    left = str(done.left) if done.left else None
+    if left:
+        print(
+            f"triton-sidecar: {left}, which was replaced, cannot be removed; another user may "
+            "have written into it",
+            file=sys.stderr,
+        )
     if as_json:
-        return _print(**_identity(stored), folder=str(target), known=done.known, made=made)
+        more = {"known": done.known, "made": made, "left": left}
+        return _print(**_identity(stored), folder=str(target), **more)
     if done.known:
         return print(f"{target} is {stored} already")
     ways = ", ".join(f"{count} by {how}" for how, count in sorted(made.items()))

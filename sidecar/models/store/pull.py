@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,10 +40,14 @@ _WRITABLE = 0o200
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """What came of it: how files were made, or that all of it was there before."""
+    """What came of it: how files were made, or that all of it was there before.
+
+    `left` is the folder that was replaced, if it could not be removed.
+    """
 
     known: bool = False
     made: Mapping[How, int] = field(default_factory=dict)
+    left: Path | None = None
 
 
 def pull(
@@ -88,9 +93,9 @@ def pull(
     with _locked(_work(target, stored)) as work:
         made = _Pull(backend, stored, work, copy, progress).run()
         with translated(target):
-            _put(work, target, replace)
+            left = _put(work, target, replace)
     _remove_leftovers(target)
-    return Pulled(made=made)
+    return Pulled(made=made, left=left)
 
 
 def is_exactly(target: Path, stored: Stored, progress: Progress) -> bool:
@@ -221,8 +226,10 @@ def _work(target: Path, stored: Stored) -> Path:
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
-    """The temporary folders of pulls to a target."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{{_SHORT}}}\.(pull|old)")
+    """The temporary folders of pulls to a target, and their locks."""
+    pattern = re.compile(
+        rf"\.{re.escape(target.name)}\.[0-9a-f]{{{_SHORT}}}\.(pull|lock|old-[0-9a-f]{{8}})"
+    )
     yield from (path for path in target.parent.iterdir() if pattern.fullmatch(path.name))
 
 
@@ -233,19 +240,36 @@ def _locked(work: Path) -> Iterator[Path]:
     Raises:
         Conflict: one does.
     """
-    with translated(work):
+    with translated(work), _holding(work) as locked:
+        if locked is False:
+            raise Conflict(f"{work}: another pull makes this folder at the moment")
         work.mkdir(exist_ok=True)
-        number = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        yield work
+
+
+@contextmanager
+def _holding(work: Path) -> Iterator[bool | None]:
+    """Hold the lock of a temporary folder, a file next to it: NFS locks no folders.
+
+    Gives False if another process has it, and None where nothing can be locked.
+    """
+    path = work.with_suffix(".lock")
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        locked = _lock(number)
+        if not _is(number, path):  # its holder has removed it since
+            locked = False
         try:
-            if _lock(number) is False or not _is(number, work):
-                raise Conflict(f"{work}: another pull makes this folder at the moment")
-            yield work
+            yield locked
         finally:
-            os.close(number)
+            if locked is not False:
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(number)
 
 
 def _lock(number: int) -> bool | None:
-    """Lock an open folder; None where folders cannot be locked, as on some network mounts."""
+    """Lock an open file; None where files cannot be locked, as on some network mounts."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -256,7 +280,7 @@ def _lock(number: int) -> bool | None:
 
 
 def _is(number: int, path: Path) -> bool:
-    """Whether an open folder is still at a path."""
+    """Whether an open file is still at a path."""
     own = os.fstat(number)
     with suppress(FileNotFoundError):
         found = path.lstat()
@@ -264,31 +288,33 @@ def _is(number: int, path: Path) -> bool:
     return False
 
 
-def _put(work: Path, target: Path, replace: bool) -> None:
-    """Give a complete folder its name; one that was there gets another, until it is removed."""
+def _put(work: Path, target: Path, replace: bool) -> Path | None:
+    """Give a complete folder its name; one that was there gets another, until it is removed.
+
+    Gives where the old one is if it cannot be removed: a container may have written bytecode into
+    it as another user. The pull is done then.
+    """
     if replace and os.path.lexists(target):
-        aside = work.with_suffix(".old")
-        if aside.exists():
-            _remove(aside)
+        aside = work.with_suffix(f".old-{uuid.uuid4().hex[:8]}")
         exchange.exchange(work, target, aside)
-        _remove(aside)
-        return
+        try:
+            _remove(aside)
+        except OSError:
+            return aside
+        return None
     try:
         exchange.place(work, target)
     except FileExistsError:
         raise Conflict(f"{target} was made by another process at the same moment") from None
+    return None
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the folders of other pulls to a target that have ended; best effort."""
+    """Remove what other pulls to a target left that have ended; best effort."""
     for path in list(_leftovers(target)):
-        with suppress(OSError):
-            number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if _lock(number):
-                    _remove(path)
-            finally:
-                os.close(number)
+        with suppress(OSError), _holding(path) as locked:
+            if locked and path.suffix != ".lock":
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

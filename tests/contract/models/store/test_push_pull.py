@@ -1,5 +1,7 @@
 """A model that is pushed, and pulled again: the same, by any place."""
 
+import errno
+import fcntl
 import json
 import os
 import stat
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.models.store import contents, naming, transfer
+from sidecar.models.store import pull as pull_module
 from sidecar.models.store.documents import layout, names, snapshot
 from sidecar.models.store.model_folder.materialize import How
 from sidecar.models.store.naming import NamingRequest
@@ -95,6 +98,41 @@ def test_another_folder_is_replaced_only_if_told(
     assert not pull(store, target, replace=True).known
     assert model_stores.content(target) == FILES
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
+
+
+def test_what_cannot_be_removed_stops_no_pull(
+    store: Backend, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bytecode that a Triton in a container writes as root."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    push(store, model)
+    pull(store, target := tmp_path / "pulled", copy=True)
+    left = []
+    with monkeypatch.context() as patch:
+        patch.setattr(pull_module, "remove_tree", refuse)
+        for _ in range(2):
+            (target / "1" / "model.py").unlink()
+            left.append(pull(store, target, copy=True, replace=True).left)
+            assert model_stores.content(target) == FILES
+    hidden = {path for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == set(left)
+    assert len(hidden) == 2
+    assert pull(store, target).known
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_two_pulls_of_one_folder_are_one(store: Backend, model: Path, tmp_path: Path) -> None:
+    stored = push(store, model).stored
+    lock = tmp_path / f".pulled.{stored.digest[:16]}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="another pull"):
+            pull(store, tmp_path / "pulled")
+    pull(store, tmp_path / "pulled")  # the other one has died
+    assert not lock.exists()
 
 
 def test_only_the_folder_of_a_model_is_replaced(
