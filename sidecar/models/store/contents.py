@@ -14,6 +14,8 @@ from sidecar.models.store.documents.tags import Tag
 from sidecar.models.store.places.backend import Backend, Item
 from sidecar.runtime.errors import ConfigError, Corrupt, NotFound, Rejected
 
+_SHOWN = 10  # snapshots or names in an error
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -100,7 +102,7 @@ def resolve(backend: Backend, wanted: Reference) -> Stored:
     Raises:
         ConfigError: it means several.
         NotFound: it means none.
-        Corrupt, Rejected: as for `read`.
+        Corrupt, Rejected: as for `read`; of others only if none is meant.
     """
     if wanted.tag:
         found = tag_of(backend, wanted.model, wanted.tag)
@@ -111,21 +113,32 @@ def resolve(backend: Backend, wanted: Reference) -> Stored:
         digests = [wanted.digest]
     else:
         digests = [each for each, _ in manifests(backend) if each.startswith(wanted.digest)]
-    matching = [each for digest in digests if (each := _of_model(backend, digest, wanted.model))]
-    if not matching:
-        raise NotFound(f"{backend.place} has no {wanted}{_others(backend, wanted.model)}")
+    matching = _matching(backend, wanted, digests)
     if len(matching) > 1:
-        raise ConfigError(
-            f"{wanted} means {len(matching)} snapshots; expected MODEL:TAG or "
-            f"MODEL@sha256:DIGEST{_others(backend, wanted.model)}"
-        )
+        raise ConfigError(_ambiguous(backend, wanted, matching))
     return matching[0]
 
 
-def of_model(backend: Backend, model: str) -> list[Stored]:
-    """All snapshots of a model, named or not."""
-    every = (_of_model(backend, digest, model) for digest, _ in manifests(backend))
-    return [found for found in every if found]
+def _matching(backend: Backend, wanted: Reference, digests: list[str]) -> list[Stored]:
+    """Those of the snapshots that are of the model wanted, at least one."""
+    read = several.each(lambda digest: _attempt(backend, digest), digests, lambda _: 0)
+    every = [each for each in read if isinstance(each, Stored)]
+    matching = [each for each in every if each.snapshot.model == wanted.model]
+    if not matching:
+        if damaged := [each for each in read if isinstance(each, Rejected)]:
+            raise damaged[0]  # it may be the one
+        raise NotFound(f"{backend.place} has no {wanted}{_others(backend, wanted.model)}")
+    return matching
+
+
+def _ambiguous(backend: Backend, wanted: Reference, matching: list[Stored]) -> str:
+    newest = sorted(matching, key=lambda each: each.snapshot.created, reverse=True)
+    lines = [f"  {each}, pushed {each.snapshot.created}" for each in newest[:_SHOWN]]
+    first = (
+        f"{wanted} means {len(matching)} snapshots; expected MODEL:TAG or "
+        f"MODEL@sha256:DIGEST{_others(backend, wanted.model)}"
+    )
+    return "\n".join((first, *lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +179,14 @@ def _when(listed: Listed) -> tuple[str, str]:
     return (listed.stored.snapshot.created if listed.stored else "", listed.digest)
 
 
-def _of_model(backend: Backend, digest: str, model: str) -> Stored | None:
+def _attempt(backend: Backend, digest: str) -> Stored | Rejected | None:
+    """A snapshot, or what is wrong with it; None if it has been removed since."""
     try:
-        found = read(backend, digest)
-    except NotFound:  # removed since
+        return read(backend, digest)
+    except NotFound:
         return None
-    return found if found.snapshot.model == model else None
+    except Rejected as error:
+        return error
 
 
 def _others(backend: Backend, model: str) -> str:
@@ -180,5 +195,5 @@ def _others(backend: Backend, model: str) -> str:
         found = sorted(tag for _, tag in named(backend, model))
     except ConfigError:
         return ""
-    last = ", ".join(found[-10:])
+    last = ", ".join(found[-_SHOWN:])
     return f"; {model} has {last}" if found else f"; no snapshot of {model} is named"

@@ -227,6 +227,16 @@ def test_a_corrupt_manifest_is_told(store: Backend, model: Path) -> None:
         collect(store)
 
 
+def test_a_corrupt_manifest_hides_no_other_model(store: Backend, model: Path) -> None:
+    damaged = push(store, model).stored
+    model_stores.damage(store, layout.manifest(damaged.digest), b"{}")
+    embedder = push(store, model, "embedder:v1").stored
+    for name in ("embedder", f"embedder@sha256:{embedder.digest[:8]}"):
+        assert resolve(store, name) == embedder
+    with pytest.raises(Corrupt, match=damaged.digest):
+        resolve(store, "chat")
+
+
 def test_names_and_digests_find_a_snapshot(store: Backend, model: Path) -> None:
     stored = push(store, model).stored
     for name in ("chat", f"chat@sha256:{stored.digest}", f"chat@sha256:{stored.digest[:8]}"):
@@ -236,8 +246,11 @@ def test_names_and_digests_find_a_snapshot(store: Backend, model: Path) -> None:
             resolve(store, name)
     (model / "1" / "model.py").write_bytes(b"changed")
     push(store, model, "chat")
-    with pytest.raises(ConfigError):
+    second = push(store, model, "chat:v3").stored
+    with pytest.raises(ConfigError) as error:
         resolve(store, "chat")
+    for each in (stored, second):
+        assert str(each) in str(error.value)
 
 
 def test_a_snapshot_gets_more_names(store: Backend, model: Path) -> None:
