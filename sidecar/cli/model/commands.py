@@ -112,9 +112,16 @@ def list_(
     """List the snapshots, with their names; the newest first."""
     from sidecar.cli.model import text_output
     from sidecar.models.store import contents
+    from sidecar.models.store.documents import names
+    from sidecar.models.store.documents.names import Reference
+    from sidecar.runtime.errors import ConfigError, NotFound
 
     with opened(store, config, as_json) as backend:
+        if model and names.reference(model) != Reference(model):
+            raise ConfigError(f"expected MODEL, found {model!r:.100}; `show` shows one snapshot")
         found = contents.listing(backend, model or "")
+        if model and not found:
+            raise NotFound(f"{backend.place} has no snapshot of {model}")
     text_output.listed(found, as_json, wide)
 
 

@@ -12,7 +12,7 @@ from sidecar.models.store.documents import layout, tags
 from sidecar.models.store.documents.names import Reference, of_digest
 from sidecar.models.store.documents.tags import Naming, Tag
 from sidecar.models.store.places.backend import Backend
-from sidecar.runtime.errors import Conflict, NotFound, Rejected, Unavailable
+from sidecar.runtime.errors import Conflict, NotFound, Rejected
 
 _TRIES = 5  # while others move the name
 
@@ -47,8 +47,7 @@ def name(backend: Backend, digest: str, request: NamingRequest) -> bool:
     """Write the document of a name, for a snapshot that is claimed; whether that changed anything.
 
     Raises:
-        Conflict: the name has another snapshot, and is not to be moved.
-        Unavailable: others keep moving it.
+        Conflict: the name has another snapshot, and is not to be moved; or others keep moving it.
     """
     given, key = request.name, layout.name(request.name.model, request.name.tag)
     now = Naming(digest, request.at, request.by)
@@ -75,8 +74,8 @@ def restore(backend: Backend, given: Reference, was: Tag, *, move: bool) -> bool
     A name that has a snapshot of this history moves on. Its snapshot is claimed.
 
     Raises:
-        Conflict: the name has a snapshot that it never had there, and is not to be moved.
-        Unavailable: others keep moving it.
+        Conflict: the name has a snapshot that it never had there, and is not to be moved; or others
+            keep moving it.
     """
     key = layout.name(given.model, given.tag)
     for _ in range(_TRIES):
@@ -105,8 +104,8 @@ def _taken(given: Reference, current: Tag) -> Conflict:
     )
 
 
-def _contended(given: Reference) -> Unavailable:
-    return Unavailable(f"{given}: others move this name at the same moment")
+def _contended(given: Reference) -> Conflict:
+    return Conflict(f"{given}: others move this name at the same moment")
 
 
 def remove(backend: Backend, given: Reference) -> Tag:

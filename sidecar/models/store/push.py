@@ -12,13 +12,13 @@ from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import layout, snapshot
 from sidecar.models.store.documents.names import Reference, of_digest
 from sidecar.models.store.documents.snapshot import Snapshot, StoredFile
-from sidecar.models.store.model_folder import scan
+from sidecar.models.store.model_folder import recognition, scan
 from sidecar.models.store.model_folder.scan import FoundFile, FoundModel
 from sidecar.models.store.places import hashing
 from sidecar.models.store.places.backend import Backend
 from sidecar.models.store.progress import Progress
 from sidecar.runtime.amounts import in_bytes
-from sidecar.runtime.errors import Conflict, Corrupt, NoRoom, Unavailable
+from sidecar.runtime.errors import ConfigError, Conflict, Corrupt, NoRoom, Unavailable
 
 _TRIES = 3  # at blobs that vanish while they are pushed
 _SPARE = 2**20  # bytes for folders and the manifest
@@ -61,11 +61,19 @@ def push(backend: Backend, request: PushRequest, progress: Progress) -> Pushed:
 
     Raises:
         ConfigError: something in the folder, or about the store, has to be changed.
-        Conflict: the name has another snapshot, and is not to be moved.
+        Conflict: the name has another snapshot, and is not to be moved; or a file has changed
+            while it was read.
         NoRoom: there is too little room in the store.
-        Unavailable: the store does not answer, or a file has changed while it was read.
+        Unavailable: the store does not answer.
     """
     found = scan.model(request.folder, request.canaries)
+    if not recognition.is_model(request.folder) and (
+        models := recognition.models_in(request.folder)
+    ):
+        raise ConfigError(
+            f"{request.folder}: expected the folder of one model, found one of models, such as "
+            f"{models[0]!r}; push each"
+        )
     backend.prepare()
     backend.tidy()
     try:
@@ -144,13 +152,13 @@ class _Push:
         """Store a file's content.
 
         Raises:
-            Unavailable: it has changed since it was read.
+            Conflict: it has changed since it was read.
         """
         chunks = scan.read(file)
         try:
             digest = self._backend.write(key, file.size, self._progress.through(chunks))
         except Corrupt:
-            raise Unavailable(f"{file.path} has changed while it was read; push again") from None
+            raise Conflict(f"{file.path} has changed while it was read; push again") from None
         self._digests[file] = digest
         self._new[digest] = file.size
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from sidecar.models import manifest
 from sidecar.models.store.documents.snapshot import is_path
 from sidecar.models.store.places import disk, faults
-from sidecar.runtime.errors import ConfigError, Unavailable
+from sidecar.runtime.errors import ConfigError, Conflict
 
 _EXECUTABLE = stat.S_IXUSR
 _BLOCK = 512  # bytes; what st_blocks counts
@@ -100,14 +100,15 @@ def read(file: FoundFile) -> Iterator[bytes]:
 
     Raises:
         ConfigError: it cannot be read.
-        Unavailable: it has changed since it was found, or while it was read.
+        Conflict: it has changed since it was found, or while it was read.
+        Unavailable: it cannot be read now.
     """
     with _translated(file.path):
         if Stamp.of(file.path.stat()) != file.stamp:
-            raise Unavailable(f"{file.path} has changed since it was found; push again")
+            raise Conflict(f"{file.path} has changed since it was found; push again")
         yield from disk.read(file.path)
         if Stamp.of(file.path.stat()) != file.stamp:
-            raise Unavailable(f"{file.path} has changed while it was read; push again")
+            raise Conflict(f"{file.path} has changed while it was read; push again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +196,5 @@ def _translated(path: Path) -> Iterator[None]:
         if isinstance(cause, OSError) and cause.errno == errno.ELOOP:
             raise ConfigError(f"{path}: expected no link that leads back to itself") from error
         if isinstance(cause, FileNotFoundError):
-            raise Unavailable(f"{path} does not exist, or no more") from error
+            raise Conflict(f"{path} does not exist, or no more") from error
         raise

@@ -88,7 +88,7 @@ def test_names_are_given_moved_and_removed(run: Run, answer: Json, model: Path) 
     assert answer("rm", "chat:v1")["digest"] == first["digest"]
     names = [each["names"] for each in answer("list", "chat")["snapshots"]]
     assert sorted(names) == [[], ["chat:prod", "chat:v2"]]
-    assert answer("list", "other")["snapshots"] == []
+    assert invoke("list", "other").exit_code == 1
 
 
 def test_a_removal_can_be_undone_within_the_grace(
@@ -101,6 +101,12 @@ def test_a_removal_can_be_undone_within_the_grace(
     assert answer("gc")["snapshots"] == []
     run(*undo[2:])
     assert answer("show", "chat:v1")["digest"] == digest
+
+
+def test_a_folder_of_models_is_not_pushed(model: Path, store: Path) -> None:
+    result = invoke("push", "chat:v1", str(model.parent))
+    assert (result.exit_code, "'model'" in result.stderr) == (2, True)
+    assert not store.exists()
 
 
 def test_the_collector_says_what_and_how_much(
@@ -185,6 +191,9 @@ def test_the_store_of_a_settings_file(model: Path, tmp_path: Path) -> None:
         (("list",), 2),  # no store is named
         (("list", "--store", "/nowhere/store"), 2),
         (("list", "--store", "ftp://x/y"), 2),
+        (("list", "nosuch"), 1),
+        (("list", "chat:v1"), 2),
+        (("list", "../../.."), 2),
         (("list", "--store", "s3://UPPER/x"), 2),
         (("push", "../chat", "."), 2),
         (("push", "chat@sha256:0123456789", "."), 2),

@@ -14,7 +14,7 @@ from sidecar.models.store.documents import layout
 from sidecar.models.store.model_folder import scan
 from sidecar.models.store.places import location
 from sidecar.models.store.places.backend import Backend
-from sidecar.runtime.errors import ConfigError, Unavailable
+from sidecar.runtime.errors import ConfigError, Conflict
 from tests.support import model_stores
 from tests.support.memory_store import MemoryBackend
 from tests.support.model_stores import push
@@ -118,7 +118,7 @@ def test_a_file_that_grows_while_it_is_read(memory: MemoryBackend, model: Path) 
     next(reading)
     with file.path.open("ab") as growing:
         growing.write(b"more")
-    with pytest.raises(Unavailable, match="weights"):
+    with pytest.raises(Conflict, match="weights"):
         list(reading)
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_replaced_before_it_is_read(memory: MemoryBackend, model:
     (new := model / "new").write_bytes(bytes(file.size))
     os.utime(new, ns=(file.stamp.modified, file.stamp.modified))
     new.rename(file.path)
-    with pytest.raises(Unavailable, match="weights"):
+    with pytest.raises(Conflict, match="weights"):
         list(scan.read(file))
 
 
@@ -137,7 +137,7 @@ def test_a_writer_next_to_a_push_never_makes_a_mixture(store: Backend, model: Pa
     (path := model / "1" / "weights.bin").write_bytes(versions[0])
     with _writing(path, versions):
         for number in range(10):
-            with suppress(Unavailable):
+            with suppress(Conflict):
                 push(store, model, f"chat:v{number}")
     for item in store.items(layout.BLOBS):
         if item.size == len(versions[0]):
