@@ -51,8 +51,8 @@ def gc(
     """Remove snapshots that no name needs, and blobs that no snapshot has; the oldest first.
 
     Kept are: the snapshot of each name and the one before (--last), those of --keep, and what is
-    younger than --grace, such as a push at work. What instances have loaded is not asked: name it,
-    or give it with --keep. Files that were pulled are whole in any case.
+    younger than --grace, such as a push in progress. `gc` does not know what instances have
+    loaded: name it, or give it with --keep. Pulled folders stay complete.
     """
     from sidecar.cli.model import marks, text_output
     from sidecar.models.store import collection

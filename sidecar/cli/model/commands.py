@@ -167,7 +167,7 @@ def verify(
 @app.command(epilog=STATUS)
 def tag(
     name: Name,
-    new: Annotated[str, typer.Argument(metavar="TAG", help="The tag that it gets as well.")],
+    new: Annotated[str, typer.Argument(metavar="TAG", help="The additional tag.")],
     move: Move = False,
     store: Store = None,
     config: Config = None,

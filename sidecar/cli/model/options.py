@@ -35,7 +35,9 @@ Config = Annotated[
 ]
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="MODEL:TAG, or MODEL@sha256:DIGEST or a part of one."),
+    typer.Argument(
+        metavar="NAME", help="MODEL:TAG, or MODEL@sha256:DIGEST, or its first 8 digits or more."
+    ),
 ]
 Names = Annotated[
     list[str] | None,

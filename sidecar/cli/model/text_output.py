@@ -106,7 +106,7 @@ def shown(stored: Stored, tags: Mapping[tuple[str, str], Tag], as_json: bool, wi
     source = f", from {snapshot.source}" if snapshot.source else ""
     print(stored)
     print(f"pushed {snapshot.created} by {snapshot.by}{source}")
-    print(f"named {', '.join(names) or 'by nothing'}; {in_bytes(snapshot.size)}")
+    print(f"{', '.join(names) or 'no name'}; {in_bytes(snapshot.size)}")
     columns = [Column("path", folds=True), Column("size"), Column("digest", shortens=True)]
     grid = Grid(columns, boxed=False)
     for file in snapshot.all_files:
@@ -126,7 +126,7 @@ def verified(found: Verified, as_json: bool) -> None:
     read = f"{found.snapshots} snapshots, {found.blobs} blobs, {in_bytes(found.size)}"
     if found.damages:
         return print(
-            f"{read}: {len(found.damages)} files are damaged; `triton-sidecar model push NAME "
+            f"{read}: damaged: {len(found.damages)}; `triton-sidecar model push NAME "
             "FOLDER --verify` replaces corrupt blobs, `model copy` brings missing ones"
         )
     return print(f"{read}: intact")

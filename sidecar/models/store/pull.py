@@ -77,7 +77,7 @@ def pull(
     """
     target = target.absolute()
     if not target.parent.is_dir():
-        raise ConfigError(f"{target}: expected the folder above it to exist")
+        raise ConfigError(f"{target}: expected its parent folder to exist")
     if os.path.lexists(target):
         progress.begin("comparing", stored.snapshot.size)
         if is_exactly(target, stored, progress):

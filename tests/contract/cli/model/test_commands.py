@@ -103,6 +103,11 @@ def test_a_removal_can_be_undone_within_the_grace(
     assert answer("show", "chat:v1")["digest"] == digest
 
 
+def test_show_tells_a_snapshot_without_a_name(run: Run, answer: Json, model: Path) -> None:
+    digest = answer("push", "chat", str(model))["digest"]
+    assert "no name; " in run("show", f"chat@{digest}").stdout
+
+
 def test_a_folder_of_models_is_not_pushed(model: Path, store: Path) -> None:
     result = invoke("push", "chat:v1", str(model.parent))
     assert (result.exit_code, "'model'" in result.stderr) == (2, True)
