@@ -55,12 +55,13 @@ def gc(
     loaded: name it, or give it with --keep. Pulled folders stay complete.
     """
     from sidecar.cli.model import marks, text_output
-    from sidecar.models.store import collection
+    from sidecar.models.store import collection, contents
     from sidecar.models.store.documents import names
     from sidecar.models.store.retention import RetentionRules
 
     with opened(store, config, as_json) as backend:
-        kept = frozenset(map(names.digest_of, keep or ()))
+        digests = map(names.digest_of, keep or ())
+        kept = frozenset(contents.read(backend, digest).digest for digest in digests)
         rules = RetentionRules(last, kept, marks.grace(grace))
         watermarks = collection.Watermarks(marks.share(until_free), marks.size(max_size))
         done = collection.collect(backend, rules, watermarks, dry_run=dry_run)

@@ -212,6 +212,7 @@ def test_the_store_of_a_settings_file(model: Path, tmp_path: Path) -> None:
         (("rm", "chat"), 2),
         (("gc", "--grace", "0s"), 2),
         (("gc", "--keep", "v1"), 2),
+        (("gc", "--keep", "0" * 64), 1),
         (("gc", "--until-free", "20"), 2),
         (("gc", "--max-size", "-1"), 2),
         (("gc", "--last", "0"), 2),
