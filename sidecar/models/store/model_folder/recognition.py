@@ -1,6 +1,6 @@
 """Tells the folder of one model from a folder of models, and from others.
 
-Acts: pathlib.
+Acts: through what it imports.
 """
 
 from pathlib import Path
