@@ -37,7 +37,7 @@ class HeldSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class HeldBlob:
-    """A blob in a store: its bytes, and when it was last written or reused."""
+    """A blob in a store: its bytes, and when it was last written."""
 
     size: int
     modified: float

@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something in a store: its key, its bytes, and when it was last written or claimed.
+    """Something in a store: its key, its bytes, and when it was last written.
 
     `modified` is in Unix seconds by the store's clock.
     """
@@ -97,8 +97,8 @@ class Backend(Protocol):
     def claim(self, keys: Set[str]) -> Mapping[str, int]:
         """The sizes of those of the blobs and manifests that are there.
 
-        From now on, and for as long as a grace lasts, they are as young as if just written: `sweep`
-        does not remove them.
+        From now on, until `release`, `sweep` does not remove them. They are left as they are, with
+        their times.
         """
 
     def release(self) -> None:
@@ -112,7 +112,7 @@ class Backend(Protocol):
         """
 
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
-        """Remove blobs and manifests, except what was written or claimed since `before`.
+        """Remove blobs and manifests, except what is claimed, or was written since `before`.
 
         Gives the keys that are gone. `before` is in Unix seconds by the store's clock. Call it in
         the context of `sweeping`.

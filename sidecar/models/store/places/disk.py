@@ -36,6 +36,25 @@ def read(path: Path) -> Iterator[bytes]:
         os.close(number)
 
 
+def size(path: Path) -> int:
+    """The bytes of a file that is there now; raises OSError.
+
+    It is opened, because a network mount may remember the name of one that is gone.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.fstat(number).st_size
+    finally:
+        os.close(number)
+
+
+def refresh(folder: Path) -> None:
+    """Change a folder, so that a network mount lists it as it is now; raises OSError."""
+    with suppress(FileNotFoundError):  # there is no folder
+        (path := folder / f".{uuid.uuid4().hex}").touch()
+        path.unlink()
+
+
 def write(number: int, chunks: Iterable[bytes]) -> int:
     """Write an empty file, with holes for zeros; gives its size in bytes. Raises OSError."""
     size = 0
@@ -105,14 +124,17 @@ def _made(folder: Path) -> tuple[int, Path]:
         os.close(number)  # another process took it for abandoned before it was locked
 
 
-def remove_if_abandoned(path: Path) -> bool:
-    """Remove a temporary file whose writer is gone; whether it was removed."""
+def remove_if_abandoned(path: Path, now: float) -> bool:
+    """Remove a temporary file whose writer is gone; whether it was removed.
+
+    `now` is in Unix seconds by the clock that gives files their times: a server's, on a share.
+    """
     try:
         number = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # it is gone, or another user's
         return False
     try:
-        if not _is_abandoned(number, path.name):
+        if not _is_abandoned(number, path.name, now):
             return False
         path.unlink()
         return True
@@ -122,9 +144,9 @@ def remove_if_abandoned(path: Path) -> bool:
         os.close(number)
 
 
-def _is_abandoned(number: int, name: str) -> bool:
+def _is_abandoned(number: int, name: str, now: float) -> bool:
     found = os.fstat(number)
-    age = time.time() - max(found.st_mtime, found.st_ctime)
+    age = now - max(found.st_mtime, found.st_ctime)
     if not stat.S_ISREG(found.st_mode):
         return False
     try:

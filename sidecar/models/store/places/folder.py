@@ -9,12 +9,13 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sidecar.models.store.documents import layout
-from sidecar.models.store.places import disk
+from sidecar.models.store.places import claims, disk
 from sidecar.models.store.places.backend import Item, Room
+from sidecar.models.store.places.claims import Claims
 from sidecar.models.store.places.faults import translated
 from sidecar.models.store.places.hashing import Digest, check, hashed
 from sidecar.runtime.errors import ConfigError, Corrupt, NotFound, Rejected
@@ -23,7 +24,9 @@ _PATIENCE = 30.0  # seconds for the lock of names, which is held for millisecond
 _SWEPT = ".swept"
 _ABANDONED = 900.0  # seconds after which a process that moved a blob aside has died
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_RENEW = 600.0  # seconds between two renewals of a claim
 _READ_ONLY = 0o444
+_CLAIMS = f"{layout.PARTIAL}/claims"
 _OURS = {layout.BLOBS, layout.MANIFESTS, layout.NAMES, layout.PARTIAL}
 
 
@@ -38,6 +41,9 @@ class FolderBackend:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        self._claimed: list[str] = []
+        self._renewed = 0.0
+        self._respected: Claims | None = None
 
     @property
     def place(self) -> str:
@@ -109,6 +115,7 @@ class FolderBackend:
 
     def write(self, key: str | None, size: int, chunks: Iterable[bytes]) -> str:
         """Store a blob."""
+        self._renew()
         partial = self._partial()
         with (
             translated(partial),
@@ -175,40 +182,57 @@ class FolderBackend:
             disk.sync_folder(path.parent)
 
     def claim(self, keys: Set[str]) -> Mapping[str, int]:
-        """Give blobs and manifests a new time; another user's count as missing."""
+        """Write down what this process relies on, and then look what is there."""
+        claim = uuid.uuid4().hex
+        self.put(f"{_CLAIMS}/{claims.file_name(claim)}", claims.dump(keys))
+        self._claimed.append(claim)
+        self._renewed = time.monotonic()
         found = {}
-        for key in sorted(keys):
+        for key in keys:
             path = self._folder / key
             with translated(path), suppress(FileNotFoundError, PermissionError):
-                os.utime(path)
-                found[key] = path.stat().st_size
+                found[key] = disk.size(path)
         return found
 
     def release(self) -> None:
-        """Nothing: claims end by their time."""
+        """Mark the claims as released; best effort, as they end after a day in any case."""
+        while self._claimed:
+            with suppress(OSError):
+                claims.done(self._folder / _CLAIMS, self._claimed.pop())
 
-    def sweeping(self) -> AbstractContextManager[None]:
-        """Nothing: each file is looked at again when it is moved aside."""
-        return nullcontext()
+    @contextmanager
+    def sweeping(self) -> Iterator[None]:
+        """Note which claims were released before; writers don't wait."""
+        with translated(self._folder):
+            self._respected = Claims(self._folder / _CLAIMS)
+        try:
+            yield
+        finally:
+            self._respected = None
 
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
         """Remove blobs and manifests.
 
-        Each is moved aside, and then looked at: so a claim either comes before, and is seen, or
-        finds nothing.
+        Each is moved aside, and then claims are read: so a claim either comes before, and is seen,
+        or finds nothing.
         """
+        respected = self._respected
+        if respected is None:
+            raise ValueError("sweep was called outside of the context of sweeping")
         gone = set()
         partial = self._partial()
         for key in keys:
             path = self._folder / key
             aside = partial / f"{key.replace('/', '+')}+{uuid.uuid4().hex}{_SWEPT}"
             with translated(path), suppress(FileNotFoundError):
+                if path.stat().st_mtime > before or key in respected.keys:
+                    continue  # so that the file stays untouched
                 path.rename(aside)
-                if aside.stat().st_mtime <= before:
+                if _is_needed(aside, before, key, respected):
+                    aside.rename(path)
+                else:
                     aside.unlink()
                     gone.add(key)
-                else:
-                    aside.rename(path)
         return gone
 
     def now(self) -> float:
@@ -224,22 +248,32 @@ class FolderBackend:
 
     def tidy(self) -> int:
         """Remove temporary files of dead writers, and put back what a dead sweep moved aside."""
+        now = self.now()
         removed = 0
         with translated(self._folder), suppress(FileNotFoundError):
             for path in sorted((self._folder / layout.PARTIAL).iterdir()):
                 if path.name.endswith(_SWEPT):
-                    self._put_back(path)
+                    self._put_back(path, now)
                 else:
-                    removed += disk.remove_if_abandoned(path)
+                    removed += disk.remove_if_abandoned(path, now)
+            removed += claims.tidy(self._folder / _CLAIMS, now)
         return removed
 
-    def _put_back(self, path: Path) -> None:
+    def _put_back(self, path: Path, now: float) -> None:
         key, _, _ = path.name.replace("+", "/").rpartition("/")
         if layout.digest_at(key) is None:
             return
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_ctime > _ABANDONED:
+            if now - path.stat().st_ctime > _ABANDONED:
                 path.rename(self._folder / key)
+
+    def _renew(self) -> None:
+        """Keep the claims of a long push from ending."""
+        if self._claimed and time.monotonic() - self._renewed > _RENEW:
+            with translated(self._folder):
+                for claim in self._claimed:
+                    os.utime(self._folder / _CLAIMS / claims.file_name(claim))
+            self._renewed = time.monotonic()
 
     def _partial(self) -> Path:
         folder = self._folder / layout.PARTIAL
@@ -266,6 +300,17 @@ class FolderBackend:
             os.fchmod(number, _READ_ONLY)
             os.fsync(number)
             yield path
+
+
+def _is_needed(aside: Path, before: float, key: str, respected: Claims) -> bool:
+    """Whether a file that was moved aside is young or claimed; so is one while claims are odd."""
+    if aside.stat().st_mtime > before:
+        return True
+    try:
+        return key in respected.read()
+    except (OSError, Rejected):
+        aside.rename(aside.parents[1] / key)
+        raise
 
 
 def room_at(folder: Path) -> Room:
