@@ -38,6 +38,7 @@ _UPLOADS, _DOWNLOADS = 2, 4  # requests at once
 _CLAIMS = f"{layout.PARTIAL}/claims"
 _CLOCK = f"{layout.PARTIAL}/clock"
 _SWEEP = f"{layout.PARTIAL}/sweep"
+_LARGEST_ANNOUNCEMENT = 100  # bytes
 _LARGEST_CLAIM = 256 * 2**20  # bytes
 _RENEW = 600.0  # seconds between two writes of a claim
 _CLAIM_LASTS = 86400.0  # seconds; the claim of a dead writer
@@ -52,18 +53,21 @@ class BucketBackend:
 
     Args:
         store: the client.
+        removing: the client of a sweep, whose requests end well before its announcement does.
         url: where it is, for people.
     """
 
     hashes_while_writing = False
 
-    def __init__(self, store: "S3Store", url: str) -> None:
+    def __init__(self, store: "S3Store", removing: "S3Store", url: str) -> None:
         self._store = store
+        self._removing = removing
         self._url = url
         self._claim = f"{_CLAIMS}/{uuid.uuid4().hex}"
         self._claimed: set[str] = set()
         self._renewed = 0.0
         self._protected: set[str] = set()
+        self._announcement = b""
         self._announced = 0.0
 
     @property
@@ -225,13 +229,14 @@ class BucketBackend:
             ended.set()
             announcing.join()
             self._protected = set()
-            self.remove(_SWEEP)
+            self._end_announcement()
 
     def sweep(self, keys: Iterable[str], before: float) -> Set[str]:
         """Remove blobs and manifests that no writer relies on."""
         left, gone = [key for key in sorted(keys) if key not in self._protected], set[str]()
         for start in range(0, len(left), _BATCH):
-            if time.monotonic() - self._announced > _SWEEP_LASTS / 2:  # suspended, or cut off
+            # It was suspended, or cut off, or another one has taken over.
+            if not (self._announcement and self._is_at_work()):
                 raise Unavailable(f"{self._url}: the removal was interrupted; run it again")
             gone |= self._removed(left[start : start + _BATCH])
         return gone
@@ -239,7 +244,7 @@ class BucketBackend:
     def _removed(self, keys: list[str]) -> set[str]:
         if keys:
             with translated(self._url):
-                obstore.delete(self._store, keys)
+                obstore.delete(self._removing, keys)
         return set(keys)
 
     def now(self) -> float:
@@ -281,22 +286,59 @@ class BucketBackend:
         Raises:
             Conflict: another one is at work.
         """
-        if not self.create(_SWEEP, b""):
-            age = self._sweeping()
-            if age is not None and age < _SWEEP_LASTS:
-                raise Conflict(
-                    f"{self._url}: another process removes snapshots; if it has died, this works "
-                    f"{_SWEEP_LASTS / 60:.0f} min later"
-                )
-            self.put(_SWEEP, b"")
-        self._announced = time.monotonic()
+        made = _announcement(uuid.uuid4().hex, 0)
+        began = time.monotonic()
+        if not self.create(_SWEEP, made) and not self._take_over(made):
+            raise Conflict(
+                f"{self._url}: another process removes snapshots; if it has died, this works "
+                f"{_SWEEP_LASTS / 60:.0f} min later"
+            )
+        self._announcement, self._announced = made, began
+
+    def _take_over(self, made: bytes) -> bool:
+        """Replace the announcement of a sweep that has died; whether it was, and is ours now."""
+        try:
+            found = self.read(_SWEEP, _LARGEST_ANNOUNCEMENT)
+        except NotFound:  # it has ended just now
+            return self.create(_SWEEP, made)
+        age = self._sweeping()  # after the document: one that is renewed meanwhile differs
+        return age is not None and age >= _SWEEP_LASTS and self.swap(_SWEEP, found, made)
 
     def _keep_announcing(self, ended: threading.Event) -> None:
+        number = 0
         while not ended.wait(_RENEW_SWEEP):
-            began = time.monotonic()
+            number += 1
             with suppress(SidecarError):  # the sweep stops if this fails for long
-                self.put(_SWEEP, b"")
-                self._announced = began
+                self._renew_sweep(number)
+
+    def _renew_sweep(self, number: int) -> None:
+        """Announce the sweep again, unless another one has taken over."""
+        began = time.monotonic()
+        if not (current := self._announcement):
+            return
+        renewed = _announcement(current.decode().partition(" ")[0], number)
+        # A renewal whose answer was lost is found as it was to be.
+        if self.swap(_SWEEP, current, renewed) or self._is_announced(renewed):
+            self._announcement, self._announced = renewed, began
+        elif not self._is_announced(current):
+            self._announcement = b""
+
+    def _is_announced(self, document: bytes) -> bool:
+        try:
+            return self.read(_SWEEP, _LARGEST_ANNOUNCEMENT) == document
+        except NotFound:
+            return False
+
+    def _end_announcement(self) -> None:
+        """Remove the announcement if it is ours, and not about to be another's."""
+        current, self._announcement = self._announcement, b""
+        if current and self._is_at_work() and self._is_announced(current):
+            with translated(self._at(_SWEEP)), suppress(FileNotFoundError):
+                obstore.delete(self._removing, _SWEEP)
+
+    def _is_at_work(self) -> bool:
+        """Whether the announcement lasts long enough for one more request."""
+        return time.monotonic() - self._announced <= _SWEEP_LASTS / 2
 
     def _sweeping(self) -> float | None:
         """The age of the announcement of a sweep in seconds; None if there is none."""
@@ -311,10 +353,17 @@ class BucketBackend:
         return f"{self._url}/{key}"
 
 
+def _announcement(sweep: str, number: int) -> bytes:
+    """The document that announces a sweep, for the time of this number."""
+    return f"{sweep} {number}".encode()
+
+
 def connect(url: str) -> BucketBackend:
     """The store at an address such as `s3://bucket/prefix`.
 
     Raises:
         ConfigError: it is no such address.
     """
-    return BucketBackend(bucket_access.client(url), url.rstrip("/"))
+    return BucketBackend(
+        bucket_access.client(url), bucket_access.hasty_client(url), url.rstrip("/")
+    )

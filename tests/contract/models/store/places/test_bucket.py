@@ -7,7 +7,8 @@ import pytest
 
 from sidecar.models.store.documents import layout
 from sidecar.models.store.places import bucket, location
-from sidecar.runtime.errors import Conflict
+from sidecar.models.store.places.bucket import BucketBackend
+from sidecar.runtime.errors import Conflict, Unavailable
 from tests.support import model_stores
 
 _LASTS = 2.0  # seconds
@@ -51,3 +52,46 @@ def test_the_claim_of_a_dead_writer_ends(s3: str, monkeypatch: pytest.MonkeyPatc
     with store.sweeping():
         assert store.sweep([key], store.now() + 60) == {key}
     assert store.tidy() == 1
+
+
+def test_a_sweep_that_was_taken_over_stops_and_leaves_the_other_announced(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended for longer than its announcement lasts."""
+    monkeypatch.setattr(bucket, "_RENEW_SWEEP", 60.0)
+    key = layout.name("chat", "v1")
+    first, second, third = (location.backend(s3) for _ in range(3))
+    first.put(key, b"x")
+    with first.sweeping():
+        time.sleep(_LASTS + 1.5)
+        with second.sweeping():
+            with pytest.raises(Unavailable):
+                first.sweep([key], first.now() + 60)
+            assert isinstance(first, BucketBackend)
+            first._renew_sweep(1)
+            with pytest.raises(Unavailable):
+                first.sweep([key], first.now() + 60)
+            first._end_announcement()
+            with pytest.raises(Conflict), third.sweeping():
+                pass
+            assert second.sweep([key], second.now() + 60) == {key}
+    with third.sweeping():
+        pass
+
+
+def test_one_of_two_takes_over_a_dead_sweep(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = location.backend(s3), location.backend(s3)
+    first.put(bucket._SWEEP, b"dead 3")
+    time.sleep(_LASTS + 1.5)
+    assert isinstance(first, BucketBackend)
+    sweeping = first._sweeping
+
+    def overtaken() -> float | None:
+        age = sweeping()
+        second.put(bucket._SWEEP, b"dead 4")  # it lives, and renews
+        return age
+
+    monkeypatch.setattr(first, "_sweeping", overtaken)
+    with pytest.raises(Conflict), first.sweeping():
+        pass
+    assert second.read(bucket._SWEEP, 100) == b"dead 4"
