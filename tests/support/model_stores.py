@@ -7,6 +7,7 @@ from sidecar.models.store import collection, contents, verification
 from sidecar.models.store.collection import Collected, Watermarks
 from sidecar.models.store.contents import Stored
 from sidecar.models.store.documents import names
+from sidecar.models.store.places import location
 from sidecar.models.store.places.backend import Backend
 from sidecar.models.store.progress import Progress
 from sidecar.models.store.push import Pushed, PushRequest
@@ -22,6 +23,13 @@ FILES: Mapping[str, bytes] = {
     "labels.txt": b"one",
 }
 CREATED = "2026-01-02T03:04:05.678Z"
+
+
+def opened(place: str) -> Backend:
+    """A store at a place, which is made if there is none."""
+    store = location.backend(place)
+    store.prepare()
+    return store
 
 
 def model(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sidecar.models.store.documents import layout
+from sidecar.models.store.documents import layout, marker
 from sidecar.models.store.places import claims, disk
 from sidecar.models.store.places.backend import Item, Room
 from sidecar.models.store.places.claims import Claims
@@ -27,7 +27,6 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _RENEW = 600.0  # seconds between two renewals of a claim
 _READ_ONLY = 0o444
 _CLAIMS = f"{layout.PARTIAL}/claims"
-_OURS = {layout.BLOBS, layout.MANIFESTS, layout.NAMES, layout.PARTIAL}
 
 
 class FolderBackend:
@@ -41,6 +40,7 @@ class FolderBackend:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        self._known = False
         self._claimed: list[str] = []
         self._renewed = 0.0
         self._respected: Claims | None = None
@@ -51,21 +51,46 @@ class FolderBackend:
         return str(self._folder)
 
     def prepare(self) -> None:
-        """Make the folder, or see that it is a store's."""
+        """Make the folder and its marker, or see that it is a store's."""
+        if self._is_store():
+            return
         with translated(self._folder):
             try:
-                found = {path.name for path in self._folder.iterdir()}
+                found = {path.name for path in self._folder.iterdir()} - {layout.PARTIAL}
             except FileNotFoundError:
                 self._folder.mkdir()  # not those above: a network mount may be missing
                 disk.sync_folder(self._folder.parent)
-                return
-        if found and not found & _OURS:
-            raise ConfigError(
-                f"{self._folder}: expected a store or an empty folder, found {min(found)!r}"
-            )
+                found = set()
+            if found and not self._is_store():  # another push may have made it now
+                raise ConfigError(
+                    f"{self._folder}: expected a store or an empty folder, found {min(found)!r} "
+                    f"and no {marker.KEY}"
+                )
+            with self._temporary(marker.dump()) as path:
+                self._rename(path, marker.KEY)
+        self._known = True
+
+    def _is_store(self) -> bool:
+        """Whether it has a marker; raises ConfigError if that is a later version's."""
+        if not self._known:
+            path = self._folder / marker.KEY
+            with translated(path):
+                try:
+                    with path.open("rb") as file:
+                        marker.check(self.place, file.read(marker.LARGEST))
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+            self._known = True
+        return True
+
+    def _require(self) -> None:
+        """Raise ConfigError unless this is a store, so that no missing mount counts as one."""
+        if not self._is_store():
+            raise marker.missing(self.place)
 
     def read(self, key: str, largest: int) -> bytes:
         """A document."""
+        self._require()
         path = self._folder / key
         with translated(path):
             try:
@@ -79,8 +104,7 @@ class FolderBackend:
 
     def items(self, prefix: str) -> Iterator[Item]:
         """Everything below a folder."""
-        if not self._folder.is_dir():
-            raise ConfigError(f"{self._folder}: expected the folder of a store")
+        self._require()
         yield from self._walk(prefix)
 
     def _walk(self, prefix: str) -> Iterator[Item]:
@@ -102,6 +126,7 @@ class FolderBackend:
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """The bytes of a blob."""
+        self._require()
         path = self._folder / key
         with translated(path):
             try:
@@ -176,6 +201,7 @@ class FolderBackend:
 
     def remove(self, key: str) -> None:
         """Remove a document."""
+        self._require()
         path = self._folder / key
         with translated(path), suppress(FileNotFoundError):
             path.unlink()
@@ -203,6 +229,7 @@ class FolderBackend:
     @contextmanager
     def sweeping(self) -> Iterator[None]:
         """Note which claims were released before; writers don't wait."""
+        self._require()
         with translated(self._folder):
             self._respected = Claims(self._folder / _CLAIMS)
         try:
@@ -237,6 +264,7 @@ class FolderBackend:
 
     def now(self) -> float:
         """The time that a file gets which is written now."""
+        self._require()
         if not os.access(self._folder, os.W_OK):
             return time.time()
         with translated(self._folder), disk.temporary(self._partial()) as (number, _):
@@ -276,6 +304,7 @@ class FolderBackend:
             self._renewed = time.monotonic()
 
     def _partial(self) -> Path:
+        self._require()
         folder = self._folder / layout.PARTIAL
         with translated(folder):
             disk.make_folder(folder)
@@ -294,8 +323,15 @@ class FolderBackend:
 
     @contextmanager
     def _written(self, document: bytes) -> Iterator[Path]:
-        """A temporary file with a document, durable."""
-        with disk.temporary(self._partial()) as (number, path):
+        """A temporary file with a document, durable; raises ConfigError if this is no store."""
+        self._require()
+        with self._temporary(document) as path:
+            yield path
+
+    @contextmanager
+    def _temporary(self, document: bytes) -> Iterator[Path]:
+        disk.make_folder(folder := self._folder / layout.PARTIAL)
+        with disk.temporary(folder) as (number, path):
             disk.write(number, [document])
             os.fchmod(number, _READ_ONLY)
             os.fsync(number)

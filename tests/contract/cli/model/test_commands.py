@@ -220,7 +220,7 @@ def test_the_store_of_a_settings_file(model: Path, tmp_path: Path) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_mistakes(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
-    (empty := tmp_path / "empty").mkdir()
+    model_stores.opened(str(empty := tmp_path / "empty"))
     named = "--store" in arguments or arguments == ("list",)
     result = invoke(*arguments, *(() if named else ("--store", str(empty))))
     assert result.exit_code == status, result.output

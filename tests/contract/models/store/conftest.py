@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.models.store.places import location
 from sidecar.models.store.places.backend import Backend
 from tests.support import model_stores, object_store
 from tests.support.memory_store import MemoryBackend
@@ -39,7 +38,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         return lambda: MemoryBackend(stored)
     bucket = request.param == "bucket"
     place = request.getfixturevalue("s3") if bucket else str(tmp_path / "store")
-    return lambda: location.backend(place)
+    return lambda: model_stores.opened(place)
 
 
 @pytest.fixture

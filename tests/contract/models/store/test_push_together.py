@@ -14,7 +14,6 @@ import pytest
 from sidecar.models.store import contents, naming
 from sidecar.models.store.documents import layout, names
 from sidecar.models.store.naming import NamingRequest
-from sidecar.models.store.places import location
 from sidecar.models.store.places.backend import Backend
 from sidecar.models.store.progress import Progress
 from sidecar.models.store.pull import pull
@@ -33,7 +32,7 @@ _OLD = 30 * 86400.0  # seconds
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     bucket = request.param == "bucket"
     place = request.getfixturevalue("s3") if bucket else str(tmp_path / "store")
-    return lambda: location.backend(place)
+    return lambda: model_stores.opened(place)
 
 
 def together(*works: Callable[[], object]) -> list[BaseException | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.models.store.documents import layout
-from sidecar.models.store.places import bucket, location
+from sidecar.models.store.places import bucket
 from sidecar.models.store.places.bucket import BucketBackend
 from sidecar.runtime.errors import Conflict, Unavailable
 from tests.support import model_stores
@@ -21,7 +21,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sweep_at_work_is_announced_for_as_long_as_it_takes(s3: str) -> None:
-    first, second = location.backend(s3), location.backend(s3)
+    first, second = model_stores.opened(s3), model_stores.opened(s3)
     with first.sweeping():
         time.sleep(_LASTS + 1.5)
         with pytest.raises(Conflict), second.sweeping():
@@ -31,7 +31,7 @@ def test_a_sweep_at_work_is_announced_for_as_long_as_it_takes(s3: str) -> None:
 
 
 def test_writers_and_sweeps_wait_for_no_dead_sweep(s3: str, model: Path) -> None:
-    store = location.backend(s3)
+    store = model_stores.opened(s3)
     store.put(bucket._SWEEP, b"")
     model_stores.push(store, model)
     assert model_stores.verify(store).damages == ()
@@ -44,7 +44,7 @@ def test_writers_and_sweeps_wait_for_no_dead_sweep(s3: str, model: Path) -> None
 
 def test_the_claim_of_a_dead_writer_ends(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = layout.blob("a" * 64)
-    dead, store = location.backend(s3), location.backend(s3)
+    dead, store = model_stores.opened(s3), model_stores.opened(s3)
     dead.claim({key})
     with store.sweeping():
         assert store.sweep([key], store.now() + 60) == set()
@@ -60,7 +60,7 @@ def test_a_sweep_that_was_taken_over_stops_and_leaves_the_other_announced(
     """It was suspended for longer than its announcement lasts."""
     monkeypatch.setattr(bucket, "_RENEW_SWEEP", 60.0)
     key = layout.name("chat", "v1")
-    first, second, third = (location.backend(s3) for _ in range(3))
+    first, second, third = (model_stores.opened(s3) for _ in range(3))
     first.put(key, b"x")
     with first.sweeping():
         time.sleep(_LASTS + 1.5)
@@ -80,7 +80,7 @@ def test_a_sweep_that_was_taken_over_stops_and_leaves_the_other_announced(
 
 
 def test_one_of_two_takes_over_a_dead_sweep(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = location.backend(s3), location.backend(s3)
+    first, second = model_stores.opened(s3), model_stores.opened(s3)
     first.put(bucket._SWEEP, b"dead 3")
     time.sleep(_LASTS + 1.5)
     assert isinstance(first, BucketBackend)
