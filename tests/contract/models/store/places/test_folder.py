@@ -56,8 +56,9 @@ def test_no_verb_touches_a_file_that_a_triton_has(folder: Path, model: Path) -> 
     push(store, model, "chat:v1", verify=True)
     collect(store)
     (other := folder.parent / "other").mkdir()
-    transfer.copy(FolderBackend(folder), FolderBackend(other), stored, (), Progress())
-    transfer.copy(FolderBackend(other), FolderBackend(folder), stored, (), Progress())
+    chosen = [transfer.Chosen(stored, {})]
+    transfer.copy(FolderBackend(folder), FolderBackend(other), chosen, Progress())
+    transfer.copy(FolderBackend(other), FolderBackend(folder), chosen, Progress())
     assert stamps(target) == before[0]
     assert stamps(folder / layout.BLOBS) == before[1]
 
