@@ -74,12 +74,28 @@ def push(backend: Backend, request: PushRequest, progress: Progress) -> Pushed:
             f"{request.folder}: expected the folder of one model, found one of models, such as "
             f"{models[0]!r}; push each"
         )
+    _require_manifest(request, found)
     backend.prepare()
     backend.tidy()
     try:
         return _Push(backend, request, progress, found).run()
     finally:
         backend.release()
+
+
+def _require_manifest(request: PushRequest, found: FoundModel) -> None:
+    """Raise ConfigError if the manifest would be too large to be read; digests have one length."""
+    files = tuple(
+        StoredFile(file.name, file.size, "0" * 64, file.executable) for file in found.all_files
+    )
+    made = Snapshot(
+        request.name.model, request.created, request.by, request.source, files, found.folders
+    )
+    if (size := len(snapshot.dump(made))) > snapshot.LARGEST:
+        raise ConfigError(
+            f"{request.folder}: expected a manifest of at most {in_bytes(snapshot.LARGEST)}, found "
+            f"{in_bytes(size)} for {len(files)} files"
+        )
 
 
 class _Push:

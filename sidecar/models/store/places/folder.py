@@ -58,7 +58,7 @@ class FolderBackend:
             try:
                 found = {path.name for path in self._folder.iterdir()} - {layout.PARTIAL}
             except FileNotFoundError:
-                self._folder.mkdir()  # not those above: a network mount may be missing
+                self._folder.mkdir(exist_ok=True)  # not those above: a network mount may be missing
                 disk.sync_folder(self._folder.parent)
                 found = set()
             if found and not self._is_store():  # another push may have made it now

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.models.store.documents import layout
+from sidecar.models.store.documents import layout, snapshot
 from sidecar.models.store.model_folder import scan
 from sidecar.models.store.places import location
 from sidecar.models.store.places.backend import Backend
@@ -176,3 +176,15 @@ def test_a_folder_with_something_else_is_no_store(model: Path, tmp_path: Path) -
     with pytest.raises(ConfigError, match="unmounted"):
         push(location.backend(str(tmp_path / "unmounted" / "store")), model)
     assert [path.name for path in repository.iterdir()] == ["chat"]
+
+
+def test_a_manifest_that_nobody_could_read_is_refused_before_anything_is_stored(
+    memory: MemoryBackend, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = len(snapshot.dump(push(MemoryBackend(), model).stored.snapshot))
+    monkeypatch.setattr(snapshot, "LARGEST", manifest - 1)
+    with pytest.raises(ConfigError, match="manifest"):
+        push(memory, model)
+    assert not memory.stored
+    monkeypatch.setattr(snapshot, "LARGEST", manifest)
+    push(memory, model)
